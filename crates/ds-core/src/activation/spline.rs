@@ -1,0 +1,239 @@
+//! The three kinds of linear-spline activations.
+
+use super::init::Init;
+use super::linear_term::LinearTerm;
+use crate::graph::{CandleGraph, Graph};
+use crate::ops::linear_spline::LinearSpline;
+use crate::ops::reparametrization::{AddLinearTerm, SumOfRelus};
+use crate::parameter::{Group, L2, Parameter};
+use crate::{Error, Grid, Result};
+use candle_core::{DType, Device, Tensor, Var};
+
+/// How the functions σ of a layer are parametrised. All of them are linear splines on one grid, evaluated by one op.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// σ(x) = Σ_k c_k·β¹(x/T − k): coefficients are the values at the knots (Bohra-Campos2020, section III-A).
+    BSpline {
+        /// c (C, K).
+        coefficients: Var,
+    },
+    /// σ(x) = b1·x + b0 + Σ_k c_k·β¹(x/T − k): weight decay acts on the line and TV² on the rest.
+    ExplicitLinear {
+        /// c (C, K).
+        coefficients: Var,
+        /// b1·x + b0.
+        linear: LinearTerm,
+    },
+    /// σ(x) = b1·x + b0 + Σ_k a_k·max(0, x − x_k) over the inner knots.
+    ReluSpline {
+        /// a (C, K−2).
+        slopes: Var,
+        /// b1·x + b0.
+        linear: LinearTerm,
+    },
+}
+
+/// A layer of learnable linear-spline activations: one function per channel of (N, C, H, W), or per unit of (N, C).
+///
+/// As a `candle_nn::Module` it works in any Candle network:
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::Module;
+/// use ds_core::{Grid, activation::{Init, Spline}};
+/// let spline = Spline::bspline(16, Grid::from_range(51, 4.0)?, Init::LeakyRelu, DType::F32, &Device::Cpu)?;
+/// let x = Tensor::randn(0f32, 1.0, (8, 16, 32, 32), &Device::Cpu)?;
+/// let y = spline.forward(&x)?;
+/// let gradients = y.sqr()?.mean_all()?.backward()?;
+/// assert!(gradients.get(spline.knot_parameters()).is_some());
+/// # Ok::<(), ds_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Spline {
+    grid: Grid,
+    channels: usize,
+    kind: Kind,
+}
+
+fn variable(data: Vec<f64>, shape: &[usize], dtype: DType, device: &Device) -> Result<Var> {
+    Ok(Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)?)
+}
+
+impl Spline {
+    /// Splines given by their values at the knots.
+    ///
+    /// # Errors
+    /// If there are no channels, or on Candle's errors.
+    pub fn bspline(channels: usize, grid: Grid, init: Init, dtype: DType, device: &Device) -> Result<Self> {
+        check_channels(channels)?;
+        let rows = init.coefficients(grid, channels, |_| (0.0, 0.0));
+        let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
+        Ok(Self { grid, channels, kind: Kind::BSpline { coefficients } })
+    }
+
+    /// Splines with a linear term of their own; with `fixed_bias` the offset b0 is not trained.
+    ///
+    /// # Errors
+    /// If there are no channels, or on Candle's errors.
+    pub fn explicit_linear(
+        channels: usize,
+        grid: Grid,
+        init: Init,
+        fixed_bias: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        check_channels(channels)?;
+        let rows = init.coefficients(grid, channels, |channel| init.left_line(channel, channels));
+        let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
+        let linear = linear_term(channels, init, fixed_bias, dtype, device)?;
+        Ok(Self { grid, channels, kind: Kind::ExplicitLinear { coefficients, linear } })
+    }
+
+    /// Splines given by their slope changes at the inner knots.
+    ///
+    /// # Errors
+    /// If there are no channels, for [`Init::EvenOdd`], which a single slope change cannot give, or on Candle's errors.
+    pub fn relu_spline(
+        channels: usize,
+        grid: Grid,
+        init: Init,
+        fixed_bias: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        check_channels(channels)?;
+        let change = init.middle_slope_change()?;
+        let (inner, middle) = (grid.size() - 2, grid.size() / 2 - 1);
+        let rows = (0..channels * inner).map(|k| if k % inner == middle { change } else { 0.0 }).collect();
+        let slopes = variable(rows, &[channels, inner], dtype, device)?;
+        let linear = linear_term(channels, init, fixed_bias, dtype, device)?;
+        Ok(Self { grid, channels, kind: Kind::ReluSpline { slopes, linear } })
+    }
+
+    /// Splines from parameters that are there already, such as those of a checkpoint.
+    ///
+    /// # Errors
+    /// If the shapes do not fit the grid or each other.
+    pub fn from_parameters(grid: Grid, kind: Kind) -> Result<Self> {
+        let (rows, width, what) = match &kind {
+            Kind::BSpline { coefficients } | Kind::ExplicitLinear { coefficients, .. } => {
+                (coefficients, grid.size(), "coefficients")
+            }
+            Kind::ReluSpline { slopes, .. } => (slopes, grid.size() - 2, "slopes"),
+        };
+        let channels = rows.dims().first().copied().unwrap_or(0);
+        check_channels(channels)?;
+        check_shape(what, rows, &[channels, width])?;
+        if let Kind::ExplicitLinear { linear, .. } | Kind::ReluSpline { linear, .. } = &kind {
+            check_shape("b1", &linear.weight, &[channels])?;
+            check_shape("b0", &linear.bias, &[channels])?;
+        }
+        Ok(Self { grid, channels, kind })
+    }
+
+    /// The grid that all functions of the layer share.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// The number of functions.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// The parametrisation.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The parameters that belong to knots: coefficients (C, K), or slopes (C, K−2) of a `ReluSpline`.
+    pub fn knot_parameters(&self) -> &Var {
+        match &self.kind {
+            Kind::BSpline { coefficients } | Kind::ExplicitLinear { coefficients, .. } => coefficients,
+            Kind::ReluSpline { slopes, .. } => slopes,
+        }
+    }
+
+    /// The linear term, if the parametrisation has one.
+    pub fn linear_term(&self) -> Option<&LinearTerm> {
+        match &self.kind {
+            Kind::BSpline { .. } => None,
+            Kind::ExplicitLinear { linear, .. } | Kind::ReluSpline { linear, .. } => Some(linear),
+        }
+    }
+
+    /// The trainable parameters, all in the group of the splines.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        let name = match &self.kind {
+            Kind::ReluSpline { .. } => "slopes",
+            _ => "coefficients",
+        };
+        let knots = Parameter::new(format!("{prefix}.{name}"), self.knot_parameters(), Group::Splines, L2::Exempt);
+        let mut all = vec![knots];
+        all.extend(self.linear_term().into_iter().flat_map(|linear| linear.parameters(prefix)));
+        all
+    }
+
+    /// The values at the knots (C, K) of the whole function, the linear term included, in a graph.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn coefficients_in<G: Graph>(&self, graph: &mut G) -> candle_core::Result<G::Value> {
+        match &self.kind {
+            Kind::BSpline { coefficients } => Ok(graph.parameter(coefficients)),
+            Kind::ExplicitLinear { coefficients, linear } => {
+                let (b1, b0) = linear.values(graph);
+                let c = graph.parameter(coefficients);
+                graph.apply3(AddLinearTerm { grid: self.grid }, &c, &b1, &b0)
+            }
+            Kind::ReluSpline { slopes, linear } => {
+                let (b1, b0) = linear.values(graph);
+                let a = graph.parameter(slopes);
+                graph.apply3(SumOfRelus { grid: self.grid }, &a, &b1, &b0)
+            }
+        }
+    }
+
+    /// The values at the knots (C, K) of the whole function.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn coefficients(&self) -> candle_core::Result<Tensor> {
+        self.coefficients_in(&mut CandleGraph)
+    }
+
+    /// σ(x) for x (N, C, …), in a graph.
+    ///
+    /// # Errors
+    /// If x does not have this layer's channels, or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
+        let c = self.coefficients_in(graph)?;
+        graph.apply2(LinearSpline::new(self.grid), x, &c)
+    }
+}
+
+impl candle_nn::Module for Spline {
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.forward_in(&mut CandleGraph, &x.contiguous()?)
+    }
+}
+
+fn check_channels(channels: usize) -> Result<()> {
+    if channels == 0 { Err(Error::Empty("the number of channels")) } else { Ok(()) }
+}
+
+fn check_shape(what: &'static str, tensor: &Tensor, expected: &[usize]) -> Result<()> {
+    if tensor.dims() == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { what, got: tensor.shape().clone(), expected: expected.into() })
+}
+
+fn linear_term(channels: usize, init: Init, fixed_bias: bool, dtype: DType, device: &Device) -> Result<LinearTerm> {
+    let (b1, b0) = (0..channels).map(|channel| init.left_line(channel, channels)).unzip();
+    Ok(LinearTerm {
+        weight: variable(b1, &[channels], dtype, device)?,
+        bias: variable(b0, &[channels], dtype, device)?,
+        fixed_bias,
+    })
+}

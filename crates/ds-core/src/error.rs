@@ -1,0 +1,60 @@
+//! The errors of this crate: what was asked for and what is allowed.
+
+use candle_core::Shape;
+
+/// Why an activation, a grid or a regulariser could not be built or applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The number of knots is even or below 3.
+    #[error("spline size is {0}: it must be odd and at least 3, so that a knot lies at 0")]
+    Size(usize),
+    /// The grid's range or step is not a positive finite number.
+    #[error("the grid's {what} is {value}: it must be a finite number above 0")]
+    Grid {
+        /// `range` or `step`.
+        what: &'static str,
+        /// What was given.
+        value: f64,
+    },
+    /// The initial shape is not offered for this kind of activation.
+    #[error("initial shape `{init}` is not available for {kind}: choose one of {allowed}")]
+    Init {
+        /// The initial shape asked for.
+        init: &'static str,
+        /// The activation.
+        kind: &'static str,
+        /// The shapes that it has.
+        allowed: &'static str,
+    },
+    /// A threshold is negative or not a number.
+    #[error("threshold is {0}: it must be a number that is at least 0")]
+    Threshold(f64),
+    /// A parameter tensor does not have the shape that the layer needs.
+    #[error("{what} has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// The tensor.
+        what: &'static str,
+        /// Its shape.
+        got: Shape,
+        /// The shape that fits.
+        expected: Shape,
+    },
+    /// An activation without channels, or a hinge activation without hinges.
+    #[error("{0} is 0: it must be at least 1")]
+    Empty(&'static str),
+    /// An error of Candle.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,111 @@
+//! One way to write a layer, two ways to differentiate it.
+//!
+//! Layers are written against [`Graph`]. With [`CandleGraph`] they build Candle's own graph, so `loss.backward()` works and
+//! they mix with any other Candle layer. `ds_nn::tape::Tape` records the same custom ops on a tape of its own, which spares
+//! the zeros, additions and look-ups of Candle's generic backward pass.
+
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, Var};
+
+/// Applies custom ops and remembers what their gradients need.
+pub trait Graph {
+    /// A tensor in this graph.
+    type Value: Clone;
+
+    /// A tensor that takes no gradient: inputs, fixed tables.
+    fn constant(&mut self, tensor: &Tensor) -> Self::Value;
+
+    /// A trainable parameter.
+    fn parameter(&mut self, parameter: &Var) -> Self::Value;
+
+    /// The tensor behind a value.
+    fn tensor<'a>(&self, value: &'a Self::Value) -> &'a Tensor;
+
+    /// Whether a gradient flows to this value.
+    fn is_tracked(&self, value: &Self::Value) -> bool;
+
+    /// Applies an op of one argument.
+    fn apply1<O>(&mut self, op: O, a: &Self::Value) -> Result<Self::Value>
+    where
+        O: CustomOp1 + Send + Sync + 'static;
+
+    /// Applies an op of two arguments.
+    fn apply2<O>(&mut self, op: O, a: &Self::Value, b: &Self::Value) -> Result<Self::Value>
+    where
+        O: CustomOp2 + Send + Sync + 'static;
+
+    /// Applies an op of three arguments.
+    fn apply3<O>(&mut self, op: O, a: &Self::Value, b: &Self::Value, c: &Self::Value) -> Result<Self::Value>
+    where
+        O: CustomOp3 + Send + Sync + 'static;
+
+    /// The same elements in another shape.
+    fn reshape(&mut self, value: &Self::Value, shape: &[usize]) -> Result<Self::Value>;
+}
+
+/// Candle's own graph: a value is a tensor, and `Tensor::backward` differentiates.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CandleGraph;
+
+impl Graph for CandleGraph {
+    type Value = Tensor;
+
+    fn constant(&mut self, tensor: &Tensor) -> Tensor {
+        tensor.clone()
+    }
+
+    fn parameter(&mut self, parameter: &Var) -> Tensor {
+        parameter.as_tensor().clone()
+    }
+
+    fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {
+        value
+    }
+
+    fn is_tracked(&self, value: &Tensor) -> bool {
+        value.track_op()
+    }
+
+    fn apply1<O>(&mut self, op: O, a: &Tensor) -> Result<Tensor>
+    where
+        O: CustomOp1 + Send + Sync + 'static,
+    {
+        a.apply_op1(op)
+    }
+
+    fn apply2<O>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor>
+    where
+        O: CustomOp2 + Send + Sync + 'static,
+    {
+        a.apply_op2(b, op)
+    }
+
+    fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
+    where
+        O: CustomOp3 + Send + Sync + 'static,
+    {
+        a.apply_op3(b, c, op)
+    }
+
+    fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        value.reshape(shape)
+    }
+}
+
+/// Gradients by parameter, as a backward pass leaves them.
+pub trait Gradients {
+    /// The gradient of a parameter, if one flowed to it.
+    fn gradient(&self, parameter: &Var) -> Option<&Tensor>;
+
+    /// Puts a gradient in place of the one that is there.
+    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor);
+}
+
+impl Gradients for candle_core::backprop::GradStore {
+    fn gradient(&self, parameter: &Var) -> Option<&Tensor> {
+        self.get(parameter.as_tensor())
+    }
+
+    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor) {
+        self.insert(parameter.as_tensor(), gradient);
+    }
+}

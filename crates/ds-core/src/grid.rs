@@ -1,0 +1,110 @@
+//! The uniform grid of knots that all splines of a layer share.
+
+use crate::{Error, Result};
+
+/// K knots `x_k = (k − (K−1)/2)·T`, centred at 0.
+///
+/// Between knots a linear spline is interpolated, outside it goes on with the slope of its outermost segment
+/// (Bohra-Campos2020, section III-A).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grid {
+    size: usize,
+    step: f64,
+}
+
+impl Grid {
+    /// A grid of `size` knots with distance `step`.
+    ///
+    /// # Errors
+    /// If `size` is even or below 3, or `step` is not a positive finite number.
+    pub fn from_step(size: usize, step: f64) -> Result<Self> {
+        if size < 3 || size.is_multiple_of(2) {
+            return Err(Error::Size(size));
+        }
+        if !(step.is_finite() && step > 0.0) {
+            return Err(Error::Grid { what: "step", value: step });
+        }
+        Ok(Self { size, step })
+    }
+
+    /// A grid of `size` knots on `[−range, range]`.
+    ///
+    /// The step is `range / ((size−1)/2)` cut down to a multiple of 1e-6, as DeepSplines has it, so that checkpoints and
+    /// numbers can be compared; a range so small that this would be 0 keeps the exact quotient.
+    ///
+    /// # Errors
+    /// If `size` is even or below 3, or `range` is not a positive finite number.
+    pub fn from_range(size: usize, range: f64) -> Result<Self> {
+        if size < 3 || size.is_multiple_of(2) {
+            return Err(Error::Size(size));
+        }
+        if !(range.is_finite() && range > 0.0) {
+            return Err(Error::Grid { what: "range", value: range });
+        }
+        let exact = range / (size / 2) as f64;
+        let micro = (exact * 1e6).floor() / 1e6;
+        Self::from_step(size, if micro > 0.0 { micro } else { exact })
+    }
+
+    /// The number of knots K.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The distance T of neighbouring knots.
+    pub fn step(&self) -> f64 {
+        self.step
+    }
+
+    /// The position of knot `k`.
+    pub fn knot(&self, k: usize) -> f64 {
+        (k as f64 - (self.size / 2) as f64) * self.step
+    }
+
+    /// The positions of all knots, ascending.
+    pub fn knots(&self) -> impl ExactSizeIterator<Item = f64> + '_ {
+        (0..self.size).map(|k| self.knot(k))
+    }
+
+    /// The segment `i` in 0..=K−2 that serves `x`, and `t` with `σ(x) = c_i + t·(c_{i+1} − c_i)`; `t` leaves [0, 1] where
+    /// the spline is extrapolated.
+    pub fn locate(&self, x: f64) -> (usize, f64) {
+        let u = x / self.step + (self.size / 2) as f64;
+        let i = u.floor().clamp(0.0, (self.size - 2) as f64);
+        (i as usize, u - i)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_is_cut_to_micro_steps() {
+        let grid = Grid::from_range(31, 1.0).expect("a valid grid");
+        assert_eq!(grid.step(), 0.066666);
+        assert_eq!(grid.knot(15), 0.0);
+        assert_eq!(grid.knots().len(), 31);
+    }
+
+    #[test]
+    fn bad_grids_say_what_is_allowed() {
+        for size in [0, 1, 2, 50] {
+            let error = Grid::from_range(size, 1.0).expect_err("size is not allowed");
+            assert!(error.to_string().contains("odd"), "{error}");
+        }
+        for range in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(Grid::from_range(5, range).is_err());
+            assert!(Grid::from_step(5, range).is_err());
+        }
+    }
+
+    #[test]
+    fn location_extrapolates() {
+        let grid = Grid::from_step(5, 0.5).expect("a valid grid");
+        assert_eq!(grid.locate(-2.0), (0, -2.0));
+        assert_eq!(grid.locate(0.0), (2, 0.0));
+        assert_eq!(grid.locate(1.0), (3, 1.0));
+        assert_eq!(grid.locate(1.5), (3, 2.0));
+    }
+}

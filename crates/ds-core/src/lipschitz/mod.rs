@@ -1,0 +1,3 @@
+//! Bounds of the Lipschitz constant of a network, composed from what its layers tell.
+
+pub mod bv2;

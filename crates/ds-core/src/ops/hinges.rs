@@ -1,0 +1,97 @@
+//! Adaptive piecewise linear units: y = max(0, x) + Σ_s a_s·max(0, b_s − x), with S hinges a channel (Agostinelli et al.
+//! 2015).
+
+use super::parallel::SharedSlice;
+use super::planes::Planes;
+use super::pointwise::{channel_sums, real_dtype, tensor_of};
+use super::real::{elements, with_elements};
+use super::rectifier::per_plane;
+use crate::dispatch_real;
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// x (N, C, …), slopes a (C, S), offsets b (C, S) → y like x.
+#[derive(Debug, Clone, Copy)]
+pub struct Hinges;
+
+impl Hinges {
+    fn planes(&self, x: &Shape, a: &Shape, b: &Shape) -> Result<(Planes, usize)> {
+        match a.dims() {
+            &[channels, hinges] if a == b => Ok((Planes::new(x, channels, self.name())?, hinges)),
+            _ => bail!("{}: slopes {a:?} and offsets {b:?} must both be (C, S)", self.name()),
+        }
+    }
+}
+
+impl CustomOp3 for Hinges {
+    fn name(&self) -> &'static str {
+        "hinges"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        a: &CpuStorage,
+        al: &Layout,
+        b: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (planes, hinges) = self.planes(xl.shape(), al.shape(), bl.shape())?;
+        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
+            let (x, a, b) = (elements::<T>(x, xl)?, elements::<T>(a, al)?, elements::<T>(b, bl)?);
+            let y = per_plane(planes, x, |c, x| {
+                let mut y = if x > T::ZERO { x } else { T::ZERO };
+                for s in c * hinges..(c + 1) * hinges {
+                    if b[s] > x {
+                        y += a[s] * (b[s] - x);
+                    }
+                }
+                y
+            })?;
+            Ok(T::to_cpu_storage_owned(y))
+        })?;
+        Ok((y, xl.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        _y: &Tensor,
+        grad_y: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (planes, hinges) = self.planes(x.shape(), a.shape(), b.shape())?;
+        dispatch_real!(x.dtype(), self.name(), T => {
+            let (dx, sums) = with_elements::<T, _>(x, |x| with_elements::<T, _>(a, |a| {
+                with_elements::<T, _>(b, |b| with_elements::<T, _>(grad_y, |dy| {
+                    let mut dx = vec![T::ZERO; x.len()];
+                    let shared = SharedSlice::new(&mut dx);
+                    let sums = channel_sums(planes, 2 * hinges, |c, plane, sums: &mut [T]| {
+                        // SAFETY: every plane is visited once.
+                        let dx = unsafe { shared.part(plane.start, plane.len()) };
+                        for ((dx, &x), &dy) in dx.iter_mut().zip(&x[plane.clone()]).zip(&dy[plane]) {
+                            let mut slope = if x > T::ZERO { T::ONE } else { T::ZERO };
+                            for (s, sum) in sums.chunks_exact_mut(2).enumerate() {
+                                let (a, b) = (a[c * hinges + s], b[c * hinges + s]);
+                                if b > x {
+                                    slope -= a;
+                                    sum[0] += dy * (b - x);
+                                    sum[1] += dy * a;
+                                }
+                            }
+                            *dx = dy * slope;
+                        }
+                    });
+                    Ok((dx, sums))
+                }))
+            }))?;
+            let half = |k: usize| sums.iter().skip(k).step_by(2).copied().collect::<Vec<T>>();
+            Ok((
+                Some(tensor_of(dx, x.shape())),
+                Some(tensor_of(half(0), a.shape())),
+                Some(tensor_of(half(1), b.shape())),
+            ))
+        })
+    }
+}

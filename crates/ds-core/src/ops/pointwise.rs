@@ -1,0 +1,54 @@
+//! What the pointwise ops share: wrapping results, and sums per channel in fixed pieces.
+
+use super::parallel::{SharedSlice, for_each_piece};
+use super::planes::Planes;
+use super::real::Real;
+use candle_core::op::BackpropOp;
+use candle_core::{CpuStorage, DType, Result, Shape, Storage, Tensor, bail};
+
+/// The type of a CPU storage, if kernels take it.
+///
+/// # Errors
+/// If it is neither f32 nor f64.
+pub fn real_dtype(storage: &CpuStorage, op: &'static str) -> Result<DType> {
+    match storage {
+        CpuStorage::F32(_) => Ok(DType::F32),
+        CpuStorage::F64(_) => Ok(DType::F64),
+        _ => bail!("{op}: the CPU kernel takes f32 and f64"),
+    }
+}
+
+/// A tensor of these elements, outside any graph.
+pub fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<Shape>) -> Tensor {
+    Tensor::from_storage(Storage::Cpu(T::to_cpu_storage_owned(data)), shape, BackpropOp::none(), false)
+}
+
+/// For every plane `f(channel, range of the plane, sums of the channel)`, with `width` sums a channel; the sums of a block
+/// of rows are added up first and the blocks then in their order. Returns the sums (C, width).
+pub fn channel_sums<T: Real>(
+    planes: Planes,
+    width: usize,
+    f: impl Fn(usize, std::ops::Range<usize>, &mut [T]) + Send + Sync,
+) -> Vec<T> {
+    let rows = planes.rows_per_piece();
+    let blocks = planes.outer.div_ceil(rows);
+    let block_width = planes.channels * width;
+    let mut partial = vec![T::ZERO; blocks * block_width];
+    let shared = SharedSlice::new(&mut partial);
+    for_each_piece(blocks * planes.channels, planes.elements(), |piece| {
+        let (block, channel) = (piece / planes.channels, piece % planes.channels);
+        // SAFETY: every piece has its own sums.
+        let sums = unsafe { shared.part(block * block_width + channel * width, width) };
+        for n in block * rows..planes.outer.min((block + 1) * rows) {
+            let start = planes.offset(n, channel);
+            f(channel, start..start + planes.inner, sums);
+        }
+    });
+    let mut total = vec![T::ZERO; block_width];
+    for block in partial.chunks_exact(block_width.max(1)) {
+        for (total, &p) in total.iter_mut().zip(block) {
+            *total += p;
+        }
+    }
+    total
+}

@@ -1,0 +1,124 @@
+//! Rectifiers: ReLU and LeakyReLU (one fixed slope) and PReLU (a learned slope per channel, He et al. 2015).
+//!
+//! The gradient at 0 is that of the negative side, as in PyTorch; Candle's own ReLU has 1 there.
+
+use super::parallel::{SharedSlice, filled, for_each_piece};
+use super::planes::Planes;
+use super::pointwise::{channel_sums, real_dtype, tensor_of};
+use super::real::{Real, elements, with_elements};
+use crate::dispatch_real;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+
+const PIECE: usize = 16 * 1024;
+
+/// y = x where x > 0, `slope`·x elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Rectifier {
+    /// The slope of the negative side: 0 for ReLU.
+    pub slope: f64,
+}
+
+/// y[j] = f(a[j], b[j]) in pieces.
+fn zip_map<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Send + Sync) -> Result<Vec<T>> {
+    let fill = |y: &mut [T]| {
+        let y = SharedSlice::new(y);
+        for_each_piece(a.len().div_ceil(PIECE), a.len(), |piece| {
+            let range = piece * PIECE..a.len().min((piece + 1) * PIECE);
+            // SAFETY: pieces do not overlap.
+            let y = unsafe { y.part(range.start, range.len()) };
+            for ((y, &a), &b) in y.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
+                *y = f(a, b);
+            }
+        });
+        Ok(())
+    };
+    // SAFETY: the pieces cover all elements, which are written only.
+    unsafe { filled(a.len(), fill) }
+}
+
+impl CustomOp1 for Rectifier {
+    fn name(&self) -> &'static str {
+        "rectifier"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
+            let (x, slope) = (elements::<T>(x, l)?, T::from_f64(self.slope));
+            Ok(T::to_cpu_storage_owned(zip_map(x, x, |x, _| if x > T::ZERO { x } else { slope * x })?))
+        })?;
+        Ok((y, l.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<Option<Tensor>> {
+        dispatch_real!(x.dtype(), self.name(), T => {
+            let slope = T::from_f64(self.slope);
+            let dx = with_elements::<T, _>(x, |x| {
+                with_elements::<T, _>(grad_y, |dy| zip_map(x, dy, |x, dy| if x > T::ZERO { dy } else { slope * dy }))
+            })?;
+            Ok(Some(tensor_of(dx, x.shape())))
+        })
+    }
+}
+
+/// y = x where x > 0, `slope_c`·x elsewhere: x (N, C, …), slopes (C).
+#[derive(Debug, Clone, Copy)]
+pub struct ChannelRectifier;
+
+impl CustomOp2 for ChannelRectifier {
+    fn name(&self) -> &'static str {
+        "channel-rectifier"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, s: &CpuStorage, sl: &Layout) -> Result<(CpuStorage, Shape)> {
+        let planes = Planes::new(xl.shape(), sl.shape().elem_count(), self.name())?;
+        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
+            let (x, slopes) = (elements::<T>(x, xl)?, elements::<T>(s, sl)?);
+            Ok(T::to_cpu_storage_owned(per_plane(planes, x, |c, x| if x > T::ZERO { x } else { slopes[c] * x })?))
+        })?;
+        Ok((y, xl.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, s: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let planes = Planes::new(x.shape(), s.elem_count(), self.name())?;
+        dispatch_real!(x.dtype(), self.name(), T => {
+            let (dx, ds) = with_elements::<T, _>(x, |x| with_elements::<T, _>(s, |s| with_elements::<T, _>(grad_y, |dy| {
+                let mut dx = vec![T::ZERO; x.len()];
+                let shared = SharedSlice::new(&mut dx);
+                let ds = channel_sums(planes, 1, |c, plane, sum: &mut [T]| {
+                    // SAFETY: every plane is visited once.
+                    let dx = unsafe { shared.part(plane.start, plane.len()) };
+                    for ((dx, &x), &dy) in dx.iter_mut().zip(&x[plane.clone()]).zip(&dy[plane]) {
+                        let negative = if x > T::ZERO { T::ZERO } else { dy };
+                        *dx = dy - negative + s[c] * negative;
+                        sum[0] += negative * x;
+                    }
+                });
+                Ok((dx, ds))
+            })))?;
+            Ok((Some(tensor_of(dx, x.shape())), Some(tensor_of(ds, s.shape()))))
+        })
+    }
+}
+
+/// y = f(channel, x) for every element.
+pub(super) fn per_plane<T: Real>(planes: Planes, x: &[T], f: impl Fn(usize, T) -> T + Send + Sync) -> Result<Vec<T>> {
+    let rows = planes.rows_per_piece();
+    let blocks = planes.outer.div_ceil(rows);
+    let fill = |y: &mut [T]| {
+        let y = SharedSlice::new(y);
+        for_each_piece(blocks * planes.channels, x.len(), |piece| {
+            let (block, channel) = (piece / planes.channels, piece % planes.channels);
+            for n in block * rows..planes.outer.min((block + 1) * rows) {
+                let start = planes.offset(n, channel);
+                // SAFETY: every plane belongs to one piece only.
+                let y = unsafe { y.part(start, planes.inner) };
+                for (y, &x) in y.iter_mut().zip(&x[start..start + planes.inner]) {
+                    *y = f(channel, x);
+                }
+            }
+        });
+        Ok(())
+    };
+    // SAFETY: the planes cover all elements, which are written only.
+    unsafe { filled(x.len(), fill) }
+}

@@ -1,0 +1,191 @@
+//! Elimination of knots whose slope change is small, and the search for the largest threshold that a tolerance allows.
+//!
+//! Rebuilding coefficients from the slopes that are left, in floating point, leaves slope changes of rounding size at
+//! every knot that was meant to go. Here the rebuilt coefficients are integer multiples of one power of two, small enough
+//! that all of them are exact: the slope change of an eliminated knot, c_{k−1} − 2c_k + c_{k+1}, is then exactly 0.
+
+use crate::activation::{Kind, Spline};
+use crate::dispatch_real;
+use crate::ops::pointwise::tensor_of;
+use crate::ops::real::{Real, with_elements};
+use crate::regularization::slope_changes_of;
+use crate::{Error, Result};
+
+/// Eliminates all knots with |a| ≤ `threshold`; returns how many are kept in each function.
+///
+/// The function left of its first kept knot stays as it is (c_0, c_1 to rounding), as in the original. Every eliminated
+/// slope change is exactly 0 when computed from the stored coefficients in f64; every kept one differs from what it was by
+/// at most 4·ε·max|c|/T.
+///
+/// # Errors
+/// If `threshold` is negative or not a number, or on Candle's errors.
+pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
+    if threshold.is_nan() || threshold < 0.0 {
+        return Err(Error::Threshold(threshold));
+    }
+    let (grid, knots) = (spline.grid(), spline.knot_parameters());
+    let of_relus = matches!(spline.kind(), Kind::ReluSpline { .. });
+    let width = if of_relus { grid.size() - 2 } else { grid.size() };
+    let (rebuilt, kept) = dispatch_real!(knots.dtype(), "eliminate-knots", T => {
+        with_elements::<T, _>(knots, |values| {
+            let mut values = values.to_vec();
+            let kept = values
+                .chunks_exact_mut(width)
+                .map(|row| if of_relus { zero_small(row, threshold) } else { rebuild(row, grid.step(), threshold) })
+                .collect::<Vec<usize>>();
+            Ok((tensor_of(values, knots.shape()), kept))
+        })
+    })?;
+    knots.set(&rebuilt)?;
+    Ok(kept)
+}
+
+/// How many knots of each function have a slope change above `threshold` when it is computed without rounding from the
+/// stored parameters.
+///
+/// [`active_knots`](crate::regularization::active_knots) counts in the precision of the parameters, as the original does,
+/// and then takes rounding noise for knots where the threshold is below it; after [`eliminate_knots`] this count is the
+/// number of kept knots for every threshold.
+///
+/// # Errors
+/// On Candle's errors.
+pub fn exact_active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
+    let (grid, knots) = (spline.grid(), spline.knot_parameters());
+    let of_relus = matches!(spline.kind(), Kind::ReluSpline { .. });
+    let counts = dispatch_real!(knots.dtype(), "exact-active-knots", T => {
+        with_elements::<T, _>(knots, |values| {
+            let width = if of_relus { grid.size() - 2 } else { grid.size() };
+            Ok(values.chunks_exact(width).map(|row| {
+                let row: Vec<f64> = row.iter().map(|v| v.to_f64()).collect();
+                if of_relus {
+                    row.iter().filter(|a| a.abs() > threshold).count()
+                } else {
+                    row.windows(3).filter(|c| (second_difference(c) / grid.step()).abs() > threshold).count()
+                }
+            }).collect::<Vec<usize>>())
+        })
+    })?;
+    Ok(counts)
+}
+
+fn second_difference(c: &[f64]) -> f64 {
+    (c[2] - c[1]) - (c[1] - c[0])
+}
+
+fn zero_small<T: Real>(slopes: &mut [T], threshold: f64) -> usize {
+    let mut kept = 0;
+    for a in slopes {
+        if a.to_f64().abs() > threshold {
+            kept += 1;
+        } else {
+            *a = T::ZERO;
+        }
+    }
+    kept
+}
+
+/// Rebuilds one row of coefficients without the knots whose |a| ≤ threshold, in units of a power of two.
+fn rebuild<T: Real>(row: &mut [T], step: f64, threshold: f64) -> usize {
+    let c: Vec<f64> = row.iter().map(|c| c.to_f64()).collect();
+    if !c.iter().all(|c| c.is_finite()) {
+        return slope_changes_of(row, step).filter(|a| a.to_f64().abs() > threshold).count();
+    }
+    // What rounding makes of a straight line is no knot, even where the threshold is below it.
+    let kept: Vec<bool> = slope_changes_of(row, step)
+        .zip(c.windows(3))
+        .map(|(a, c)| a.to_f64().abs() > threshold && second_difference(c) != 0.0)
+        .collect();
+    // The function that is aimed at, in f64: the first segment, then the slope changes that are kept.
+    let mut target = vec![c[0], c[1]];
+    let mut rises = vec![c[1] - c[0]];
+    for (j, &keep) in kept.iter().enumerate() {
+        let rise = rises[j] + if keep { second_difference(&c[j..j + 3]) } else { 0.0 };
+        rises.push(rise);
+        target.push(target[j + 1] + rise);
+    }
+    let largest = target.iter().fold(0.0f64, |m, c| m.max(c.abs()));
+    if largest == 0.0 {
+        row.fill(T::ZERO);
+        return 0;
+    }
+    let unit = unit_for::<T>(largest, row.len());
+    let knots: Vec<usize> = (1..row.len() - 1).filter(|&k| kept[k - 1]).collect();
+    let mut value = (c[0] / unit).round();
+    let mut previous: Option<f64> = None;
+    let ends = knots.iter().copied().chain([row.len() - 1]);
+    let mut start = 0;
+    row[0] = T::from_f64(value * unit);
+    for end in ends {
+        let length = (end - start) as f64;
+        // The rounded slope leads back to the target, but never moves by more than half a unit for it.
+        let drift = ((target[start] / unit - value) / length).clamp(-0.5, 0.5);
+        let mut rise = (rises[start] / unit + drift).round();
+        if let Some(previous) = previous {
+            // A kept knot stays above the threshold, and stays a knot.
+            let wanted = if rises[start] >= rises[start - 1] { 1.0 } else { -1.0 };
+            let needed = |rise: f64| (rise - previous) * wanted * unit / step > threshold.max(0.0);
+            for _ in 0..4 {
+                if needed(rise) {
+                    break;
+                }
+                rise += wanted;
+            }
+        }
+        for k in start..end {
+            value += rise;
+            row[k + 1] = T::from_f64(value * unit);
+        }
+        previous = Some(rise);
+        start = end;
+    }
+    knots.len()
+}
+
+/// The smallest power of two of which `largest` (and a little more, for the drift) is at most 2^p multiples, p being the
+/// precision of T.
+fn unit_for<T: Real>(largest: f64, size: usize) -> f64 {
+    let precision = if T::DTYPE == candle_core::DType::F32 { 24 } else { 53 };
+    let limit = 2f64.powi(precision) - size as f64;
+    let mut unit = 2f64.powi(largest.log2().floor() as i32 - precision);
+    while largest / unit > limit {
+        unit *= 2.0;
+    }
+    unit
+}
+
+/// The thresholds that the papers' search goes through, ascending: 0; 0.0002 to 0.004 by 0.0002; to 1 by 0.05; to 3 by 0.2;
+/// to 10 by 0.5; to 100 by 2.
+pub fn papers_thresholds() -> Vec<f64> {
+    let mut all = vec![0.0];
+    let ranges = [(0.0002, 0.004, 0.0002), (0.004, 1.0, 0.05), (1.0, 3.0, 0.2), (3.0, 10.0, 0.5), (10.0, 100.0, 2.0)];
+    for (from, to, by) in ranges {
+        let steps = ((to - from) / by - 1e-9f64).ceil() as usize;
+        all.extend((0..steps).map(|k| from + k as f64 * by));
+    }
+    all.push(100.0);
+    all
+}
+
+/// Goes through ascending thresholds and stops at the first whose accuracy falls more than `tolerance` below that of the
+/// unchanged network; returns the last one before, with its accuracy, or `None` if the first already falls.
+///
+/// `evaluate` gets a threshold, eliminates knots in a fresh copy of the splines and returns the accuracy.
+///
+/// # Errors
+/// Those of `evaluate`.
+pub fn largest_threshold<E>(
+    thresholds: &[f64],
+    unchanged_accuracy: f64,
+    tolerance: f64,
+    mut evaluate: impl FnMut(f64) -> std::result::Result<f64, E>,
+) -> std::result::Result<Option<(f64, f64)>, E> {
+    let mut best = None;
+    for &threshold in thresholds {
+        let accuracy = evaluate(threshold)?;
+        if unchanged_accuracy - accuracy > tolerance {
+            break;
+        }
+        best = Some((threshold, accuracy));
+    }
+    Ok(best)
+}

@@ -1,0 +1,244 @@
+//! Layers with parameters: dense, convolution, batch norm. Initial weights come from the run's seeded generator.
+
+use crate::ops::Window;
+use crate::ops::batch_norm::{BatchNorm, Moments, Statistics};
+use crate::ops::conv2d::Conv2d;
+use crate::ops::dense::Dense;
+use candle_core::{DType, Device, Result, Tensor, Var};
+use ds_core::graph::Graph;
+use ds_core::{Group, L2, Parameter};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How weights are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum WeightInit {
+    /// Uniform in ±1/√fan_in, biases too: PyTorch's default.
+    Uniform,
+    /// Normal with variance 2/fan_out (He et al. 2015); biases 0.
+    HeFanOut,
+    /// Normal with this standard deviation; biases 0.
+    Normal(f64),
+}
+
+/// Whether a layer trains or evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, and dropout drawn from this key (see [`crate::rng::Seed::key`]).
+    Training {
+        /// The key of the step.
+        dropout: u64,
+    },
+    /// Running statistics, no dropout.
+    Evaluation,
+}
+
+fn draw(rng: &mut ChaCha8Rng, shape: &[usize], fan_in: usize, fan_out: usize, init: WeightInit) -> Result<Var> {
+    let n = shape.iter().product();
+    let data: Vec<f32> = match init {
+        WeightInit::Uniform => {
+            let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
+            (0..n).map(|_| rng.random_range(-bound..bound) as f32).collect()
+        }
+        WeightInit::HeFanOut | WeightInit::Normal(_) => {
+            let deviation = match init {
+                WeightInit::Normal(deviation) => deviation,
+                _ => (2.0 / fan_out.max(1) as f64).sqrt(),
+            };
+            let normal = Normal::new(0.0, deviation).map_err(candle_core::Error::wrap)?;
+            (0..n).map(|_| normal.sample(rng) as f32).collect()
+        }
+    };
+    Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu)?)
+}
+
+fn draw_bias(rng: &mut ChaCha8Rng, outputs: usize, fan_in: usize, init: WeightInit) -> Result<Var> {
+    match init {
+        WeightInit::Uniform => draw(rng, &[outputs], fan_in, outputs, init),
+        _ => Var::zeros(outputs, DType::F32, &Device::Cpu),
+    }
+}
+
+fn weight_and_bias(prefix: &str, weight: &Var, bias: Option<&Var>) -> Vec<Parameter> {
+    let mut all = vec![Parameter::new(format!("{prefix}.weight"), weight, Group::Weights, L2::WeightDecay)];
+    all.extend(bias.map(|b| Parameter::new(format!("{prefix}.bias"), b, Group::Weights, L2::WeightDecay)));
+    all
+}
+
+/// x·Wᵀ + b.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// W (outputs, inputs).
+    pub weight: Var,
+    /// b (outputs).
+    pub bias: Option<Var>,
+}
+
+impl Linear {
+    /// A layer with drawn weights.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn new(rng: &mut ChaCha8Rng, inputs: usize, outputs: usize, bias: bool, init: WeightInit) -> Result<Self> {
+        let weight = draw(rng, &[outputs, inputs], inputs, outputs, init)?;
+        let bias = bias.then(|| draw_bias(rng, outputs, inputs, init)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// The layer's output in a graph.
+    ///
+    /// # Errors
+    /// If x is not (N, inputs), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
+        let op = Dense { input_gradient: graph.is_tracked(x) };
+        let weight = graph.parameter(&self.weight);
+        match &self.bias {
+            None => graph.apply2(op, x, &weight),
+            Some(bias) => {
+                let bias = graph.parameter(bias);
+                graph.apply3(op, x, &weight, &bias)
+            }
+        }
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        weight_and_bias(prefix, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// A 2D convolution.
+#[derive(Debug, Clone)]
+pub struct Convolution {
+    /// W (outputs, inputs, k, k).
+    pub weight: Var,
+    /// b (outputs).
+    pub bias: Option<Var>,
+    window: Window,
+}
+
+impl Convolution {
+    /// A layer with drawn weights.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn new(
+        rng: &mut ChaCha8Rng,
+        inputs: usize,
+        outputs: usize,
+        window: Window,
+        bias: bool,
+        init: WeightInit,
+    ) -> Result<Self> {
+        let area = window.kernel * window.kernel;
+        let shape = [outputs, inputs, window.kernel, window.kernel];
+        let weight = draw(rng, &shape, inputs * area, outputs * area, init)?;
+        let bias = bias.then(|| draw_bias(rng, outputs, inputs * area, init)).transpose()?;
+        Ok(Self { weight, bias, window })
+    }
+
+    /// The layer's output in a graph.
+    ///
+    /// # Errors
+    /// If x is not (N, inputs, H, W), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
+        let op = Conv2d { window: self.window, input_gradient: graph.is_tracked(x) };
+        let weight = graph.parameter(&self.weight);
+        match &self.bias {
+            None => graph.apply2(op, x, &weight),
+            Some(bias) => {
+                let bias = graph.parameter(bias);
+                graph.apply3(op, x, &weight, &bias)
+            }
+        }
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        weight_and_bias(prefix, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// Batch normalisation with running statistics, as PyTorch's `BatchNorm2d`: momentum 0.1, ε = 1e-5, unbiased running
+/// variance.
+#[derive(Debug, Clone)]
+pub struct Normalization {
+    /// γ (C).
+    pub scale: Var,
+    /// β (C).
+    pub shift: Var,
+    /// Running mean (C): a buffer, no parameter.
+    pub running_mean: Var,
+    /// Running variance (C): a buffer, no parameter.
+    pub running_variance: Var,
+}
+
+impl Normalization {
+    const MOMENTUM: f64 = 0.1;
+    const EPSILON: f64 = 1e-5;
+
+    /// γ = 1, β = 0, running mean 0 and variance 1.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn new(channels: usize) -> Result<Self> {
+        let (zeros, ones) =
+            (|| Var::zeros(channels, DType::F32, &Device::Cpu), || Var::ones(channels, DType::F32, &Device::Cpu));
+        Ok(Self { scale: ones()?, shift: zeros()?, running_mean: zeros()?, running_variance: ones()? })
+    }
+
+    /// The layer's output in a graph; training updates the running statistics.
+    ///
+    /// # Errors
+    /// If x is not (N, C, H, W), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+        let (scale, shift) = (graph.parameter(&self.scale), graph.parameter(&self.shift));
+        if mode == Mode::Evaluation {
+            let moments = Moments { mean: to_f64(&self.running_mean)?, variance: to_f64(&self.running_variance)? };
+            let op = BatchNorm { statistics: Statistics::Fixed(Arc::new(moments)), epsilon: Self::EPSILON };
+            return graph.apply3(op, x, &scale, &shift);
+        }
+        let of_batch = Arc::new(Mutex::new(Moments::default()));
+        let op = BatchNorm { statistics: Statistics::Batch(of_batch.clone()), epsilon: Self::EPSILON };
+        let y = graph.apply3(op, x, &scale, &shift)?;
+        let shape = graph.tensor(x).dims();
+        let count = (shape[0] * shape[2..].iter().product::<usize>()) as f64;
+        let moments = of_batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let unbiased = count / (count - 1.0).max(1.0);
+        update(&self.running_mean, moments.mean.iter().copied())?;
+        update(&self.running_variance, moments.variance.iter().map(|v| v * unbiased))?;
+        Ok(y)
+    }
+
+    /// Scale and shift.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        vec![
+            Parameter::new(format!("{prefix}.scale"), &self.scale, Group::Weights, L2::WeightDecay),
+            Parameter::new(format!("{prefix}.shift"), &self.shift, Group::Weights, L2::WeightDecay),
+        ]
+    }
+
+    /// The running statistics, by name.
+    pub fn buffers(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![
+            (format!("{prefix}.running_mean"), self.running_mean.clone()),
+            (format!("{prefix}.running_variance"), self.running_variance.clone()),
+        ]
+    }
+}
+
+fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
+    tensor.to_dtype(DType::F64)?.to_vec1()
+}
+
+fn update(running: &Var, of_batch: impl Iterator<Item = f64>) -> Result<()> {
+    let momentum = Normalization::MOMENTUM;
+    let new: Vec<f32> = to_f64(running)?
+        .into_iter()
+        .zip(of_batch)
+        .map(|(old, new)| ((1.0 - momentum) * old + momentum * new) as f32)
+        .collect();
+    running.set(&Tensor::from_vec(new, running.shape(), running.device())?)
+}

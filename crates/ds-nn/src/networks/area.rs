@@ -1,0 +1,83 @@
+//! Fully connected networks (2, h, 1) and (2, h, h, 1) that classify points of the plane.
+
+use super::ActivationKind;
+use crate::layers::{Linear, Mode, WeightInit};
+use candle_core::Result;
+use ds_core::Parameter;
+use ds_core::activation::Activation;
+use ds_core::graph::Graph;
+use ds_core::lipschitz::bv2::{Factor, bound_l1};
+use rand_chacha::ChaCha8Rng;
+
+/// Dense layers with an activation per hidden unit, and one logit.
+///
+/// With splines the first layer has no bias: their grid is where the points are, and b0 or the coefficients shift them.
+#[derive(Debug, Clone)]
+pub struct AreaNet {
+    hidden: Vec<(Linear, Activation)>,
+    last: Linear,
+}
+
+impl AreaNet {
+    /// # Errors
+    /// Those of the activation's constructor.
+    pub fn new(rng: &mut ChaCha8Rng, hidden: &[usize], activation: ActivationKind) -> ds_core::Result<Self> {
+        let mut inputs = 2;
+        let mut layers = Vec::new();
+        for (depth, &units) in hidden.iter().enumerate() {
+            let bias = depth > 0 || !activation.is_spline();
+            let linear = Linear::new(rng, inputs, units, bias, WeightInit::Uniform)?;
+            layers.push((linear, activation.build(units, false)?));
+            inputs = units;
+        }
+        Ok(Self { hidden: layers, last: Linear::new(rng, inputs, 1, true, WeightInit::Uniform)? })
+    }
+
+    /// A network of given layers, such as those of a checkpoint.
+    pub fn from_layers(hidden: Vec<(Linear, Activation)>, last: Linear) -> Self {
+        Self { hidden, last }
+    }
+
+    /// Points (N, 2) → logits (N, 1).
+    ///
+    /// # Errors
+    /// If x is not (N, 2).
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode) -> Result<G::Value> {
+        let mut x = x.clone();
+        for (linear, activation) in &self.hidden {
+            x = linear.forward_in(graph, &x)?;
+            x = activation.forward_in(graph, &x)?;
+        }
+        self.last.forward_in(graph, &x)
+    }
+
+    /// All parameters.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let mut all = Vec::new();
+        for (depth, (linear, activation)) in self.hidden.iter().enumerate() {
+            all.extend(linear.parameters(&format!("hidden{depth}.linear")));
+            all.extend(activation.parameters(&format!("hidden{depth}.activation")));
+        }
+        all.extend(self.last.parameters("last"));
+        all
+    }
+
+    /// The activation layers.
+    pub fn activations(&self) -> Vec<&Activation> {
+        self.hidden.iter().map(|(_, activation)| activation).collect()
+    }
+
+    /// The bound of Aziznejad2020 with p = 1.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn lipschitz_bound_l1(&self) -> Result<f64> {
+        let mut factors = Vec::new();
+        for (linear, activation) in &self.hidden {
+            factors.push(Factor::Dense(&linear.weight));
+            factors.push(Factor::Activation { activation, units: linear.weight.dims()[0] });
+        }
+        factors.push(Factor::Dense(&self.last.weight));
+        bound_l1(factors)
+    }
+}

@@ -1,0 +1,60 @@
+//! Dropout (Srivastava et al. 2014): elements are dropped with probability p and the others divided by 1 − p.
+
+use crate::rng::hash;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use ds_core::dispatch_real;
+use ds_core::ops::parallel::{SharedSlice, filled, for_each_piece};
+use ds_core::ops::pointwise::{real_dtype, tensor_of};
+use ds_core::ops::real::{Real, elements, with_elements};
+
+/// The mask is a function of the key and the position, so the backward pass draws it again instead of keeping it.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout {
+    /// p, in [0, 1).
+    pub probability: f64,
+    /// From the seed of the run, the step and the layer.
+    pub key: u64,
+}
+
+const PIECE: usize = 16 * 1024;
+
+impl Dropout {
+    fn masked<T: Real>(&self, x: &[T]) -> Result<Vec<T>> {
+        let scale = T::from_f64(1.0 / (1.0 - self.probability));
+        let threshold = (self.probability * (1u64 << 32) as f64) as u64;
+        let fill = |y: &mut [T]| {
+            let y = SharedSlice::new(y);
+            for_each_piece(x.len().div_ceil(PIECE), x.len(), |piece| {
+                let range = piece * PIECE..x.len().min((piece + 1) * PIECE);
+                // SAFETY: pieces do not overlap.
+                let y = unsafe { y.part(range.start, range.len()) };
+                for ((position, y), &x) in range.clone().zip(y.iter_mut()).zip(&x[range]) {
+                    let keep = hash(self.key, position as u64) >> 32 >= threshold;
+                    *y = if keep { x * scale } else { T::ZERO };
+                }
+            });
+            Ok(())
+        };
+        // SAFETY: the pieces cover all elements, which are written only.
+        unsafe { filled(x.len(), fill) }
+    }
+}
+
+impl CustomOp1 for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
+            Ok(T::to_cpu_storage_owned(self.masked(elements::<T>(x, l)?)?))
+        })?;
+        Ok((y, l.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        dispatch_real!(x.dtype(), self.name(), T => {
+            Ok(Some(tensor_of(with_elements::<T, _>(dy, |dy| self.masked(dy))?, x.shape())))
+        })
+    }
+}

@@ -1,0 +1,34 @@
+//! Custom Candle ops that networks need and Candle lacks, or has wrong or slow: each with its own backward pass, f32 and
+//! f64 on the CPU, the same results for every number of threads.
+
+pub mod batch_norm;
+pub mod conv2d;
+pub mod dense;
+pub mod dropout;
+pub mod loss;
+pub mod pool;
+pub mod sum;
+mod window;
+
+pub use window::Window;
+
+use candle_core::{Result, Tensor};
+use ds_core::dispatch_real;
+use ds_core::ops::planes::Planes;
+use ds_core::ops::pointwise::{channel_sums, tensor_of};
+use ds_core::ops::real::with_elements;
+
+/// Σ over all but the channels of (N, C, …): (C). The gradient of a bias.
+fn channel_totals(dy: &Tensor) -> Result<Tensor> {
+    let planes = Planes::new(dy.shape(), dy.dims().get(1).copied().unwrap_or(0), "channel-totals")?;
+    dispatch_real!(dy.dtype(), "channel-totals", T => {
+        let sums = with_elements::<T, _>(dy, |dy| {
+            Ok(channel_sums(planes, 1, |_, plane, sum: &mut [T]| {
+                for &v in &dy[plane] {
+                    sum[0] += v;
+                }
+            }))
+        })?;
+        Ok(tensor_of(sums, planes.channels))
+    })
+}

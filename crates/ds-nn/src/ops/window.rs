@@ -1,0 +1,53 @@
+//! Square windows that slide over the planes of (N, C, H, W).
+
+use candle_core::{Result, Shape, bail};
+
+/// Kernel size, stride and padding, the same in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Side of the window.
+    pub kernel: usize,
+    /// Step of the window.
+    pub stride: usize,
+    /// Rows and columns added on each side.
+    pub padding: usize,
+}
+
+/// Input and output sizes of a window over one batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Planes {
+    pub images: usize,
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+}
+
+impl Window {
+    /// The output side for an input side.
+    ///
+    /// # Errors
+    /// If the window is larger than the padded input, or kernel or stride is 0.
+    pub fn output(&self, input: usize, op: &str) -> Result<usize> {
+        let padded = input + 2 * self.padding;
+        if self.kernel == 0 || self.stride == 0 || padded < self.kernel {
+            bail!("{op}: {self:?} does not fit an input side of {input}");
+        }
+        Ok((padded - self.kernel) / self.stride + 1)
+    }
+
+    pub(crate) fn planes(&self, shape: &Shape, op: &str) -> Result<Planes> {
+        let &[images, channels, height, width] = shape.dims() else {
+            bail!("{op}: input must be (N, C, H, W), got {shape:?}")
+        };
+        let (out_height, out_width) = (self.output(height, op)?, self.output(width, op)?);
+        Ok(Planes { images, channels, height, width, out_height, out_width })
+    }
+
+    /// The input rows (or columns) of output `o` that lie inside the input.
+    pub(crate) fn inside(&self, o: usize, input: usize) -> std::ops::Range<usize> {
+        let start = o * self.stride;
+        start.saturating_sub(self.padding)..(start + self.kernel).saturating_sub(self.padding).min(input)
+    }
+}
