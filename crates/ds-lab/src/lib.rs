@@ -1,7 +1,14 @@
-//! What an experiment with deep spline networks needs around the network: configuration, data sets, the training
-//! loop, checkpoints and metrics.
+//! What an experiment with deep spline networks needs around the network: configuration, data sets, the training loop,
+//! checkpoints and metrics.
 
+pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod data;
+pub mod experiment;
 pub mod files;
 pub mod metrics;
+pub mod progress;
+pub mod samples;
+pub mod sparsify;
+pub mod train;

@@ -1,1 +1,285 @@
-//! TBD
+//! Metrics as CSV: rows that are appended while a run goes on, and one summary row a run.
+
+use crate::files::{FileError, write_atomically};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Which samples a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Training samples, as seen in the epoch (augmented, with dropout).
+    Train,
+    /// Samples held out of the training set.
+    Validation,
+    /// Test samples.
+    Test,
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// One row of `metrics.csv`. Accuracies are percentages; what has no meaning is an empty cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct MetricsRow {
+    pub run: String,
+    pub experiment: String,
+    pub dataset: String,
+    pub network: String,
+    pub activation: String,
+    pub seed: u64,
+    pub epoch: usize,
+    pub step: u64,
+    pub split: Split,
+    pub loss: f64,
+    pub accuracy: Option<f64>,
+    pub regularizer: f64,
+    pub lr_weights: f64,
+    pub lr_splines: f64,
+    pub active_knots: Option<usize>,
+    pub lipschitz_bound_l1: Option<f64>,
+    pub seconds: f64,
+    pub images_per_second: Option<f64>,
+}
+
+/// One row of `summary.csv`. Losses and accuracies are those of the network after the last epoch, in evaluation mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct SummaryRow {
+    pub run: String,
+    pub experiment: String,
+    pub dataset: String,
+    pub data_origin: String,
+    pub network: String,
+    pub activation: String,
+    pub seed: u64,
+    pub epochs: usize,
+    pub parameters: usize,
+    pub spline_parameters: usize,
+    pub protocol: String,
+    pub device: String,
+    pub threads: usize,
+    pub revision: String,
+    pub train_loss: f64,
+    pub train_accuracy: Option<f64>,
+    pub validation_accuracy: Option<f64>,
+    pub test_loss: f64,
+    pub test_accuracy: Option<f64>,
+    pub knots: Option<usize>,
+    pub active_knots: Option<usize>,
+    pub sparsified_threshold: Option<f64>,
+    pub sparsified_active_knots: Option<usize>,
+    pub sparsified_train_accuracy: Option<f64>,
+    pub sparsified_test_accuracy: Option<f64>,
+    pub lipschitz_bound_l1: Option<f64>,
+    pub seconds: f64,
+    pub peak_memory_mb: Option<f64>,
+}
+
+/// What can be wrong with a metrics file.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The system's error.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file holds less than the checkpoint counts on.
+    #[error("{} has {found} bytes, but the checkpoint beside it was made after {expected}: rows are lost, so the run cannot go on; start it again with --overwrite", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length that the checkpoint knows.
+        expected: u64,
+    },
+    /// The file is no table of this kind.
+    #[error("{}: {message}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        message: String,
+    },
+}
+
+/// Appends rows to `metrics.csv`.
+pub struct MetricsWriter {
+    path: PathBuf,
+    file: File,
+    position: u64,
+}
+
+impl MetricsWriter {
+    /// A new file, in the place of one that may be there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn create(path: &Path) -> Result<Self, MetricsError> {
+        let file = File::create(path).map_err(|source| write_error(path, source))?;
+        Ok(Self { path: path.to_owned(), file, position: 0 })
+    }
+
+    /// The file of a run that goes on: rows after `bytes` were written after its checkpoint and are cut off.
+    ///
+    /// # Errors
+    /// If the file is missing or shorter than that.
+    pub fn resume(path: &Path, bytes: u64) -> Result<Self, MetricsError> {
+        let error = |source| write_error(path, source);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(error)?;
+        let found = file.metadata().map_err(error)?.len();
+        if found < bytes {
+            return Err(MetricsError::Short { path: path.to_owned(), found, expected: bytes });
+        }
+        file.set_len(bytes).map_err(error)?;
+        file.seek(SeekFrom::End(0)).map_err(error)?;
+        Ok(Self { path: path.to_owned(), file, position: bytes })
+    }
+
+    /// Appends a row, and the header before the first.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(&mut self, row: &MetricsRow) -> Result<(), MetricsError> {
+        let bytes = to_csv(std::slice::from_ref(row), self.position == 0)
+            .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
+        self.file.write_all(&bytes).map_err(|source| write_error(&self.path, source))?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Waits until all rows are on the disk.
+    ///
+    /// # Errors
+    /// If the system cannot.
+    pub fn sync(&self) -> Result<(), MetricsError> {
+        self.file.sync_all().map_err(|source| write_error(&self.path, source))
+    }
+}
+
+fn write_error(path: &Path, source: io::Error) -> MetricsError {
+    MetricsError::File(FileError { action: "write", path: path.to_owned(), source })
+}
+
+fn to_csv<R: Serialize>(rows: &[R], header: bool) -> Result<Vec<u8>, String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(header).from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(|error| error.to_string())?;
+    }
+    writer.into_inner().map_err(|error| error.to_string())
+}
+
+fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, MetricsError> {
+    let error = |error: csv::Error| MetricsError::Table { path: path.to_owned(), message: error.to_string() };
+    csv::Reader::from_path(path).map_err(error)?.deserialize().collect::<Result<_, _>>().map_err(error)
+}
+
+/// The rows of a `metrics.csv`.
+///
+/// # Errors
+/// If the file is missing or has other columns.
+pub fn read_metrics(path: &Path) -> Result<Vec<MetricsRow>, MetricsError> {
+    read(path)
+}
+
+/// The rows of a `summary.csv`.
+///
+/// # Errors
+/// If the file is missing or has other columns.
+pub fn read_summary(path: &Path) -> Result<Vec<SummaryRow>, MetricsError> {
+    read(path)
+}
+
+/// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
+///
+/// # Errors
+/// If the file there has other columns, or cannot be written; it is then untouched.
+pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> {
+    let mut rows = if path.exists() { read_summary(path)? } else { Vec::new() };
+    match rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
+        Some(old) => *old = row.clone(),
+        None => rows.push(row.clone()),
+    }
+    let bytes = to_csv(&rows, true).map_err(|message| MetricsError::Table { path: path.to_owned(), message })?;
+    Ok(write_atomically(path, |file| file.write_all(&bytes))?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn row(epoch: usize) -> MetricsRow {
+        MetricsRow {
+            run: "a, \"quoted\" name".into(),
+            experiment: "mnist".into(),
+            dataset: "mnist".into(),
+            network: "convnet".into(),
+            activation: "relu".into(),
+            seed: 1,
+            epoch,
+            step: epoch as u64 * 10,
+            split: Split::Train,
+            loss: 0.1 + 0.2,
+            accuracy: None,
+            regularizer: 0.0,
+            lr_weights: 1e-3,
+            lr_splines: 1e-3,
+            active_knots: Some(3),
+            lipschitz_bound_l1: None,
+            seconds: 1.5,
+            images_per_second: Some(100.0),
+        }
+    }
+
+    #[test]
+    fn rows_after_the_checkpoint_are_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.csv");
+        let mut writer = MetricsWriter::create(&path).unwrap();
+        writer.append(&row(1)).unwrap();
+        let known = writer.position();
+        writer.append(&row(2)).unwrap();
+        drop(writer);
+        let mut writer = MetricsWriter::resume(&path, known).unwrap();
+        writer.append(&row(3)).unwrap();
+        assert_eq!(read_metrics(&path).unwrap(), [row(1), row(3)]);
+        let error = MetricsWriter::resume(&path, 1 << 20).err().unwrap().to_string();
+        assert!(error.contains("metrics.csv") && error.contains("--overwrite"), "{error}");
+    }
+
+    #[test]
+    fn a_run_replaces_its_own_summary_row() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("summary.csv");
+        let text = "run,experiment,dataset,data_origin,network,activation,seed,epochs,parameters,spline_parameters,\
+                    protocol,device,threads,revision,train_loss,train_accuracy,validation_accuracy,test_loss,\
+                    test_accuracy,knots,active_knots,sparsified_threshold,sparsified_active_knots,\
+                    sparsified_train_accuracy,sparsified_test_accuracy,lipschitz_bound_l1,seconds,peak_memory_mb\n\
+                    r,mnist,mnist,d,convnet,relu,0,1,2,0,full,cpu,2,x,0.5,,,0.5,90,,,,,,,,1.5,\n";
+        std::fs::write(&path, text).unwrap();
+        let old = read_summary(&path).unwrap().remove(0);
+        write_summary(&path, &SummaryRow { test_loss: 0.25, ..old.clone() }).unwrap();
+        write_summary(&path, &SummaryRow { seed: 1, ..old.clone() }).unwrap();
+        let rows = read_summary(&path).unwrap();
+        assert_eq!((rows.len(), rows[0].test_loss, rows[1].seed), (2, 0.25, 1));
+        std::fs::write(&path, "other,columns\n1,2\n").unwrap();
+        assert!(write_summary(&path, &old).unwrap_err().to_string().contains("summary.csv"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "other,columns\n1,2\n");
+    }
+}

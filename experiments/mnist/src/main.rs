@@ -1,2 +1,16 @@
-//! TBD
-fn main() {}
+//! Trains the small convolutional network on MNIST or Fashion-MNIST with learnable spline activations.
+
+use ds_lab::cli;
+use ds_lab::config::Experiment;
+use std::process::ExitCode;
+
+/// Keeps freed pages for the next step instead of returning them to the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::main(
+        Experiment::Mnist,
+        "Trains the small convolutional network on MNIST or Fashion-MNIST with learnable spline activations.",
+    )
+}

@@ -1,2 +1,2 @@
-//! TBD
+//! Runs all experiments.
 fn main() {}

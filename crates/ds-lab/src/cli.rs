@@ -1,0 +1,152 @@
+//! The command line that all experiment binaries share.
+
+use crate::config::{self, Config, Experiment};
+use crate::data::Source;
+use crate::experiment::{RunOptions, run};
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Where the data comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DataChoice {
+    /// --data-dir, else DS_DATA_DIR, else ./data, else the Hugging Face hub.
+    Auto,
+    /// The few thousand CIFAR-10 images that come with the source.
+    Sample,
+}
+
+/// What to compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceChoice {
+    /// What is there; the choice is printed.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// Data and device options, the same everywhere.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DataArgs {
+    /// Which data to use.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub data: DataChoice,
+    /// Directory of the data sets (files in it, or in a folder named after the data set).
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What to compute on.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: DeviceChoice,
+}
+
+impl DataArgs {
+    /// The source that these options name.
+    ///
+    /// # Errors
+    /// If they contradict each other, or the device is not to be had.
+    pub fn source(&self) -> Result<Source> {
+        if self.device == DeviceChoice::Cuda {
+            bail!("--device cuda: this build computes on the CPU only; leave --device out or use --device cpu");
+        }
+        match (self.data, &self.data_dir) {
+            (DataChoice::Sample, Some(dir)) => {
+                bail!("--data sample and --data-dir {} name two sources; give one of them", dir.display())
+            }
+            (DataChoice::Sample, None) => Ok(Source::Sample),
+            (DataChoice::Auto, dir) => Ok(Source::Auto { dir: dir.clone() }),
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The run's config (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Overrides a config key, e.g. --set train.epochs=2; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Directory that the run writes to [default: results/EXPERIMENT/NAME-seedSEED].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in the output directory, from its checkpoint.
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
+    /// Start again where the output directory already holds a run.
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the resolved config and stop.
+    #[arg(long)]
+    print_config: bool,
+    /// Show nothing but errors.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// The main function of an experiment's binary.
+pub fn main(experiment: Experiment, about: &'static str) -> ExitCode {
+    let command = Args::command().about(about).after_long_help(config::reference_doc());
+    let args = match Args::from_arg_matches(&command.get_matches()) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    exit_code(start(experiment, &args))
+}
+
+/// Prints an error with its causes.
+pub fn exit_code(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(experiment: Experiment, args: &Args) -> Result<()> {
+    let config = Config::load(&args.config, &args.set)?;
+    if config.experiment != experiment {
+        bail!(
+            "{} is a config of the experiment `{}`; run it with `cargo run --release -p {} -- --config {}`",
+            args.config.display(),
+            config.experiment,
+            config.experiment,
+            args.config.display()
+        );
+    }
+    if args.print_config {
+        print!("{}", config.to_toml());
+        return Ok(());
+    }
+    let source = args.data.source()?;
+    set_threads(config.train.threads)?;
+    let directory = args.out.clone().unwrap_or_else(|| default_directory(&config));
+    let options = RunOptions { directory, resume: args.resume, overwrite: args.overwrite, quiet: args.quiet };
+    run(&config, &source, &options)?;
+    Ok(())
+}
+
+/// results/EXPERIMENT/NAME-seedSEED.
+pub fn default_directory(config: &Config) -> PathBuf {
+    ["results".to_owned(), config.experiment.to_string(), format!("{}-seed{}", config.name, config.seed)]
+        .iter()
+        .collect()
+}
+
+/// Limits the threads of all kernels; 0 leaves one per core.
+///
+/// # Errors
+/// If the thread pool cannot be made.
+pub fn set_threads(threads: usize) -> Result<()> {
+    if threads > 0 {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("train.threads")?;
+    }
+    Ok(())
+}

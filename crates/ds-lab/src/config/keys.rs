@@ -1,0 +1,200 @@
+//! Every key of a config: what it means and what it may be. One table serves the checks, the error messages and `--help`.
+
+use super::*;
+
+/// What values a key takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// true or false.
+    Bool,
+    /// Free text that is not empty.
+    Text,
+    /// One of these names.
+    Choice(&'static [&'static str]),
+    /// A whole number from the first to the second.
+    Integer(u64, u64),
+    /// An odd whole number from the first to the second.
+    Odd(u64, u64),
+    /// A number from the first to the second.
+    Number(f64, f64),
+    /// A number above 0 and up to this.
+    Positive(f64),
+    /// A list of whole numbers from the first to the second.
+    Integers(u64, u64),
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bool => f.write_str("true or false"),
+            Self::Text => f.write_str("a text that is not empty"),
+            Self::Choice(names) => write!(f, "one of {}", names.join(", ")),
+            Self::Integer(low, high) => write!(f, "a whole number from {low} to {high}"),
+            Self::Odd(low, high) => write!(f, "an odd whole number from {low} to {high}"),
+            Self::Number(low, high) => write!(f, "a number from {low} to {high}"),
+            Self::Positive(high) => write!(f, "a number above 0 and up to {high}"),
+            Self::Integers(low, high) => write!(f, "a list of whole numbers from {low} to {high}"),
+        }
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Key {
+    /// Its path, such as `train.batch_size`.
+    pub path: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key { path, kind, meaning }
+}
+
+const MANY: u64 = 1_000_000_000;
+
+/// All keys.
+pub const KEYS: &[Key] = &[
+    key("experiment", Kind::Choice(Experiment::NAMES), "which experiment the config is for"),
+    key(
+        "name",
+        Kind::Text,
+        "name of the run, in its files and directory [NETWORK-ACTIVATION, and the data set if it is not the usual one]",
+    ),
+    key("seed", Kind::Integer(0, i64::MAX as u64), "fixes weights, order, augmentation, dropout and generated data"),
+    key("data.dataset", Kind::Choice(Dataset::NAMES), "data set or problem"),
+    key(
+        "data.validation",
+        Kind::Number(0.0, 0.9),
+        "fraction of the training set held out; 0: the test set serves for validation",
+    ),
+    key("data.augment", Kind::Bool, "random crops (4 pixels of padding) and flips of training images"),
+    key(
+        "data.points",
+        Kind::Choice(Points::NAMES),
+        "training points of an area: drawn, or the original's from CSV files",
+    ),
+    key("data.train_points", Kind::Integer(1, MANY), "training points of an area or a function"),
+    key("data.test_grid", Kind::Integer(1, 10_000), "an area is tested on this many by this many cells of [-1, 1]²"),
+    key("network.kind", Kind::Choice(NetworkKind::NAMES), "network"),
+    key("network.hidden", Kind::Integers(1, 100_000), "units of the hidden layers of an area network"),
+    key("network.dropout", Kind::Number(0.0, 0.95), "probability to drop a value, in NiN"),
+    key("activation.kind", Kind::Choice(ActivationName::NAMES), "activation"),
+    key("activation.size", Kind::Odd(3, 100_001), "knots of a spline"),
+    key("activation.range", Kind::Positive(1e6), "the knots lie on [-range, range]"),
+    key("activation.step", Kind::Positive(1e6), "distance of the knots, instead of a range"),
+    key("activation.init", Kind::Choice(InitShape::NAMES), "shape before training (even_odd: not for relu_spline)"),
+    key(
+        "activation.fixed_bias",
+        Kind::Bool,
+        "whether b0 of explicit_linear and relu_spline stays as it is [as the network needs it]",
+    ),
+    key("activation.hinges", Kind::Integer(1, 1000), "hinges of apl, a channel"),
+    key("activation.hinge_penalty", Kind::Number(0.0, 1e6), "L2 penalty of the hinges of apl"),
+    key("regularization.norm", Kind::Choice(NormName::NAMES), "norm of the splines that is penalised"),
+    key("regularization.lambda", Kind::Number(0.0, 1e6), "weight of that norm"),
+    key(
+        "regularization.weight_decay",
+        Kind::Number(0.0, 1e6),
+        "weight of half the squares of weights, biases, norms' scales and splines' linear terms",
+    ),
+    key("optimizer.weights.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of all that is no spline"),
+    key("optimizer.weights.lr", Kind::Positive(1e6), "its learning rate"),
+    key("optimizer.weights.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd"),
+    key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines"),
+    key("optimizer.splines.lr", Kind::Positive(1e6), "its learning rate"),
+    key("optimizer.splines.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd"),
+    key("train.epochs", Kind::Integer(1, MANY), "epochs"),
+    key("train.batch_size", Kind::Integer(1, 1_000_000), "samples of a step"),
+    key(
+        "train.milestones",
+        Kind::Integers(1, MANY),
+        "epochs after which both learning rates are multiplied by gamma; ascending",
+    ),
+    key("train.gamma", Kind::Positive(1.0), "that factor"),
+    key(
+        "train.eval_every",
+        Kind::Integer(1, MANY),
+        "epochs from one evaluation to the next; the last epoch always has one",
+    ),
+    key("train.log_steps", Kind::Integer(0, MANY), "steps from one metrics row to the next within an epoch; 0: none"),
+    key("train.checkpoint_seconds", Kind::Number(0.0, 1e9), "seconds from one checkpoint to the next; 0: every step"),
+    key("train.threads", Kind::Integer(0, 1024), "threads; 0: one a core"),
+    key("train.max_train_images", Kind::Integer(0, MANY), "only the first so many training images; 0: all"),
+    key("train.max_test_images", Kind::Integer(0, MANY), "only the first so many test images; 0: all"),
+    key("sparsify.enabled", Kind::Bool, "eliminate knots at the end"),
+    key(
+        "sparsify.threshold",
+        Kind::Number(0.0, 1e12),
+        "eliminate knots with a slope change up to this, instead of a search",
+    ),
+    key("sparsify.tolerance", Kind::Number(0.0, 100.0), "points of training accuracy that the search may lose"),
+    key("sparsify.search", Kind::Choice(Search::NAMES), "try every threshold of the papers' list, or bisect it"),
+];
+
+/// The key of a path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether a path is a section that holds keys.
+pub(super) fn is_section(path: &str) -> bool {
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The names directly inside a section ("" for the top).
+pub(super) fn inside(section: &str) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for key in KEYS {
+        let rest = if section.is_empty() {
+            Some(key.path)
+        } else {
+            key.path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'))
+        };
+        let name = rest.and_then(|rest| rest.split('.').next());
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    names
+}
+
+/// The nearest path to a wrong one, if any is near.
+pub(super) fn nearest(path: &str) -> Option<&'static str> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
+    let near = |key: &&Key| {
+        let whole = edit_distance(path, key.path);
+        let tail = edit_distance(&last(path), &last(key.path)) + 1;
+        whole.min(tail)
+    };
+    KEYS.iter().min_by_key(near).filter(|key| near(key) <= 1 + last(path).len() / 3).map(|key| key.path)
+}
+
+/// The least number of insertions, deletions and substitutions.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &b) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// All keys with what they mean and may be, and their defaults by experiment, for `--help`.
+pub fn reference_doc() -> String {
+    let mut text = String::from("Config keys (in the TOML file, or as --set KEY=VALUE):\n");
+    for key in KEYS {
+        text += &format!("  {}\n      {} ({})\n", key.path, key.meaning, key.kind);
+    }
+    text += "\nDefaults:\n";
+    for (title, defaults) in super::load::ALL_DEFAULTS {
+        text += &format!("\n# {title}\n{defaults}");
+    }
+    text
+}

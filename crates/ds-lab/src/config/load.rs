@@ -1,0 +1,260 @@
+//! From defaults, file and overrides to one checked config.
+
+use super::error::Origin;
+use super::keys::{find, inside, is_section, nearest};
+use super::*;
+use std::collections::HashMap;
+use std::path::Path;
+use toml::{Table, Value};
+
+const RESNET32: &str = include_str!("defaults/resnet32.toml");
+const NIN: &str = include_str!("defaults/nin.toml");
+const AREA2D: &str = include_str!("defaults/area2d.toml");
+const MNIST: &str = include_str!("defaults/mnist.toml");
+const FIT1D: &str = include_str!("defaults/fit1d.toml");
+const COMMON: &str = include_str!("defaults/common.toml");
+
+pub(super) const ALL_DEFAULTS: [(&str, &str); 6] = [
+    ("all experiments", COMMON),
+    ("cifar10 with resnet32", RESNET32),
+    ("cifar10 with nin", NIN),
+    ("mnist", MNIST),
+    ("area2d", AREA2D),
+    ("fit1d", FIT1D),
+];
+
+/// Keys with their values and where each came from.
+#[derive(Default)]
+pub(super) struct Layers {
+    values: Table,
+    origins: HashMap<String, Origin>,
+}
+
+impl Layers {
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Defaults)
+    }
+
+    pub fn is_given(&self, key: &str) -> bool {
+        self.origin(key) != Origin::Defaults
+    }
+
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        let mut parts = path.split('.');
+        let mut value = self.values.get(parts.next()?)?;
+        for part in parts {
+            value = value.get(part)?;
+        }
+        Some(value)
+    }
+
+    pub fn error(&self, key: &str, value: impl std::fmt::Display, allowed: impl std::fmt::Display) -> ConfigError {
+        let (origin, key) = (self.origin(key), key.to_owned());
+        ConfigError::Value { origin, key, value: value.to_string(), allowed: allowed.to_string() }
+    }
+
+    /// Lays a table over what is there, key by key.
+    fn overlay(&mut self, table: Table, prefix: &str, origin: &Origin) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+            match value {
+                Value::Table(inner) if is_section(&path) => self.overlay(inner, &path, origin)?,
+                value => self.put(&path, value, origin)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, path: &str, value: Value, origin: &Origin) -> Result<(), ConfigError> {
+        let Some(key) = find(path) else {
+            if is_section(path) {
+                return Err(ConfigError::Value {
+                    origin: origin.clone(),
+                    key: path.to_owned(),
+                    value: value.to_string(),
+                    allowed: format!("a section with the keys {}", inside(path).join(", ")),
+                });
+            }
+            // Name what is allowed in the deepest section that exists.
+            let mut section = path;
+            while !(section.is_empty() || is_section(section)) {
+                section = section.rsplit_once('.').map_or("", |(section, _)| section);
+            }
+            let hint = nearest(path).map(str::to_owned);
+            let allowed = inside(section).join(", ");
+            return Err(ConfigError::UnknownKey { origin: origin.clone(), key: path.to_owned(), hint, allowed });
+        };
+        let value = key.kind.check(value).map_err(|value| ConfigError::Value {
+            origin: origin.clone(),
+            key: path.to_owned(),
+            value: value.to_string(),
+            allowed: key.kind.to_string(),
+        })?;
+        let mut table = &mut self.values;
+        let mut parts: Vec<&str> = path.split('.').collect();
+        let last = parts.pop().unwrap_or(path);
+        for part in parts {
+            let entry = table.entry(part).or_insert_with(|| Value::Table(Table::new()));
+            match entry {
+                Value::Table(inner) => table = inner,
+                _ => return Ok(()),
+            }
+        }
+        table.insert(last.to_owned(), value);
+        self.origins.insert(path.to_owned(), origin.clone());
+        Ok(())
+    }
+}
+
+impl Kind {
+    /// The value in the key's own type, or the value back if it is not allowed.
+    fn check(self, value: Value) -> Result<Value, Value> {
+        let whole = |value: &Value, low: u64, high: u64| {
+            value.as_integer().and_then(|v| u64::try_from(v).ok()).is_some_and(|v| (low..=high).contains(&v))
+        };
+        let number = |value: &Value| value.as_float().or(value.as_integer().map(|v| v as f64));
+        let fits = match self {
+            Self::Bool => value.is_bool(),
+            Self::Text => value.as_str().is_some_and(|text| !text.trim().is_empty()),
+            Self::Choice(names) => value.as_str().is_some_and(|name| names.contains(&name)),
+            Self::Integer(low, high) => whole(&value, low, high),
+            Self::Odd(low, high) => whole(&value, low, high) && value.as_integer().is_some_and(|v| v % 2 == 1),
+            Self::Integers(low, high) => {
+                value.as_array().is_some_and(|all| all.iter().all(|value| whole(value, low, high)))
+            }
+            Self::Number(..) | Self::Positive(_) => {
+                let allowed = |v: f64| match self {
+                    Self::Number(low, high) => (low..=high).contains(&v),
+                    Self::Positive(high) => v > 0.0 && v <= high,
+                    _ => false,
+                };
+                return match number(&value) {
+                    Some(v) if allowed(v) => Ok(Value::Float(v)),
+                    _ => Err(value),
+                };
+            }
+        };
+        if fits { Ok(value) } else { Err(value) }
+    }
+}
+
+fn parse(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
+    text.parse::<Table>()
+        .map_err(|error| ConfigError::Toml { origin: origin.clone(), message: error.to_string().trim().to_owned() })
+}
+
+fn parse_override(text: &str) -> Result<(String, Value), ConfigError> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(ConfigError::Set { text: text.to_owned() });
+    };
+    let (key, value) = (key.trim(), value.trim());
+    if key.is_empty() || value.is_empty() {
+        return Err(ConfigError::Set { text: text.to_owned() });
+    }
+    // What is no TOML value is a text without its quotes: --set activation.kind=relu.
+    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    Ok((key.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned()))))
+}
+
+fn choice<'a>(layers: &'a Layers, key: &str) -> Option<&'a str> {
+    layers.get(key).and_then(Value::as_str)
+}
+
+impl Config {
+    /// The config of a file, with `--set` overrides (`key.path=value`).
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not TOML, or a key is unknown or a value not allowed.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::from_text(&text, Origin::File(path.to_owned()), overrides)
+    }
+
+    /// The config that a resolved TOML text holds, such as a checkpoint's.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::from_text(text, Origin::Defaults, &[])
+    }
+
+    fn from_text(text: &str, origin: Origin, overrides: &[String]) -> Result<Self, ConfigError> {
+        let file = parse(text, &origin)?;
+        let overrides =
+            overrides.iter().map(|text| Ok((text, parse_override(text)?))).collect::<Result<Vec<_>, ConfigError>>()?;
+        // What the user says decides which defaults lie below it.
+        let mut given = Layers::default();
+        given.overlay(file, "", &origin)?;
+        for (text, (key, value)) in &overrides {
+            given.put(key, value.clone(), &Origin::Set((*text).clone()))?;
+        }
+        let defaults = match (choice(&given, "experiment"), choice(&given, "network.kind")) {
+            (Some("area2d"), _) => AREA2D,
+            (Some("fit1d"), _) => FIT1D,
+            (Some("mnist"), _) => MNIST,
+            (Some("cifar10"), Some("nin")) => NIN,
+            (Some("cifar10"), _) => RESNET32,
+            _ => {
+                return Err(ConfigError::Value {
+                    origin,
+                    key: "experiment".to_owned(),
+                    value: "missing".to_owned(),
+                    allowed: Kind::Choice(Experiment::NAMES).to_string(),
+                });
+            }
+        };
+        let mut layers = Layers::default();
+        for defaults in [COMMON, defaults] {
+            layers.overlay(parse(defaults, &Origin::Defaults)?, "", &Origin::Defaults)?;
+        }
+        layers.overlay(given.values, "", &origin)?;
+        layers.origins.extend(given.origins);
+        if layers.get("name").is_none() {
+            let name = default_name(&layers);
+            layers.put("name", Value::String(name), &Origin::Defaults)?;
+        }
+        let config = Value::Table(layers.values.clone()).try_into::<Self>().map_err(|error| ConfigError::Toml {
+            origin: origin.clone(),
+            message: error.to_string().trim().to_owned(),
+        })?;
+        config.validate(&layers)?;
+        Ok(config)
+    }
+
+    /// The whole config as TOML; loading it gives the same config.
+    pub fn to_toml(&self) -> String {
+        let mut table = Table::try_from(self).unwrap_or_default();
+        // A range that a step replaces is not said again.
+        if self.activation.step.is_some()
+            && let Some(Value::Table(activation)) = table.get_mut("activation")
+        {
+            activation.remove("range");
+        }
+        toml::to_string(&table).unwrap_or_default()
+    }
+
+    /// What differs from another config: key paths with both values.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let table = |config: &Self| Layers {
+            values: config.to_toml().parse::<Table>().unwrap_or_default(),
+            origins: HashMap::new(),
+        };
+        let (ours, theirs) = (table(self), table(other));
+        let show = |value: Option<&Value>| value.map_or("not set".to_owned(), ToString::to_string);
+        KEYS.iter()
+            .filter(|key| ours.get(key.path) != theirs.get(key.path))
+            .map(|key| format!("{}: {} there, {} here", key.path, show(ours.get(key.path)), show(theirs.get(key.path))))
+            .collect()
+    }
+}
+
+fn default_name(layers: &Layers) -> String {
+    let of = |key| choice(layers, key).unwrap_or_default();
+    let mut name = format!("{}-{}", of("network.kind"), of("activation.kind"));
+    let usual = matches!(of("data.dataset"), "cifar10" | "mnist");
+    if !usual {
+        name = format!("{name}-{}", of("data.dataset"));
+    }
+    name
+}

@@ -1,0 +1,92 @@
+//! What must hold between keys.
+
+use super::load::Layers;
+use super::*;
+
+impl Config {
+    pub(super) fn validate(&self, layers: &Layers) -> Result<(), ConfigError> {
+        let experiment = self.experiment;
+        let (networks, datasets): (&[NetworkKind], &[Dataset]) = match experiment {
+            Experiment::Cifar10 => (&[NetworkKind::Resnet32, NetworkKind::Nin], &[Dataset::Cifar10, Dataset::Cifar100]),
+            Experiment::Mnist => (&[NetworkKind::Convnet], &[Dataset::Mnist, Dataset::FashionMnist]),
+            Experiment::Area2d => (&[NetworkKind::Area], &[Dataset::Circle, Dataset::SShape]),
+            Experiment::Fit1d => (
+                &[NetworkKind::Scalar],
+                &[Dataset::Square, Dataset::Sine, Dataset::Absolute, Dataset::Cube, Dataset::Cosine7],
+            ),
+        };
+        if !networks.contains(&self.network.kind) {
+            return Err(layers.error("network.kind", self.network.kind, one_of(networks, experiment)));
+        }
+        if !datasets.contains(&self.data.dataset) {
+            return Err(layers.error("data.dataset", self.data.dataset, one_of(datasets, experiment)));
+        }
+        self.validate_keys_of_others(layers)?;
+        if self.activation.kind == ActivationName::ReluSpline && self.activation.init == InitShape::EvenOdd {
+            let allowed = "leaky_relu, relu or identity for relu_spline, which has one slope change at first";
+            return Err(layers.error("activation.init", "even_odd", allowed));
+        }
+        if layers.is_given("activation.step") && layers.is_given("activation.range") {
+            let allowed = "either a range or a step, not both";
+            return Err(layers.error("activation.step", show(self.activation.step), allowed));
+        }
+        if !self.train.milestones.is_sorted_by(|a, b| a < b) {
+            let value = format!("{:?}", self.train.milestones);
+            return Err(layers.error("train.milestones", value, "an ascending list of epochs"));
+        }
+        if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
+            return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));
+        }
+        if experiment == Experiment::Fit1d && self.sparsify.enabled && self.sparsify.threshold.is_none() {
+            let allowed = "a threshold for fit1d, which has no accuracy to search with, or sparsify.enabled = false";
+            return Err(layers.error("sparsify.threshold", "missing", allowed));
+        }
+        if self.name.contains(['/', '\\']) || self.name.starts_with('.') {
+            return Err(layers.error("name", &self.name, "a name that can be a directory's, without / and \\"));
+        }
+        Ok(())
+    }
+
+    /// Keys that a user gave and that this experiment, network or activation does not have.
+    fn validate_keys_of_others(&self, layers: &Layers) -> Result<(), ConfigError> {
+        let images = matches!(self.experiment, Experiment::Cifar10 | Experiment::Mnist);
+        let area = self.experiment == Experiment::Area2d;
+        let of = |yes: bool, keys: &'static [&'static str], owner: &'static str| (yes, keys, owner);
+        let owners = [
+            of(self.experiment == Experiment::Cifar10, &["data.augment"], "images of CIFAR (false elsewhere)"),
+            of(area, &["data.points", "data.test_grid", "network.hidden"], "area2d"),
+            of(!images, &["data.train_points"], "area2d and fit1d; images have train.max_train_images"),
+            of(images, &["train.max_train_images", "train.max_test_images"], "images (0 elsewhere)"),
+            of(self.network.kind == NetworkKind::Nin, &["network.dropout"], "nin (0 elsewhere)"),
+        ];
+        for (belongs, keys, owner) in owners {
+            for &key in keys.iter().filter(|_| !belongs) {
+                // A value that changes nothing is fine: a resolved config states every key.
+                let neutral = match key {
+                    "data.augment" => !self.data.augment,
+                    "network.dropout" => self.network.dropout == 0.0,
+                    "network.hidden" => self.network.hidden.is_empty(),
+                    "train.max_train_images" => self.train.max_train_images == 0,
+                    "train.max_test_images" => self.train.max_test_images == 0,
+                    "data.train_points" => self.data.train_points == 1500,
+                    "data.test_grid" => self.data.test_grid == 200,
+                    _ => self.data.points == super::Points::Generated,
+                };
+                if !neutral && layers.is_given(key) {
+                    let value = layers.get(key).map_or_else(String::new, ToString::to_string);
+                    return Err(layers.error(key, value, format!("a key of {owner}, not of {}", self.experiment)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_of(names: &[impl std::fmt::Display], experiment: Experiment) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    format!("{} for {experiment}", names.join(" or "))
+}
+
+fn show(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |v| v.to_string())
+}

@@ -1,0 +1,65 @@
+//! What can be wrong with data files, said with the file and the cure.
+
+use super::ImageDataset;
+use std::path::PathBuf;
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Why data could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// No file of the data set is where it was looked for.
+    #[error("{dataset} was not found in {}; {cure}", list(tried))]
+    NotFound {
+        /// The data set.
+        dataset: ImageDataset,
+        /// The directories.
+        tried: Vec<PathBuf>,
+        /// How to get it.
+        cure: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {problem}; {cure}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        problem: String,
+        /// How to get a good one.
+        cure: String,
+    },
+    /// Not in a local directory, and not to be had from the hub.
+    #[error(
+        "{dataset} is not in {}, and fetching it from the Hugging Face hub failed ({problem}); {cure}",
+        list(tried)
+    )]
+    Hub {
+        /// The data set.
+        dataset: ImageDataset,
+        /// The directories.
+        tried: Vec<PathBuf>,
+        /// The hub's error.
+        problem: String,
+        /// How to get it.
+        cure: String,
+    },
+    /// There is no sample of this data set.
+    #[error("there is no shipped sample of {0}, only of cifar10; leave --data sample out")]
+    NoSample(ImageDataset),
+}
+
+impl DataError {
+    pub(super) fn content(path: impl Into<PathBuf>, problem: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Content { path: path.into(), problem: problem.into(), cure: cure.into() }
+    }
+}

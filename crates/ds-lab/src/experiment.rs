@@ -1,0 +1,363 @@
+//! From a config to data and a network, and a run from its first step to its summary.
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{self, Config, Dataset, NetworkKind};
+use crate::data::{self, AreaShape, ImageDataset, Source, Target};
+use crate::files;
+use crate::metrics::{self, Split, SummaryRow};
+use crate::samples::{Normalization, Samples, shuffled};
+use crate::sparsify;
+use crate::train::{Evaluation, Trainer, count_active_knots, evaluate};
+use anyhow::{Context, Result, bail};
+use ds_core::activation::Init;
+use ds_core::{Grid, Group};
+use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32, ScalarNet};
+use ds_nn::rng::{Purpose, Seed};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Everything a run works on.
+pub struct Setup {
+    /// The network, with initial weights.
+    pub network: Network,
+    /// The training samples.
+    pub train: Samples,
+    /// The samples held out of the training set, if the config wants some.
+    pub validation: Option<Samples>,
+    /// The test samples.
+    pub test: Samples,
+    /// Where the data came from.
+    pub origin: String,
+    /// Whether it is the shipped sample and not the data set.
+    pub is_sample: bool,
+}
+
+impl Setup {
+    /// Loads the data and draws the network's weights.
+    ///
+    /// # Errors
+    /// If data is missing or wrong.
+    pub fn new(config: &Config, source: &Source) -> Result<Self> {
+        let (train, test, origin, is_sample) = samples(config, source)?;
+        let (train, validation) = split(config, train)?;
+        let classes = match &train {
+            Samples::Images { set, .. } => set.classes,
+            _ => 1,
+        };
+        Ok(Self { network: network(config, classes)?, train, validation, test, origin, is_sample })
+    }
+
+    /// What is evaluated after an epoch.
+    pub fn held_out(&self) -> Vec<(Split, &Samples)> {
+        let mut all = Vec::new();
+        all.extend(self.validation.iter().map(|samples| (Split::Validation, samples)));
+        all.push((Split::Test, &self.test));
+        all
+    }
+}
+
+/// The network that a config describes, with weights drawn from its seed.
+///
+/// # Errors
+/// If the activation cannot be built.
+pub fn network(config: &Config, classes: usize) -> Result<Network> {
+    let rng = &mut Seed(config.seed).generator(Purpose::Weights, 0);
+    let activation = activation(&config.activation)?;
+    Ok(match config.network.kind {
+        NetworkKind::Area => Network::Area(AreaNet::new(rng, &config.network.hidden, activation)?),
+        NetworkKind::Scalar => Network::Scalar(ScalarNet::new(activation)?),
+        NetworkKind::Convnet => Network::ConvNet(ConvNet::new(rng, classes, activation)?),
+        NetworkKind::Resnet32 => Network::ResNet32(ResNet32::new(rng, classes, activation)?),
+        NetworkKind::Nin => Network::Nin(NetworkInNetwork::new(rng, classes, config.network.dropout, activation)?),
+    })
+}
+
+fn activation(config: &config::Activation) -> Result<ActivationKind> {
+    let grid = match config.step {
+        Some(step) => Grid::from_step(config.size, step)?,
+        None => Grid::from_range(config.size, config.range)?,
+    };
+    let init = match config.init {
+        config::InitShape::LeakyRelu => Init::LeakyRelu,
+        config::InitShape::Relu => Init::Relu,
+        config::InitShape::EvenOdd => Init::EvenOdd,
+        config::InitShape::Identity => Init::Identity,
+    };
+    let fixed_bias = config.fixed_bias;
+    Ok(match config.kind {
+        config::ActivationName::Relu => ActivationKind::Relu,
+        config::ActivationName::LeakyRelu => ActivationKind::LeakyRelu,
+        config::ActivationName::Prelu => ActivationKind::PRelu,
+        config::ActivationName::Apl => ActivationKind::Apl { hinges: config.hinges },
+        config::ActivationName::Bspline => ActivationKind::BSpline { grid, init },
+        config::ActivationName::ExplicitLinear => ActivationKind::ExplicitLinear { grid, init, fixed_bias },
+        config::ActivationName::ReluSpline => ActivationKind::ReluSpline { grid, init, fixed_bias },
+    })
+}
+
+/// Channel statistics of the training sets, as everyone uses them.
+fn normalization(dataset: ImageDataset) -> Normalization {
+    let (mean, deviation): (&[f64], &[f64]) = match dataset {
+        ImageDataset::Cifar10 => {
+            (&[0.491_399_68, 0.482_158_41, 0.446_530_91], &[0.247_032_23, 0.243_485_13, 0.261_587_84])
+        }
+        ImageDataset::Cifar100 => (&[0.507_075_2, 0.486_548_8, 0.440_917_8], &[0.267_334_3, 0.256_438_5, 0.276_150_5]),
+        ImageDataset::Mnist => (&[0.1307], &[0.3081]),
+        ImageDataset::FashionMnist => (&[0.2860], &[0.3530]),
+    };
+    Normalization { mean: mean.to_vec(), deviation: deviation.to_vec() }
+}
+
+fn image_dataset(dataset: Dataset) -> Option<ImageDataset> {
+    match dataset {
+        Dataset::Mnist => Some(ImageDataset::Mnist),
+        Dataset::FashionMnist => Some(ImageDataset::FashionMnist),
+        Dataset::Cifar10 => Some(ImageDataset::Cifar10),
+        Dataset::Cifar100 => Some(ImageDataset::Cifar100),
+        _ => None,
+    }
+}
+
+/// (training set, test set, origin, whether it is the sample).
+fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String, bool)> {
+    let data = &config.data;
+    if let Some(dataset) = image_dataset(data.dataset) {
+        let images = data::load_images(dataset, source)?;
+        let normalization = normalization(dataset);
+        let limited = |set: data::ImageSet, limit: usize| {
+            if limit == 0 || limit >= set.len() { set } else { set.subset(&(0..limit).collect::<Vec<_>>()) }
+        };
+        let train = Samples::images(limited(images.train, config.train.max_train_images), &normalization);
+        let test = Samples::images(limited(images.test, config.train.max_test_images), &normalization);
+        return Ok((train, test, images.origin, images.is_sample));
+    }
+    if matches!(source, Source::Sample) {
+        bail!("--data sample is for the image experiments; the data of `{}` is generated", config.experiment);
+    }
+    let shape = match data.dataset {
+        Dataset::Circle => AreaShape::Circle,
+        Dataset::SShape => AreaShape::SShape,
+        _ => return Ok(function_samples(config)),
+    };
+    let (train, origin) = match data.points {
+        config::Points::Generated => {
+            let seed = Seed(config.seed).key(Purpose::Data, 0);
+            (data::area_random(shape, data.train_points, seed), "generated".to_owned())
+        }
+        config::Points::Original => match data::area_points(shape, "train", source)? {
+            Some((mut points, path)) => {
+                points.points.truncate(data.train_points);
+                points.labels.truncate(data.train_points);
+                (points, path.display().to_string())
+            }
+            None => bail!(
+                "data.points = \"original\" needs the files area2d/{{circle,s_shape}}_{{train,valid}}.csv (columns \
+                 x1,x2,label) in --data-dir, DS_DATA_DIR or ./data; data.points = \"generated\" needs none"
+            ),
+        },
+    };
+    let to_samples =
+        |set: data::PointSet| Samples::Points { points: Arc::new(set.points), targets: Arc::new(set.labels) };
+    Ok((to_samples(train), to_samples(data::area_grid(shape, data.test_grid)), origin, false))
+}
+
+fn function_samples(config: &Config) -> (Samples, Samples, String, bool) {
+    let target = match config.data.dataset {
+        Dataset::Sine => Target::Sine,
+        Dataset::Absolute => Target::Absolute,
+        Dataset::Cube => Target::Cube,
+        Dataset::Cosine7 => Target::Cosine7,
+        _ => Target::Square,
+    };
+    let samples = |n: usize| {
+        let pairs = target.samples(n);
+        let arguments = pairs.iter().map(|&(x, _)| x).collect();
+        let values = pairs.iter().map(|&(_, y)| y).collect();
+        Samples::Function { arguments: Arc::new(arguments), values: Arc::new(values) }
+    };
+    // The test points lie between those of training.
+    (samples(config.data.train_points), samples(4 * config.data.train_points + 1), "generated".to_owned(), false)
+}
+
+/// Holds a random part of the training set out for validation.
+fn split(config: &Config, train: Samples) -> Result<(Samples, Option<Samples>)> {
+    if config.data.validation == 0.0 {
+        return Ok((train, None));
+    }
+    let n = train.len();
+    let held_out = (config.data.validation * n as f64).round() as usize;
+    if held_out == 0 || held_out >= n {
+        bail!("data.validation = {} leaves an empty set of {n} training samples", config.data.validation);
+    }
+    let order = shuffled(n, &mut Seed(config.seed).generator(Purpose::Split, 0));
+    let (validation, train_indices) = order.split_at(held_out);
+    Ok((train.subset(train_indices), Some(train.subset(validation))))
+}
+
+/// Where a run writes, and what to do with what is there already.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The directory of the run.
+    pub directory: PathBuf,
+    /// Go on from the checkpoint in the directory, if there is one.
+    pub resume: bool,
+    /// Start again where the directory holds a run.
+    pub overwrite: bool,
+    /// Show nothing but errors.
+    pub quiet: bool,
+}
+
+/// Trains, evaluates, sparsifies and writes the summary; a run that was finished before only returns it.
+///
+/// # Errors
+/// If the directory holds another run, data is missing, or a file cannot be written.
+pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<SummaryRow> {
+    let directory = &options.directory;
+    let checkpoint = open_directory(config, options)?;
+    if let Some(checkpoint) = &checkpoint
+        && checkpoint.position.epoch >= config.train.epochs
+        && let Some(row) = finished(directory, config)?
+    {
+        return Ok(row);
+    }
+    let setup = Setup::new(config, source)?;
+    claim_directory(config, directory, checkpoint.is_some())?;
+    let say = |text: String| {
+        if !options.quiet {
+            eprintln!("{}: {text}", config.name);
+        }
+    };
+    if setup.is_sample {
+        say(format!("NOTE: this is the shipped sample, not the data set: {}", setup.origin));
+    }
+    let threads = rayon::current_num_threads();
+    let network = &setup.network;
+    say(format!(
+        "{} with {}, {} parameters; {} training and {} test samples from {}; cpu, {threads} threads",
+        config.network.kind,
+        config.activation.kind,
+        network.parameter_count(),
+        setup.train.len(),
+        setup.test.len(),
+        setup.origin
+    ));
+    let mut trainer = Trainer::new(config, &setup, directory, checkpoint.as_ref())?;
+    trainer.run(options.quiet)?;
+    let seconds = trainer.seconds();
+    let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
+    let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
+    let active = count_active_knots(network)?;
+    let bound = network.lipschitz_bound_l1()?;
+    let sparse = sparsify::run(config, &setup, train, &directory.join("sparsified.safetensors"))?;
+    let splines = |p: &&ds_core::Parameter| p.group == Group::Splines;
+    let row = SummaryRow {
+        run: config.name.clone(),
+        experiment: config.experiment.to_string(),
+        dataset: config.data.dataset.to_string(),
+        data_origin: setup.origin.clone(),
+        network: config.network.kind.to_string(),
+        activation: config.activation.kind.to_string(),
+        seed: config.seed,
+        epochs: config.train.epochs,
+        parameters: network.parameter_count(),
+        spline_parameters: network.parameters().iter().filter(splines).map(|p| p.var.elem_count()).sum(),
+        protocol: config::protocol(config, setup.is_sample),
+        device: "cpu".to_owned(),
+        threads,
+        revision: files::git_revision(),
+        train_loss: train.loss,
+        train_accuracy: train.accuracy,
+        validation_accuracy: validation.and_then(|v: Evaluation| v.accuracy),
+        test_loss: test.loss,
+        test_accuracy: test.accuracy,
+        knots: active.map(|_| network.splines().iter().map(|s| s.channels() * (s.grid().size() - 2)).sum()),
+        active_knots: active,
+        sparsified_threshold: sparse.map(|s| s.threshold),
+        sparsified_active_knots: sparse.map(|s| s.active_knots),
+        sparsified_train_accuracy: sparse.and_then(|s| s.train_accuracy),
+        sparsified_test_accuracy: sparse.and_then(|s| s.test_accuracy),
+        lipschitz_bound_l1: bound,
+        seconds,
+        peak_memory_mb: files::peak_memory_mb(),
+    };
+    metrics::write_summary(&directory.join("summary.csv"), &row)?;
+    say(report(&row, directory));
+    Ok(row)
+}
+
+fn report(row: &SummaryRow, directory: &Path) -> String {
+    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2} %"));
+    let mut text = format!(
+        "done: test loss {:.4}, accuracy {}; train loss {:.4}, accuracy {}; {:.1} s",
+        row.test_loss,
+        percent(row.test_accuracy),
+        row.train_loss,
+        percent(row.train_accuracy),
+        row.seconds
+    );
+    if let (Some(active), Some(knots)) = (row.active_knots, row.knots) {
+        text += &format!("; {active} of {knots} knots active");
+    }
+    if let (Some(threshold), Some(active)) = (row.sparsified_threshold, row.sparsified_active_knots) {
+        text += &format!(
+            "; sparsified at {threshold}: {active} knots, test accuracy {}",
+            percent(row.sparsified_test_accuracy)
+        );
+    }
+    text + &format!("\n  protocol {}; results in {}", row.protocol, directory.display())
+}
+
+/// The checkpoint to go on from, if that is what is wanted and there is one; nothing is written yet.
+fn open_directory(config: &Config, options: &RunOptions) -> Result<Option<Checkpoint>> {
+    let directory = &options.directory;
+    let checkpoint_path = directory.join("checkpoint.safetensors");
+    let held = checkpoint_path.exists() || directory.join("metrics.csv").exists();
+    if held && !options.resume && !options.overwrite {
+        bail!(
+            "{} already holds a run: --resume goes on with it, --overwrite starts again, --out DIR writes elsewhere",
+            directory.display()
+        );
+    }
+    if !options.resume || !checkpoint_path.exists() {
+        return Ok(None);
+    }
+    let checkpoint = Checkpoint::read(&checkpoint_path)?;
+    let saved = Config::from_toml(&checkpoint.config)
+        .with_context(|| format!("the config in {}", checkpoint_path.display()))?;
+    let differences = saved.differences(config);
+    if !differences.is_empty() {
+        bail!(
+            "{} was made with another config; it cannot be resumed with this one:\n  {}\n--overwrite starts again",
+            checkpoint_path.display(),
+            differences.join("\n  ")
+        );
+    }
+    Ok(Some(checkpoint))
+}
+
+/// Makes the directory, takes away what an abandoned run left there, and writes the resolved config.
+fn claim_directory(config: &Config, directory: &Path, resumes: bool) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make the run's directory {}", directory.display()))?;
+    for stale in ["checkpoint.safetensors", "summary.csv", "metrics.csv", "sparsified.safetensors"] {
+        let path = directory.join(stale);
+        match if resumes { Ok(()) } else { std::fs::remove_file(&path) } {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    files::write_atomically(&directory.join("config.toml"), |file| file.write_all(config.to_toml().as_bytes()))?;
+    Ok(())
+}
+
+/// The summary of a run that was finished before.
+fn finished(directory: &Path, config: &Config) -> Result<Option<SummaryRow>> {
+    let path = directory.join("summary.csv");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let rows = metrics::read_summary(&path)?;
+    Ok(rows.into_iter().find(|row| row.run == config.name && row.seed == config.seed))
+}

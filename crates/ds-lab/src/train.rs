@@ -1,0 +1,350 @@
+//! The training loop.
+
+use crate::checkpoint::{Checkpoint, EpochSums, Position};
+use crate::config::Config;
+use crate::experiment::Setup;
+use crate::metrics::{MetricsRow, MetricsWriter, Split};
+use crate::progress::{Progress, Status};
+use crate::samples::{Batch, Samples, shuffled};
+use anyhow::{Context, Result};
+use candle_core::DType;
+use ds_core::graph::Graph;
+use ds_core::regularization::{Norm, active_knots};
+use ds_core::{Group, Parameter};
+use ds_nn::layers::Mode;
+use ds_nn::networks::Network;
+use ds_nn::optim::{Decay, Optimizer, Rule, multi_step};
+use ds_nn::rng::{Purpose, Seed};
+use ds_nn::tape::Tape;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Loss and accuracy over a data set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss.
+    pub loss: f64,
+    /// Right answers in percent, where that has a meaning.
+    pub accuracy: Option<f64>,
+}
+
+/// Two optimisers, one for each group of parameters, and their common schedule.
+pub struct Optimizers {
+    /// Of everything that is no spline.
+    pub weights: Optimizer,
+    /// Of the splines.
+    pub splines: Optimizer,
+    rates: (f64, f64),
+    milestones: Vec<usize>,
+    gamma: f64,
+}
+
+impl Optimizers {
+    /// As the config has it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn new(config: &Config, network: &Network) -> Result<Self> {
+        let decay = Decay { weights: config.regularization.weight_decay, hinges: config.activation.hinge_penalty };
+        let of_group = |group| network.parameters().into_iter().filter(move |p: &Parameter| p.group == group);
+        let (weights, splines) = (&config.optimizer.weights, &config.optimizer.splines);
+        Ok(Self {
+            weights: Optimizer::new(Rule::from(weights), decay, of_group(Group::Weights))?,
+            splines: Optimizer::new(Rule::from(splines), decay, of_group(Group::Splines))?,
+            rates: (weights.lr, splines.lr),
+            milestones: config.train.milestones.clone(),
+            gamma: config.train.gamma,
+        })
+    }
+
+    /// The learning rates (weights, splines) of an epoch, counted from 0.
+    pub fn rates(&self, epoch: usize) -> (f64, f64) {
+        let factor = multi_step(epoch, &self.milestones, self.gamma);
+        (self.rates.0 * factor, self.rates.1 * factor)
+    }
+}
+
+/// One training step; returns the batch's mean loss and its number of right answers.
+///
+/// # Errors
+/// On Candle's errors.
+pub fn step(
+    network: &Network,
+    batch: &Batch,
+    norm: Option<(Norm, f64)>,
+    optimizers: &mut Optimizers,
+    epoch: usize,
+    dropout: u64,
+) -> candle_core::Result<(f64, usize)> {
+    let mut tape = Tape::recording();
+    let x = tape.constant(&batch.inputs);
+    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
+    let loss = batch.targets.loss_in(&mut tape, &output)?;
+    let value = f64::from(tape.tensor(&loss).to_scalar::<f32>()?);
+    let correct = batch.targets.correct(tape.tensor(&output))?;
+    let mut gradients = tape.backward(&loss)?;
+    if let Some((norm, lambda)) = norm {
+        for spline in network.splines() {
+            norm.add_gradient(spline, lambda, &mut gradients)?;
+        }
+    }
+    let (weights, splines) = optimizers.rates(epoch);
+    optimizers.weights.step(&gradients, weights)?;
+    optimizers.splines.step(&gradients, splines)?;
+    Ok((value, correct))
+}
+
+/// Loss and accuracy of the network over samples, in evaluation mode.
+///
+/// # Errors
+/// On Candle's errors.
+pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
+    let batch_size = if matches!(samples, Samples::Images { .. }) { 250 } else { 4096 };
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    let (mut loss_sum, mut correct) = (0.0, 0);
+    for indices in indices.chunks(batch_size) {
+        let batch = samples.batch(indices)?;
+        let mut tape = Tape::inference();
+        let x = tape.constant(&batch.inputs);
+        let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
+        let loss = batch.targets.loss_in(&mut tape, &output)?;
+        loss_sum += tape.tensor(&loss).to_dtype(DType::F64)?.to_scalar::<f64>()? * indices.len() as f64;
+        correct += batch.targets.correct(tape.tensor(&output))?;
+    }
+    let n = samples.len().max(1) as f64;
+    let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
+    Ok(Evaluation { loss: loss_sum / n, accuracy })
+}
+
+/// A run in its directory, between two steps.
+pub struct Trainer<'a> {
+    config: &'a Config,
+    setup: &'a Setup,
+    optimizers: Optimizers,
+    position: Position,
+    metrics: MetricsWriter,
+    checkpoint: std::path::PathBuf,
+    last_checkpoint: Instant,
+    started: Instant,
+    seconds_before: f64,
+    seed: Seed,
+}
+
+impl<'a> Trainer<'a> {
+    /// Starts a run in `directory`, or goes on from the checkpoint there.
+    ///
+    /// # Errors
+    /// If files cannot be written, or the checkpoint does not fit.
+    pub fn new(config: &'a Config, setup: &'a Setup, directory: &Path, resume: Option<&Checkpoint>) -> Result<Self> {
+        let mut optimizers = Optimizers::new(config, &setup.network)?;
+        let metrics_path = directory.join("metrics.csv");
+        let (position, metrics) = match resume {
+            None => (Position::default(), MetricsWriter::create(&metrics_path)?),
+            Some(checkpoint) => {
+                checkpoint.restore_network(&setup.network)?;
+                checkpoint.restore_optimizers(&mut optimizers.weights, &mut optimizers.splines)?;
+                let metrics = MetricsWriter::resume(&metrics_path, checkpoint.position.metrics_bytes)?;
+                (checkpoint.position.clone(), metrics)
+            }
+        };
+        Ok(Self {
+            config,
+            setup,
+            optimizers,
+            seconds_before: position.seconds,
+            position,
+            metrics,
+            checkpoint: directory.join("checkpoint.safetensors"),
+            last_checkpoint: Instant::now(),
+            started: Instant::now(),
+            seed: Seed(config.seed),
+        })
+    }
+
+    /// Seconds of training so far, those before a resumption included.
+    pub fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Trains to the last epoch.
+    ///
+    /// # Errors
+    /// On Candle's errors, or if a file cannot be written.
+    pub fn run(&mut self, quiet: bool) -> Result<()> {
+        let (config, samples) = (self.config, &self.setup.train);
+        let (size, epochs) = (config.train.batch_size, config.train.epochs);
+        let batches = samples.len().div_ceil(size);
+        let norm = config.regularization.spline_norm();
+        let mut progress = Progress::new(&config.name, (batches * epochs) as u64, self.position.step, quiet);
+        let mut rate = Rate::new();
+        while self.position.epoch < epochs {
+            let epoch = self.position.epoch;
+            let order = shuffled(samples.len(), &mut self.seed.generator(Purpose::Order, epoch as u64));
+            for indices in order.chunks(size).skip(self.position.batch) {
+                let batch = if config.data.augment {
+                    let mut rng = self.seed.generator(Purpose::Augmentation, self.position.step);
+                    samples.augmented_batch(indices, &mut rng)?
+                } else {
+                    samples.batch(indices)?
+                };
+                let dropout = self.seed.key(Purpose::Dropout, self.position.step);
+                let (loss, correct) = step(&self.setup.network, &batch, norm, &mut self.optimizers, epoch, dropout)?;
+                if !loss.is_finite() {
+                    anyhow::bail!(
+                        "the loss is {loss} at step {} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
+                        self.position.step + 1,
+                        epoch + 1
+                    );
+                }
+                self.position.step += 1;
+                self.position.batch += 1;
+                let sums = &mut self.position.sums;
+                sums.loss += loss * indices.len() as f64;
+                sums.correct += correct;
+                sums.samples += indices.len();
+                rate.count(indices.len());
+                if config.train.log_steps > 0 && self.position.step.is_multiple_of(config.train.log_steps as u64) {
+                    self.append(Split::Train, epoch, Some(rate.per_second()))?;
+                }
+                if progress.is_due() {
+                    progress.show(&self.status(epoch, &rate));
+                }
+                if self.position.batch < batches {
+                    self.checkpoint_if_due()?;
+                }
+            }
+            self.finish_epoch(epoch, epochs, &rate, &progress)?;
+        }
+        progress.finish();
+        self.write_checkpoint()
+    }
+
+    fn finish_epoch(&mut self, epoch: usize, epochs: usize, rate: &Rate, progress: &Progress) -> Result<()> {
+        self.append(Split::Train, epoch, Some(rate.per_second()))?;
+        let is_last = epoch + 1 == epochs;
+        if is_last || (epoch + 1).is_multiple_of(self.config.train.eval_every) {
+            let status = self.status(epoch, rate);
+            let mut line = status.to_string();
+            for (split, samples) in self.setup.held_out() {
+                let evaluation = evaluate(&self.setup.network, samples)?;
+                line += &format!("  {split} loss {:.4}", evaluation.loss);
+                if let Some(accuracy) = evaluation.accuracy {
+                    line += &format!(" accuracy {accuracy:.2} %");
+                }
+                self.append_row(split, epoch, evaluation, None)?;
+            }
+            progress.line(&line);
+        }
+        self.position.epoch += 1;
+        self.position.batch = 0;
+        self.position.sums = EpochSums::default();
+        if self.position.epoch < epochs { self.checkpoint_if_due() } else { Ok(()) }
+    }
+
+    fn status(&self, epoch: usize, rate: &Rate) -> Status {
+        let Evaluation { loss, accuracy } = self.epoch_so_far();
+        Status { step: self.position.step, epoch: epoch + 1, loss, accuracy, images_per_second: rate.per_second() }
+    }
+
+    fn epoch_so_far(&self) -> Evaluation {
+        let sums = &self.position.sums;
+        let n = sums.samples.max(1) as f64;
+        let accuracy = self.setup.train.has_accuracy().then(|| 100.0 * sums.correct as f64 / n);
+        Evaluation { loss: sums.loss / n, accuracy }
+    }
+
+    fn append(&mut self, split: Split, epoch: usize, rate: Option<f64>) -> Result<()> {
+        self.append_row(split, epoch, self.epoch_so_far(), rate)
+    }
+
+    fn append_row(&mut self, split: Split, epoch: usize, result: Evaluation, rate: Option<f64>) -> Result<()> {
+        let (config, network) = (self.config, &self.setup.network);
+        let mut regularizer = 0.0;
+        if let Some((norm, lambda)) = config.regularization.spline_norm() {
+            for spline in network.splines() {
+                regularizer += lambda * norm.value(spline)?;
+            }
+        }
+        let (lr_weights, lr_splines) = self.optimizers.rates(epoch);
+        let row = MetricsRow {
+            run: config.name.clone(),
+            experiment: config.experiment.to_string(),
+            dataset: config.data.dataset.to_string(),
+            network: config.network.kind.to_string(),
+            activation: config.activation.kind.to_string(),
+            seed: config.seed,
+            epoch: epoch + 1,
+            step: self.position.step,
+            split,
+            loss: result.loss,
+            accuracy: result.accuracy,
+            regularizer,
+            lr_weights,
+            lr_splines,
+            active_knots: count_active_knots(network)?,
+            lipschitz_bound_l1: network.lipschitz_bound_l1()?,
+            seconds: self.seconds(),
+            images_per_second: rate,
+        };
+        self.metrics.append(&row)?;
+        Ok(())
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        let due = Duration::from_secs_f64(self.config.train.checkpoint_seconds);
+        if self.last_checkpoint.elapsed() < due { Ok(()) } else { self.write_checkpoint() }
+    }
+
+    fn write_checkpoint(&mut self) -> Result<()> {
+        // The rows must be on disk before a checkpoint that counts on them.
+        self.metrics.sync()?;
+        self.position.seconds = self.seconds();
+        self.position.metrics_bytes = self.metrics.position();
+        let optimizers = &self.optimizers;
+        Checkpoint::of_run(
+            self.position.clone(),
+            self.config.to_toml(),
+            &self.setup.network,
+            &optimizers.weights,
+            &optimizers.splines,
+        )?
+        .write(&self.checkpoint)
+        .context("writing a checkpoint")?;
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+}
+
+/// The knots with a slope change above 0, over all splines of the network; `None` if it has none.
+///
+/// # Errors
+/// On Candle's errors.
+pub fn count_active_knots(network: &Network) -> candle_core::Result<Option<usize>> {
+    let splines = network.splines();
+    if splines.is_empty() {
+        return Ok(None);
+    }
+    let mut count = 0;
+    for spline in splines {
+        count += active_knots(spline, 0.0)?.iter().sum::<usize>();
+    }
+    Ok(Some(count))
+}
+
+/// Samples a second since the run was started or resumed.
+struct Rate {
+    start: Instant,
+    samples: usize,
+}
+
+impl Rate {
+    fn new() -> Self {
+        Self { start: Instant::now(), samples: 0 }
+    }
+    fn count(&mut self, samples: usize) {
+        self.samples += samples;
+    }
+    fn per_second(&self) -> f64 {
+        self.samples as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
+    }
+}
