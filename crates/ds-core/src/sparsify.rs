@@ -110,6 +110,10 @@ fn rebuild<T: Real>(row: &mut [T], step: f64, threshold: f64) -> usize {
     }
     let unit = unit_for::<T>(largest, row.len());
     let knots: Vec<usize> = (1..row.len() - 1).filter(|&k| kept[k - 1]).collect();
+    // The least slope change, in units, that is above the threshold; a kept one is, so this is finite where it is used.
+    let floor = (threshold * step / unit).floor();
+    let least = (0..4).map(|more| (floor + f64::from(more)).max(1.0)).find(|n| n * unit / step > threshold);
+    let least = least.unwrap_or(floor);
     let mut value = (c[0] / unit).round();
     let mut previous: Option<f64> = None;
     let ends = knots.iter().copied().chain([row.len() - 1]);
@@ -119,18 +123,17 @@ fn rebuild<T: Real>(row: &mut [T], step: f64, threshold: f64) -> usize {
         let length = (end - start) as f64;
         // The rounded slope leads back to the target, but never moves by more than half a unit for it.
         let drift = ((target[start] / unit - value) / length).clamp(-0.5, 0.5);
-        let mut rise = (rises[start] / unit + drift).round();
-        if let Some(previous) = previous {
-            // A kept knot stays above the threshold, and stays a knot.
-            let wanted = if rises[start] >= rises[start - 1] { 1.0 } else { -1.0 };
-            let needed = |rise: f64| (rise - previous) * wanted * unit / step > threshold.max(0.0);
-            for _ in 0..4 {
-                if needed(rise) {
-                    break;
-                }
-                rise += wanted;
+        let wanted = rises[start] / unit + drift;
+        let rise = match previous {
+            None => wanted.round(),
+            Some(previous) => {
+                // A slope change moves by two units at most, and stays above the threshold on its own side.
+                let change = second_difference(&c[start - 1..=start + 1]) / unit;
+                let size = ((wanted - previous) * change.signum()).round();
+                let size = size.clamp((change.abs() - 2.0).ceil(), (change.abs() + 2.0).floor()).max(least);
+                previous + size * change.signum()
             }
-        }
+        };
         for k in start..end {
             value += rise;
             row[k + 1] = T::from_f64(value * unit);

@@ -43,21 +43,6 @@ pub(crate) enum Instructions {
 }
 
 impl Instructions {
-    /// What this machine has, the widest last.
-    pub(crate) fn available() -> Vec<Self> {
-        let mut all = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                all.push(Self::Avx2);
-                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
-                    all.push(Self::Avx512);
-                }
-            }
-        }
-        all
-    }
-
     fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -296,3 +281,6 @@ unsafe fn as_f32_mut<T>(slice: &mut [T]) -> &mut [f32] {
     // SAFETY: same element type by the caller's promise, same length.
     unsafe { &mut *(std::ptr::from_mut(slice) as *mut [f32]) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Every instruction path against a plain loop in f64.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// What this machine has.
+fn available() -> Vec<Instructions> {
+    let mut all = vec![Instructions::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let best = Instructions::best();
+        all.extend(
+            [Instructions::Avx2, Instructions::Avx512].into_iter().take_while(|_| best != Instructions::Portable),
+        );
+        if best == Instructions::Avx2 {
+            all.pop();
+        }
+    }
+    println!("paths: {all:?}");
+    all
+}
+
+struct Case<T> {
+    grid: Grid,
+    planes: Planes,
+    x: Vec<T>,
+    c: Vec<T>,
+    dy: Vec<T>,
+}
+
+impl<T: Real> Case<T> {
+    fn random(rng: &mut ChaCha8Rng) -> Self {
+        let grid = Grid::from_step(2 * rng.random_range(1..=100) + 1, rng.random_range(0.01..1.0)).unwrap();
+        let planes = Planes {
+            outer: rng.random_range(1..5),
+            channels: rng.random_range(1..4),
+            inner: [1, 5, 8, 31, 64, 100, 1000][rng.random_range(0..7)],
+        };
+        let reach = 1.5 * grid.knot(grid.size() - 1);
+        let mut draw =
+            |n: usize, reach: f64| -> Vec<T> { (0..n).map(|_| T::from_f64(rng.random_range(-reach..reach))).collect() };
+        let n = planes.elements();
+        Self { grid, planes, x: draw(n, reach), c: draw(planes.channels * grid.size(), 1.0), dy: draw(n, 1.0) }
+    }
+
+    /// y, ∂x and ∂c by the definition, in f64 but for the segment, which T decides where x is all but a knot.
+    fn plain(&self) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+        let (size, step) = (self.grid.size(), T::from_f64(self.grid.step()));
+        let (mut y, mut dx, mut dc) = (Vec::new(), Vec::new(), vec![0.0; self.c.len()]);
+        for (j, (x, dy)) in self.x.iter().zip(&self.dy).enumerate() {
+            let channel = j / self.planes.inner % self.planes.channels;
+            let u = (*x / step + T::from_f64((size / 2) as f64)).to_f64();
+            let i = u.floor().clamp(0.0, (size - 2) as f64) as usize;
+            let t = u - i as f64;
+            let c = |k: usize| self.c[channel * size + k].to_f64();
+            y.push(c(i) + t * (c(i + 1) - c(i)));
+            dx.push(dy.to_f64() * (c(i + 1) - c(i)) / step.to_f64());
+            dc[channel * size + i] += dy.to_f64() * (1.0 - t);
+            dc[channel * size + i + 1] += dy.to_f64() * t;
+        }
+        (y, dx, dc)
+    }
+}
+
+fn assert_close<T: Real>(what: &str, ours: &[T], expected: &[f64], tolerance: f64) {
+    assert_eq!(ours.len(), expected.len());
+    let scale = expected.iter().fold(1e-12f64, |m, v| m.max(v.abs()));
+    for (a, b) in ours.iter().zip(expected) {
+        assert!((a.to_f64() - b).abs() <= tolerance * scale, "{what}: {} for {b} (scale {scale})", a.to_f64());
+    }
+}
+
+fn paths_agree<T: Real>(tolerance: f64) {
+    let rng = &mut ChaCha8Rng::seed_from_u64(1);
+    let paths = available();
+    for round in 0..300 {
+        let case = Case::<T>::random(rng);
+        let (y, dx, dc) = case.plain();
+        for &path in &paths {
+            let what = format!("round {round}, {path:?}, {:?}, K={}", case.planes, case.grid.size());
+            let ours = forward_with(path, case.grid, case.planes, &case.x, &case.c).unwrap();
+            assert_close(&format!("{what}: y"), &ours, &y, tolerance);
+            let (ours_dx, ours_dc) = backward_with(path, case.grid, case.planes, &case.x, &case.c, &case.dy).unwrap();
+            assert_close(&format!("{what}: ∂x"), &ours_dx, &dx, tolerance);
+            assert_close(&format!("{what}: ∂c"), &ours_dc, &dc, tolerance);
+        }
+    }
+}
+
+#[test]
+fn f32_paths_agree() {
+    paths_agree::<f32>(1e-5);
+}
+
+#[test]
+fn f64_paths_agree() {
+    paths_agree::<f64>(1e-12);
+}
+
+#[test]
+fn knots_take_the_slope_to_their_right_and_nan_stays_nan() {
+    let grid = Grid::from_step(51, 0.16).unwrap();
+    let c: Vec<f32> = (0..51).map(|k| (k * k) as f32).collect();
+    let step = grid.step() as f32;
+    for inner in [3, 64] {
+        let mut x: Vec<f32> = (0..inner).map(|k| (k as f32 - 1.0) * step).collect();
+        let planes = Planes { outer: 1, channels: 1, inner };
+        for path in available() {
+            let (dx, _) = backward_with(path, grid, planes, &x, &c, &vec![1.0; inner]).unwrap();
+            for (k, dx) in dx.iter().enumerate().take(10) {
+                let i = (((x[k] / step).round() as i32 + 25) as usize).min(49);
+                assert!((dx - (c[i + 1] - c[i]) / step).abs() < 1e-2, "{path:?}, knot {i}: {dx}");
+            }
+        }
+        x[0] = f32::NAN;
+        x[1] = f32::INFINITY;
+        x[2] = -1e30;
+        for path in available() {
+            let y = forward_with(path, grid, planes, &x, &c).unwrap();
+            assert!(y[0].is_nan() && y[1] == f32::INFINITY && y[2] < -1e28, "{path:?}: {:?}", &y[..3]);
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let grid = Grid::from_step(51, 0.1).unwrap();
+    let planes = Planes { outer: 40, channels: 3, inner: 1024 };
+    let wave = |n: usize, f: f32| -> Vec<f32> { (0..n).map(|k| (k as f32 * f).sin() * 3.0).collect() };
+    let (x, c, dy) = (wave(planes.elements(), 0.7), wave(3 * 51, 0.3), wave(planes.elements(), 1.3));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| (forward(grid, planes, &x, &c).unwrap(), backward(grid, planes, &x, &c, &dy).unwrap()))
+    };
+    let one = run(1);
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(3));
+}
