@@ -1,0 +1,178 @@
+//! Gradients of every op against central finite differences in f64.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use candle_core::{DType, Device, Tensor, Var};
+use common::{check_gradients, flat, generator, random, uniform};
+use ds_core::graph::{CandleGraph, Graph};
+use ds_nn::ops::Window;
+use ds_nn::ops::batch_norm::{BatchNorm, Moments, Statistics};
+use ds_nn::ops::conv2d::Conv2d;
+use ds_nn::ops::dense::Dense;
+use ds_nn::ops::dropout::Dropout;
+use ds_nn::ops::loss::{BinaryCrossEntropy, CrossEntropy, MeanSquaredError};
+use ds_nn::ops::pool::{AveragePool, MaxPool};
+use ds_nn::ops::sum::Sum;
+use rand::Rng;
+use std::sync::{Arc, Mutex};
+
+/// Random convolutions: odd sizes, one channel, one image, strides 1 and 2, padding 0 to 2.
+#[test]
+fn convolution() {
+    let rng = &mut generator(1);
+    for round in 0..40 {
+        let kernel = [1, 3, 5][round % 3];
+        let window = Window { kernel, stride: rng.random_range(1..=2), padding: rng.random_range(0..=2.min(kernel)) };
+        let images = if round == 7 { 19 } else { rng.random_range(1..4) };
+        let (inputs, outputs) = (rng.random_range(1..5), rng.random_range(1..6));
+        let (height, width) = (rng.random_range(5..12), rng.random_range(5..12));
+        let x = random(rng, &[images, inputs, height, width]);
+        let w = random(rng, &[outputs, inputs, kernel, kernel]);
+        let what = format!("{window:?} {:?} -> {outputs}", x.shape());
+        check_gradients(&what, &[x.clone(), w.clone()], |tape, v| {
+            tape.apply2(Conv2d { window, input_gradient: true }, &v[0], &v[1])
+        });
+        let b = random(rng, &[outputs]);
+        check_gradients(&format!("{what} with bias"), &[w, b], |tape, v| {
+            let x = tape.constant(&x);
+            tape.apply3(Conv2d { window, input_gradient: false }, &x, &v[0], &v[1])
+        });
+    }
+}
+
+#[test]
+fn batch_norm() {
+    let rng = &mut generator(2);
+    for shape in [[3, 2, 4, 5], [1, 1, 3, 3], [5, 3, 1, 1], [2, 4, 9, 7]] {
+        let (x, gamma, beta) = (random(rng, &shape), random(rng, &[shape[1]]), random(rng, &[shape[1]]));
+        let arguments = [x, gamma, beta];
+        check_gradients(&format!("batch statistics {shape:?}"), &arguments, |tape, v| {
+            let statistics = Statistics::Batch(Arc::new(Mutex::new(Moments::default())));
+            tape.apply3(BatchNorm { statistics, epsilon: 1e-5 }, &v[0], &v[1], &v[2])
+        });
+        let moments = Moments { mean: uniform(rng, shape[1], -1.0, 1.0), variance: uniform(rng, shape[1], 0.1, 2.0) };
+        let fixed = Arc::new(moments);
+        check_gradients(&format!("fixed statistics {shape:?}"), &arguments, |tape, v| {
+            let statistics = Statistics::Fixed(fixed.clone());
+            tape.apply3(BatchNorm { statistics, epsilon: 1e-5 }, &v[0], &v[1], &v[2])
+        });
+    }
+}
+
+#[test]
+fn pools() {
+    let rng = &mut generator(3);
+    for (kernel, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1), (7, 7, 0)] {
+        let window = Window { kernel, stride, padding };
+        // Negative values: padding with zeros would win a maximum.
+        let x = random(rng, &[2, 3, 7, 9]);
+        x.set(&(x.as_tensor() - 1.5).unwrap()).unwrap();
+        check_gradients(&format!("max {window:?}"), std::slice::from_ref(&x), |tape, v| {
+            tape.apply1(MaxPool(window), &v[0])
+        });
+        check_gradients(&format!("average {window:?}"), std::slice::from_ref(&x), |tape, v| {
+            tape.apply1(AveragePool(window), &v[0])
+        });
+    }
+}
+
+#[test]
+fn the_first_of_equal_maxima_takes_the_gradient() {
+    let x = Var::from_tensor(&Tensor::zeros((1, 1, 2, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
+    let y = x.apply_op1(MaxPool(Window { kernel: 2, stride: 2, padding: 0 })).unwrap();
+    let gradients = y.sum_all().unwrap().backward().unwrap();
+    assert_eq!(flat(gradients.get(&x).unwrap()), [1.0, 0.0, 0.0, 0.0]);
+}
+
+#[test]
+fn dense() {
+    let rng = &mut generator(4);
+    // Plain loops, and the matrix product that large layers take.
+    for (rows, inputs, outputs) in [(1, 1, 1), (10, 2, 4), (3, 5, 2), (33, 30, 21)] {
+        let arguments = [random(rng, &[rows, inputs]), random(rng, &[outputs, inputs]), random(rng, &[outputs])];
+        let op = Dense { input_gradient: true };
+        check_gradients("dense with bias", &arguments, |tape, v| tape.apply3(op, &v[0], &v[1], &v[2]));
+        check_gradients("dense", &arguments[..2], |tape, v| tape.apply2(op, &v[0], &v[1]));
+    }
+}
+
+#[test]
+fn sum_and_dropout() {
+    let rng = &mut generator(5);
+    let arguments = [random(rng, &[2, 3, 4, 5]), random(rng, &[2, 3, 4, 5])];
+    check_gradients("sum", &arguments, |tape, v| tape.apply2(Sum, &v[0], &v[1]));
+    check_gradients("dropout", &arguments[..1], |tape, v| tape.apply1(Dropout { probability: 0.4, key: 99 }, &v[0]));
+}
+
+#[test]
+fn dropout_keeps_its_share_and_the_mean() {
+    let mut graph = CandleGraph;
+    let ones = Tensor::ones((100, 1000), DType::F32, &Device::Cpu).unwrap();
+    for probability in [0.1, 0.5, 0.9] {
+        let y = flat(&graph.apply1(Dropout { probability, key: 3 }, &ones).unwrap());
+        let kept = y.iter().filter(|v| **v != 0.0).count() as f64 / y.len() as f64;
+        assert!((kept - (1.0 - probability)).abs() < 0.01, "{probability}: {kept}");
+        assert!((y.iter().sum::<f64>() / y.len() as f64 - 1.0).abs() < 0.05);
+    }
+}
+
+#[test]
+fn losses() {
+    let rng = &mut generator(6);
+    for (rows, classes) in [(1, 2), (7, 10), (3, 100)] {
+        let labels: Arc<[u8]> = (0..rows).map(|_| rng.random_range(0..classes as u8)).collect();
+        let logits = random(rng, &[rows, classes]);
+        check_gradients("cross-entropy", &[logits], |tape, v| {
+            tape.apply1(CrossEntropy { labels: labels.clone() }, &v[0])
+        });
+        let targets: Arc<[f32]> = (0..rows).map(|k| (k % 2) as f32).collect();
+        let x = random(rng, &[rows, 1]);
+        check_gradients("binary cross-entropy", std::slice::from_ref(&x), |tape, v| {
+            tape.apply1(BinaryCrossEntropy { targets: targets.clone() }, &v[0])
+        });
+        check_gradients("squared error", &[x], |tape, v| {
+            tape.apply1(MeanSquaredError { targets: targets.clone() }, &v[0])
+        });
+    }
+}
+
+#[test]
+fn huge_logits_do_not_overflow() {
+    let mut graph = CandleGraph;
+    let x = Tensor::new(&[[1e4f32, -1e4], [-1e4, 1e4]], &Device::Cpu).unwrap();
+    let loss = graph.apply1(CrossEntropy { labels: [0u8, 0].into() }, &x).unwrap();
+    assert_eq!(flat(&loss), [1e4]);
+    let x = Tensor::new(&[[1e4f32], [-1e4]], &Device::Cpu).unwrap();
+    let loss = graph.apply1(BinaryCrossEntropy { targets: [1f32, 1.0].into() }, &x).unwrap();
+    assert_eq!(flat(&loss), [5e3]);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_that_names_the_op() {
+    let mut graph = CandleGraph;
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let conv = |kernel, stride, padding| Conv2d { window: Window { kernel, stride, padding }, input_gradient: true };
+    let (x, w) = (zeros(&[2, 3, 8, 8]), zeros(&[4, 3, 3, 3]));
+    let cases = [
+        ("conv2d", graph.apply2(conv(3, 1, 1), &zeros(&[2, 4, 8, 8]), &w)),
+        ("conv2d", graph.apply2(conv(3, 0, 1), &x, &w)),
+        ("conv2d", graph.apply2(conv(3, 1, 0), &zeros(&[2, 3, 2, 2]), &w)),
+        ("conv2d", graph.apply2(conv(5, 1, 2), &x, &w)),
+        ("conv2d", graph.apply2(conv(3, 1, 1), &zeros(&[3, 8]), &w)),
+        ("conv2d", graph.apply3(conv(3, 1, 1), &x, &w, &zeros(&[5]))),
+        ("max-pool", graph.apply1(MaxPool(Window { kernel: 2, stride: 2, padding: 2 }), &x)),
+        ("average-pool", graph.apply1(AveragePool(Window { kernel: 9, stride: 1, padding: 0 }), &x)),
+        ("dense", graph.apply2(Dense { input_gradient: true }, &zeros(&[2, 3]), &zeros(&[4, 5]))),
+        ("sum", graph.apply2(Sum, &x, &zeros(&[2, 3, 8, 7]))),
+        ("cross-entropy", graph.apply1(CrossEntropy { labels: [3u8].into() }, &zeros(&[1, 3]))),
+        ("cross-entropy", graph.apply1(CrossEntropy { labels: [].into() }, &zeros(&[0, 3]))),
+        ("binary-cross-entropy", graph.apply1(BinaryCrossEntropy { targets: [1f32].into() }, &zeros(&[2, 1]))),
+    ];
+    for (name, result) in cases {
+        let error = result.expect_err(name).to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    // An empty batch of a convolution is empty, not a panic.
+    assert_eq!(graph.apply2(conv(3, 1, 1), &zeros(&[0, 3, 8, 8]), &w).unwrap().dims(), [0, 4, 8, 8]);
+}

@@ -1,0 +1,102 @@
+//! The tape finds the gradients that Candle's own backward pass finds.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use candle_core::{DType, Tensor};
+use common::{assert_close, flat, generator, random};
+use ds_core::Grid;
+use ds_core::activation::Init;
+use ds_core::graph::{CandleGraph, Gradients, Graph};
+use ds_nn::layers::Mode;
+use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32, ScalarNet};
+use ds_nn::ops::loss::{CrossEntropy, MeanSquaredError};
+use ds_nn::ops::sum::Sum;
+use ds_nn::tape::Tape;
+
+fn kinds() -> Vec<ActivationKind> {
+    let grid = Grid::from_range(21, 2.0).unwrap();
+    let init = Init::LeakyRelu;
+    vec![
+        ActivationKind::Relu,
+        ActivationKind::LeakyRelu,
+        ActivationKind::PRelu,
+        ActivationKind::Apl { hinges: 2 },
+        ActivationKind::BSpline { grid, init: Init::EvenOdd },
+        ActivationKind::ExplicitLinear { grid, init, fixed_bias: None },
+        ActivationKind::ReluSpline { grid, init, fixed_bias: Some(false) },
+    ]
+}
+
+fn compare(network: &Network, x: &Tensor, classes: usize) {
+    let mode = Mode::Training { dropout: 5 };
+    fn loss<G: Graph>(graph: &mut G, output: &G::Value, rows: usize, classes: usize) -> G::Value {
+        if classes == 1 {
+            let targets = (0..rows).map(|k| k as f32).collect();
+            graph.apply1(MeanSquaredError { targets }, output).unwrap()
+        } else {
+            let labels = (0..rows).map(|k| (k % classes) as u8).collect();
+            graph.apply1(CrossEntropy { labels }, output).unwrap()
+        }
+    }
+    let rows = x.dims()[0];
+    let graph = &mut CandleGraph;
+    let output = network.forward_in(graph, x, mode).unwrap();
+    let theirs = loss(graph, &output, rows, classes);
+    let their_gradients = theirs.backward().unwrap();
+    let mut tape = Tape::recording();
+    let input = tape.constant(x);
+    let output = network.forward_in(&mut tape, &input, mode).unwrap();
+    let ours = loss(&mut tape, &output, rows, classes);
+    assert_close("loss", &flat(tape.tensor(&ours)), &flat(&theirs), 1e-6);
+    let our_gradients = tape.backward(&ours).unwrap();
+    for parameter in network.parameters() {
+        let ours = our_gradients.gradient(&parameter.var).unwrap_or_else(|| panic!("{}", parameter.name));
+        let theirs = their_gradients.gradient(&parameter.var).unwrap();
+        assert_close(&parameter.name, &flat(ours), &flat(theirs), 1e-4);
+    }
+}
+
+#[test]
+fn all_networks_with_all_activations() {
+    let rng = &mut generator(1);
+    let images = |rng: &mut _, channels, side| random(rng, &[4, channels, side, side]).to_dtype(DType::F32).unwrap();
+    for kind in kinds() {
+        let points = random(rng, &[10, 2]).to_dtype(DType::F32).unwrap();
+        compare(&Network::Area(AreaNet::new(rng, &[4, 4], kind).unwrap()), &points, 1);
+        let numbers = random(rng, &[10, 1]).to_dtype(DType::F32).unwrap();
+        if !matches!(kind, ActivationKind::Relu | ActivationKind::LeakyRelu) {
+            compare(&Network::Scalar(ScalarNet::new(kind).unwrap()), &numbers, 1);
+        }
+        compare(&Network::ConvNet(ConvNet::new(rng, 10, kind).unwrap()), &images(rng, 1, 28), 10);
+        compare(&Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap()), &images(rng, 3, 32), 10);
+    }
+    let nin = NetworkInNetwork::new(rng, 10, 0.5, kinds()[5]).unwrap();
+    compare(&Network::Nin(nin), &images(rng, 3, 32), 10);
+}
+
+#[test]
+fn what_is_used_twice_gets_both_gradients() {
+    let rng = &mut generator(2);
+    let parameter = random(rng, &[1]);
+    let mut tape = Tape::recording();
+    let (a, b) = (tape.parameter(&parameter), tape.parameter(&parameter));
+    let twice = tape.apply2(Sum, &a, &b).unwrap();
+    let thrice = tape.apply2(Sum, &twice, &a).unwrap();
+    // `twice` goes into two sums, whose gradients come from one tensor.
+    let sum = tape.apply2(Sum, &thrice, &twice).unwrap();
+    let gradients = tape.backward(&sum).unwrap();
+    assert_eq!(flat(gradients.gradient(&parameter).unwrap()), [5.0]);
+}
+
+#[test]
+fn inference_takes_no_gradients_and_losses_are_numbers() {
+    let rng = &mut generator(3);
+    let parameter = random(rng, &[3]);
+    let mut tape = Tape::inference();
+    let value = tape.parameter(&parameter);
+    assert!(!tape.is_tracked(&value));
+    let mut tape = Tape::recording();
+    let value = tape.parameter(&parameter);
+    assert!(tape.backward(&value).unwrap_err().to_string().contains("one number"));
+}
