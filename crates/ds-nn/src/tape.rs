@@ -3,6 +3,7 @@
 //! The ops are the same Candle custom ops, and their `bwd` is called in the same way. A gradient that arrives first is kept
 //! as it is, and everything that is not needed any more is dropped while the tape unwinds.
 
+use crate::ops::sum::Sum;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, Var, bail};
 use ds_core::graph::{Gradients, Graph};
 
@@ -105,7 +106,7 @@ impl GradientSums {
         let (Some(slot), Some(gradient)) = (to.slot, gradient) else { return Ok(()) };
         self.0[slot] = Some(match self.0[slot].take() {
             None => gradient,
-            Some(sum) => sum.add(&gradient)?,
+            Some(sum) => sum.contiguous()?.apply_op2_no_bwd(&gradient.contiguous()?, &Sum)?,
         });
         Ok(())
     }

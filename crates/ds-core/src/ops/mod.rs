@@ -11,3 +11,4 @@ pub mod pointwise;
 pub mod real;
 pub mod rectifier;
 pub mod reparametrization;
+pub mod simd;

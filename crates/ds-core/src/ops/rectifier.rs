@@ -18,22 +18,38 @@ pub struct Rectifier {
     pub slope: f64,
 }
 
-/// y[j] = f(a[j], b[j]) in pieces.
-fn zip_map<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Send + Sync) -> Result<Vec<T>> {
+crate::vectorized! {
+    fn rectify<T>(slope: T, x: &[T], y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            let negative = slope * x;
+            *y = if x > T::ZERO { x } else { negative };
+        }
+    }
+}
+
+crate::vectorized! {
+    fn rectify_gradient<T>(slope: T, x: &[T], dy: &[T], dx: &mut [T]) {
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+            let negative = slope * dy;
+            *dx = if x > T::ZERO { dy } else { negative };
+        }
+    }
+}
+
+/// Calls `f` with the pieces of 0..len and of the output.
+fn in_pieces<T: Real>(len: usize, f: impl Fn(std::ops::Range<usize>, &mut [T]) + Send + Sync) -> Result<Vec<T>> {
     let fill = |y: &mut [T]| {
         let y = SharedSlice::new(y);
-        for_each_piece(a.len().div_ceil(PIECE), a.len(), |piece| {
-            let range = piece * PIECE..a.len().min((piece + 1) * PIECE);
+        for_each_piece(len.div_ceil(PIECE), len, |piece| {
+            let range = piece * PIECE..len.min((piece + 1) * PIECE);
             // SAFETY: pieces do not overlap.
             let y = unsafe { y.part(range.start, range.len()) };
-            for ((y, &a), &b) in y.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-                *y = f(a, b);
-            }
+            f(range, y);
         });
         Ok(())
     };
     // SAFETY: the pieces cover all elements, which are written only.
-    unsafe { filled(a.len(), fill) }
+    unsafe { filled(len, fill) }
 }
 
 impl CustomOp1 for Rectifier {
@@ -44,7 +60,7 @@ impl CustomOp1 for Rectifier {
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
             let (x, slope) = (elements::<T>(x, l)?, T::from_f64(self.slope));
-            Ok(T::to_cpu_storage_owned(zip_map(x, x, |x, _| if x > T::ZERO { x } else { slope * x })?))
+            Ok(T::to_cpu_storage_owned(in_pieces(x.len(), |range, y: &mut [T]| rectify(slope, &x[range], y))?))
         })?;
         Ok((y, l.shape().clone()))
     }
@@ -53,7 +69,9 @@ impl CustomOp1 for Rectifier {
         dispatch_real!(x.dtype(), self.name(), T => {
             let slope = T::from_f64(self.slope);
             let dx = with_elements::<T, _>(x, |x| {
-                with_elements::<T, _>(grad_y, |dy| zip_map(x, dy, |x, dy| if x > T::ZERO { dy } else { slope * dy }))
+                with_elements::<T, _>(grad_y, |dy| {
+                    in_pieces(x.len(), |range, dx: &mut [T]| rectify_gradient(slope, &x[range.clone()], &dy[range], dx))
+                })
             })?;
             Ok(Some(tensor_of(dx, x.shape())))
         })

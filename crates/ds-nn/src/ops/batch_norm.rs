@@ -35,33 +35,86 @@ pub struct BatchNorm {
     pub epsilon: f64,
 }
 
-/// Sums of f(x) over a plane in 16 lanes, so that the compiler may use vectors.
-#[inline(always)]
-fn lane_sum<T: Real>(values: &[T], f: impl Fn(T) -> T) -> T {
-    let mut lanes = [T::ZERO; 16];
-    let (blocks, tail) = values.as_chunks::<16>();
-    for block in blocks {
-        for (lane, &v) in lanes.iter_mut().zip(block) {
-            *lane += f(v);
+ds_core::vectorized! {
+    /// Σ x, in 16 lanes so that the compiler may use vectors.
+    pub(super) fn plane_sum<T>(x: &[T]) -> T {
+        let mut lanes = [T::ZERO; 16];
+        let (blocks, tail) = x.as_chunks::<16>();
+        for block in blocks {
+            for (lane, &x) in lanes.iter_mut().zip(block) {
+                *lane += x;
+            }
+        }
+        let mut sum = T::ZERO;
+        for &x in lanes.iter().chain(tail) {
+            sum += x;
+        }
+        sum
+    }
+}
+
+ds_core::vectorized! {
+    /// Σ (x − mean)².
+    fn plane_squares<T>(mean: T, x: &[T]) -> T {
+        let mut lanes = [T::ZERO; 16];
+        let (blocks, tail) = x.as_chunks::<16>();
+        for block in blocks {
+            for (lane, &x) in lanes.iter_mut().zip(block) {
+                *lane += (x - mean) * (x - mean);
+            }
+        }
+        let mut sum = T::ZERO;
+        for lane in lanes {
+            sum += lane;
+        }
+        for &x in tail {
+            sum += (x - mean) * (x - mean);
+        }
+        sum
+    }
+}
+
+ds_core::vectorized! {
+    /// (Σ ∂y·(x − mean), Σ ∂y).
+    fn plane_products<T>(mean: T, x: &[T], dy: &[T]) -> (T, T) {
+        let (mut with_x, mut alone) = ([T::ZERO; 16], [T::ZERO; 16]);
+        let (xs, x_tail) = x.as_chunks::<16>();
+        let (dys, dy_tail) = dy.as_chunks::<16>();
+        for (x, dy) in xs.iter().zip(dys) {
+            for j in 0..16 {
+                with_x[j] += dy[j] * (x[j] - mean);
+                alone[j] += dy[j];
+            }
+        }
+        for (&x, &dy) in x_tail.iter().zip(dy_tail) {
+            with_x[0] += dy * (x - mean);
+            alone[0] += dy;
+        }
+        let (mut sum, mut total) = (T::ZERO, T::ZERO);
+        for j in 0..16 {
+            sum += with_x[j];
+            total += alone[j];
+        }
+        (sum, total)
+    }
+}
+
+ds_core::vectorized! {
+    /// y = k·a + m·x + shift.
+    fn plane_line<T>(line: &[T; 3], x: &[T], a: &[T], y: &mut [T]) {
+        let [k, m, shift] = *line;
+        for ((y, &x), &a) in y.iter_mut().zip(x).zip(a) {
+            *y = k * a + m * x + shift;
         }
     }
-    let mut sum = T::ZERO;
-    for lane in lanes {
-        sum += lane;
-    }
-    for &v in tail {
-        sum += f(v);
-    }
-    sum
 }
 
 fn moments<T: Real>(planes: Planes, x: &[T]) -> Moments {
     let count = (planes.outer * planes.inner) as f64;
-    let sums = channel_sums(planes, 1, |_, plane, sum: &mut [T]| sum[0] += lane_sum(&x[plane], |x| x));
+    let sums = channel_sums(planes, 1, |_, plane, sum: &mut [T]| sum[0] += plane_sum(&x[plane]));
     let mean: Vec<f64> = sums.iter().map(|s| s.to_f64() / count).collect();
     let squares = channel_sums(planes, 1, |c, plane, sum: &mut [T]| {
-        let mean = T::from_f64(mean[c]);
-        sum[0] += lane_sum(&x[plane], |x| (x - mean) * (x - mean));
+        sum[0] += plane_squares(T::from_f64(mean[c]), &x[plane]);
     });
     let variance = squares.iter().map(|s| s.to_f64() / count).collect();
     Moments { mean, variance }
@@ -92,24 +145,9 @@ impl BatchNorm {
         let Moments { mean, variance } = self.moments();
         let scale: Vec<f64> = variance.iter().map(|v| 1.0 / (v + self.epsilon).sqrt()).collect();
         let sums = channel_sums(planes, 2, |c, plane, sums: &mut [T]| {
-            let mean = T::from_f64(mean[c]);
-            let (mut with_x, mut alone) = ([T::ZERO; 16], [T::ZERO; 16]);
-            let (xs, x_tail) = x[plane.clone()].as_chunks::<16>();
-            let (dys, dy_tail) = dy[plane].as_chunks::<16>();
-            for (x, dy) in xs.iter().zip(dys) {
-                for j in 0..16 {
-                    with_x[j] += dy[j] * (x[j] - mean);
-                    alone[j] += dy[j];
-                }
-            }
-            for (&x, &dy) in x_tail.iter().zip(dy_tail) {
-                with_x[0] += dy * (x - mean);
-                alone[0] += dy;
-            }
-            for j in 0..16 {
-                sums[0] += with_x[j];
-                sums[1] += alone[j];
-            }
+            let (with_x, alone) = plane_products(T::from_f64(mean[c]), &x[plane.clone()], &dy[plane]);
+            sums[0] += with_x;
+            sums[1] += alone;
         });
         let from_batch = matches!(self.statistics, Statistics::Batch(_));
         let count = (planes.outer * planes.inner) as f64;
@@ -140,14 +178,12 @@ fn per_plane_line<T: Real>(planes: Planes, x: &[T], a: &[T], line: &[[T; 3]]) ->
         let y = SharedSlice::new(y);
         for_each_piece(blocks, x.len(), |block| {
             for n in block * rows..planes.outer.min((block + 1) * rows) {
-                for (channel, &[k, m, shift]) in line.iter().enumerate() {
+                for (channel, line) in line.iter().enumerate() {
                     let start = planes.offset(n, channel);
                     // SAFETY: every plane belongs to one piece only.
                     let y = unsafe { y.part(start, planes.inner) };
                     let range = start..start + planes.inner;
-                    for ((y, &x), &a) in y.iter_mut().zip(&x[range.clone()]).zip(&a[range]) {
-                        *y = k * a + m * x + shift;
-                    }
+                    plane_line(line, &x[range.clone()], &a[range], y);
                 }
             }
         });

@@ -23,11 +23,7 @@ fn channel_totals(dy: &Tensor) -> Result<Tensor> {
     let planes = Planes::new(dy.shape(), dy.dims().get(1).copied().unwrap_or(0), "channel-totals")?;
     dispatch_real!(dy.dtype(), "channel-totals", T => {
         let sums = with_elements::<T, _>(dy, |dy| {
-            Ok(channel_sums(planes, 1, |_, plane, sum: &mut [T]| {
-                for &v in &dy[plane] {
-                    sum[0] += v;
-                }
-            }))
+            Ok(channel_sums(planes, 1, |_, plane, sum: &mut [T]| sum[0] += batch_norm::plane_sum(&dy[plane])))
         })?;
         Ok(tensor_of(sums, planes.channels))
     })

@@ -12,6 +12,14 @@ pub struct Sum;
 
 const PIECE: usize = 16 * 1024;
 
+ds_core::vectorized! {
+    fn add<T>(a: &[T], b: &[T], y: &mut [T]) {
+        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+            *y = a + b;
+        }
+    }
+}
+
 impl CustomOp2 for Sum {
     fn name(&self) -> &'static str {
         "sum"
@@ -29,9 +37,7 @@ impl CustomOp2 for Sum {
                     let range = piece * PIECE..a.len().min((piece + 1) * PIECE);
                     // SAFETY: pieces do not overlap.
                     let y = unsafe { y.part(range.start, range.len()) };
-                    for ((y, &a), &b) in y.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-                        *y = a + b;
-                    }
+                    add(&a[range.clone()], &b[range], y);
                 });
                 Ok(())
             };

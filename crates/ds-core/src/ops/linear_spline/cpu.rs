@@ -8,6 +8,7 @@ use crate::Grid;
 use crate::ops::parallel::{SharedSlice, filled, for_each_piece};
 use crate::ops::planes::Planes;
 use crate::ops::real::Real;
+use crate::ops::simd::{Instructions, instructions};
 use candle_core::Result;
 use std::any::TypeId;
 
@@ -32,35 +33,12 @@ trait Kernel<T>: Copy + Send + Sync {
 /// Neighbouring elements go to different copies of the sums, so that one addition need not wait for the last.
 pub(super) const COPIES: usize = 8;
 
-/// Which instructions the kernels use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Instructions {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Instructions {
-    fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
-                return if wide { Self::Avx512 } else { Self::Avx2 };
-            }
-        }
-        Self::Portable
-    }
-}
-
 pub(super) fn forward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T]) -> Result<Vec<T>> {
-    forward_with(Instructions::best(), grid, planes, x, c)
+    forward_with(instructions(), grid, planes, x, c)
 }
 
 pub(super) fn backward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T], dy: &[T]) -> Result<(Vec<T>, Vec<T>)> {
-    backward_with(Instructions::best(), grid, planes, x, c, dy)
+    backward_with(instructions(), grid, planes, x, c, dy)
 }
 
 fn constants<T: Real>(grid: Grid) -> (T, T, T) {
@@ -226,7 +204,6 @@ fn is_f32<T: 'static>() -> bool {
 
 fn run_forward<T: Real>(instructions: Instructions, segments: &Segments<'_, T>, x: &[T], y: &mut [T]) {
     match instructions {
-        Instructions::Portable => block::Portable.forward(segments, x, y),
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => block::Avx2.forward(segments, x, y),
         #[cfg(target_arch = "x86_64")]
@@ -239,6 +216,7 @@ fn run_forward<T: Real>(instructions: Instructions, segments: &Segments<'_, T>, 
         }
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx512 => block::Avx2.forward(segments, x, y),
+        _ => block::Portable.forward(segments, x, y),
     }
 }
 
@@ -252,7 +230,6 @@ fn run_backward<T: Real>(
     sums: &mut [T],
 ) {
     match instructions {
-        Instructions::Portable => block::Portable.backward(segments, slope, x, dy, dx, sums),
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx2 => block::Avx2.backward(segments, slope, x, dy, dx, sums),
         #[cfg(target_arch = "x86_64")]
@@ -271,6 +248,7 @@ fn run_backward<T: Real>(
         }
         #[cfg(target_arch = "x86_64")]
         Instructions::Avx512 => block::Avx2.backward(segments, slope, x, dy, dx, sums),
+        _ => block::Portable.backward(segments, slope, x, dy, dx, sums),
     }
 }
 

@@ -7,17 +7,9 @@ use rand_chacha::ChaCha8Rng;
 
 /// What this machine has.
 fn available() -> Vec<Instructions> {
-    let mut all = vec![Instructions::Portable];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let best = Instructions::best();
-        all.extend(
-            [Instructions::Avx2, Instructions::Avx512].into_iter().take_while(|_| best != Instructions::Portable),
-        );
-        if best == Instructions::Avx2 {
-            all.pop();
-        }
-    }
+    let mut all = vec![Instructions::Portable, Instructions::Avx2, Instructions::Avx512];
+    let best = all.iter().position(|&i| i == instructions()).unwrap();
+    all.truncate(best + 1);
     println!("paths: {all:?}");
     all
 }

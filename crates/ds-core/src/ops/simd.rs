@@ -1,0 +1,60 @@
+//! One source for loops that the compiler turns into vectors, compiled for what machines have: AVX-512, AVX2 + FMA, or the
+//! baseline. The choice is made at run time, so one binary is fast everywhere and right everywhere.
+
+/// Which vector instructions to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instructions {
+    /// Those that every machine of the target has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 (F, DQ, BW, VL).
+    Avx512,
+}
+
+/// The widest that this machine has.
+#[inline]
+pub fn instructions() -> Instructions {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl");
+            return if wide { Instructions::Avx512 } else { Instructions::Avx2 };
+        }
+    }
+    Instructions::Portable
+}
+
+/// Defines a generic function that is compiled for each set of [`Instructions`] and dispatched at run time.
+#[macro_export]
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident<$T:ident>($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        $visibility fn $name<$T: $crate::ops::real::Real>($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain<$T: $crate::ops::real::Real>($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+                fn avx512<$T: $crate::ops::real::Real>($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2<$T: $crate::ops::real::Real>($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                match $crate::ops::simd::instructions() {
+                    // SAFETY: the machine has the instructions.
+                    $crate::ops::simd::Instructions::Avx512 => return unsafe { avx512($($argument),*) },
+                    // SAFETY: as above.
+                    $crate::ops::simd::Instructions::Avx2 => return unsafe { avx2($($argument),*) },
+                    $crate::ops::simd::Instructions::Portable => {}
+                }
+            }
+            plain($($argument),*)
+        }
+    };
+}
