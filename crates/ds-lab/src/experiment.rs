@@ -148,7 +148,7 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
             Some((mut points, path)) => {
                 points.points.truncate(data.train_points);
                 points.labels.truncate(data.train_points);
-                (points, path.display().to_string())
+                (points, path.file_name().unwrap_or_default().to_string_lossy().into_owned())
             }
             None => bail!(
                 "data.points = \"original\" needs the files area2d/{{circle,s_shape}}_{{train,valid}}.csv (columns \

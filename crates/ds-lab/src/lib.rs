@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod estimate;
 pub mod experiment;
 pub mod files;
 pub mod metrics;

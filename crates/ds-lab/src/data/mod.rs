@@ -245,7 +245,8 @@ fn load_directory(dataset: ImageDataset, directory: &Path) -> Result<Option<Imag
     Ok(found.map(|(train, test, form)| ImageData {
         train,
         test,
-        origin: format!("{} ({form})", directory.display()),
+        // The folder's name is enough for the record; where it lies differs from machine to machine.
+        origin: format!("{} ({form})", directory.file_name().unwrap_or_default().to_string_lossy()),
         is_sample: false,
     }))
 }
