@@ -7,6 +7,23 @@
 //!
 //! The crate knows neither data sets nor files; it is all that a Candle network needs to have spline activations.
 //!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::Module;
+//! use ds_core::{Grid, activation::{Init, Spline}, regularization::Norm, sparsify::eliminate_knots};
+//!
+//! // One function for each of 16 channels, 51 knots on [-4, 4].
+//! let spline = Spline::bspline(16, Grid::from_range(51, 4.0)?, Init::LeakyRelu, DType::F32, &Device::Cpu)?;
+//! let x = Tensor::randn(0f32, 1.0, (8, 16, 32, 32), &Device::Cpu)?;
+//! let loss = spline.forward(&x)?.sqr()?.mean_all()?;
+//! let mut gradients = loss.backward()?;
+//! Norm::Tv2.add_gradient(&spline, 1e-4, &mut gradients)?; // λ·TV², in closed form
+//! // … after training:
+//! let kept = eliminate_knots(&spline, 0.05)?; // knots of each channel that are left
+//! assert_eq!(kept, [1; 16]);
+//! # Ok::<(), ds_core::Error>(())
+//! ```
+//!
 //! - Bohra, Campos, Gupta, Aziznejad, Unser: *Learning Activation Functions in Deep (Spline) Neural Networks*, 2020
 //!   (Bohra-Campos2020).
 //! - Aziznejad, Gupta, Campos, Unser: *Deep Neural Networks with Trainable Activations and Controlled Lipschitz Constant*,

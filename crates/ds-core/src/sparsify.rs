@@ -163,7 +163,8 @@ pub fn papers_thresholds() -> Vec<f64> {
     let ranges = [(0.0002, 0.004, 0.0002), (0.004, 1.0, 0.05), (1.0, 3.0, 0.2), (3.0, 10.0, 0.5), (10.0, 100.0, 2.0)];
     for (from, to, by) in ranges {
         let steps = ((to - from) / by - 1e-9f64).ceil() as usize;
-        all.extend((0..steps).map(|k| from + k as f64 * by));
+        // To four decimals, so that 0.204 is not 0.20400000000000001.
+        all.extend((0..steps).map(|k| ((from + k as f64 * by) * 1e4).round() / 1e4));
     }
     all.push(100.0);
     all

@@ -5,6 +5,7 @@ use crate::config::{self, Config, Dataset, NetworkKind};
 use crate::data::{self, AreaShape, ImageDataset, Source, Target};
 use crate::files;
 use crate::metrics::{self, Split, SummaryRow};
+use crate::progress::Loss;
 use crate::samples::{Normalization, Samples, shuffled};
 use crate::sparsify;
 use crate::train::{Evaluation, Trainer, count_active_knots, evaluate};
@@ -288,10 +289,10 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
 fn report(row: &SummaryRow, directory: &Path) -> String {
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2} %"));
     let mut text = format!(
-        "done: test loss {:.4}, accuracy {}; train loss {:.4}, accuracy {}; {:.1} s",
-        row.test_loss,
+        "done: test loss {}, accuracy {}; train loss {}, accuracy {}; {:.1} s",
+        Loss(row.test_loss),
         percent(row.test_accuracy),
-        row.train_loss,
+        Loss(row.train_loss),
         percent(row.train_accuracy),
         row.seconds
     );

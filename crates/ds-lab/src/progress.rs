@@ -17,6 +17,15 @@ pub struct Progress {
     quiet: bool,
 }
 
+/// A loss as it is shown: four decimals, or three digits where that would be none.
+pub struct Loss(pub f64);
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.abs() < 0.01 { write!(f, "{:.2e}", self.0) } else { write!(f, "{:.4}", self.0) }
+    }
+}
+
 /// What is known after a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Status {
@@ -34,7 +43,7 @@ pub struct Status {
 
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "epoch {}  loss {:.4}", self.epoch, self.loss)?;
+        write!(f, "epoch {}  loss {}", self.epoch, Loss(self.loss))?;
         if let Some(accuracy) = self.accuracy {
             write!(f, "  accuracy {accuracy:.2} %")?;
         }

@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, EpochSums, Position};
 use crate::config::Config;
 use crate::experiment::Setup;
 use crate::metrics::{MetricsRow, MetricsWriter, Split};
-use crate::progress::{Progress, Status};
+use crate::progress::{Loss, Progress, Status};
 use crate::samples::{Batch, Samples, shuffled};
 use anyhow::{Context, Result};
 use candle_core::DType;
@@ -227,7 +227,7 @@ impl<'a> Trainer<'a> {
             let mut line = status.to_string();
             for (split, samples) in self.setup.held_out() {
                 let evaluation = evaluate(&self.setup.network, samples)?;
-                line += &format!("  {split} loss {:.4}", evaluation.loss);
+                line += &format!("  {split} loss {}", Loss(evaluation.loss));
                 if let Some(accuracy) = evaluation.accuracy {
                     line += &format!(" accuracy {accuracy:.2} %");
                 }
