@@ -4,6 +4,7 @@
 //! merged in a fixed order, so results are the same, bit for bit, for every number of threads.
 
 pub mod hinges;
+pub mod lanes;
 pub mod linear_spline;
 pub mod parallel;
 pub mod planes;

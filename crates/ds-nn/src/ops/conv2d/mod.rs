@@ -1,14 +1,19 @@
 //! 2D convolution: forward, input gradient and weight gradient.
 //!
-//! Each image is unfolded into columns (one row per weight, one column per output pixel), and the three directions are
-//! matrix products with them. The columns live in a buffer per thread and are made again for the backward pass.
+//! 3×3 and 5×5 kernels with stride 1 that keep the size of the image are computed directly. For all others each image is
+//! unfolded into columns (one row per weight, one column per output pixel), and the three directions are matrix products with
+//! them. The columns live in a buffer per thread and are made again for the backward pass.
 
+mod direct;
+
+use self::direct::Direct;
 use super::window::{Planes, Window};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use ds_core::dispatch_real;
 use ds_core::ops::parallel::{SharedSlice, filled};
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
 use ds_core::ops::real::{Real, elements, with_elements};
+use ds_core::ops::simd::{Instructions, instructions};
 use rayon::prelude::*;
 
 /// x (N, I, H, W), W (O, I, k, k) and, as the op of three arguments, b (O) → (N, O, H', W').
@@ -83,6 +88,14 @@ impl Sizes {
     /// Whether the image is its own unfolding.
     fn is_pointwise(&self) -> bool {
         self.window == Window { kernel: 1, stride: 1, padding: 0 }
+    }
+
+    /// The direct convolution, where this is one.
+    fn direct(&self) -> Option<Direct> {
+        let (p, w) = (&self.planes, &self.window);
+        let same = w.stride == 1 && matches!(w.kernel, 3 | 5) && w.padding == w.kernel / 2;
+        let some = p.images > 0 && p.channels > 0 && self.outputs > 0 && p.height > 0 && p.width > 0;
+        (same && some).then(|| Direct::new(p.channels, self.outputs, p.height, p.width, w.kernel, p.images))
     }
 
     /// Columns (taps, pixels) of one image.
@@ -164,6 +177,9 @@ impl Conv2d {
     }
 
     fn forward<T: Real>(s: &Sizes, x: &[T], w: &[T], b: Option<&[T]>) -> Result<Vec<T>> {
+        if let Some(direct) = s.direct() {
+            return forward_direct(instructions(), direct, s, x, w, b);
+        }
         let (pixels, image) = (s.pixels(), s.input());
         let fill = |y: &mut [T]| {
             y.par_chunks_mut((s.outputs * pixels).max(1)).zip(x.par_chunks(image.max(1))).for_each_init(
@@ -190,6 +206,9 @@ impl Conv2d {
     }
 
     fn backward<T: Real>(&self, s: &Sizes, x: &[T], w: &[T], dy: &[T]) -> Result<(Option<Vec<T>>, Vec<T>)> {
+        if let Some(direct) = s.direct() {
+            return backward_direct(instructions(), direct, s, x, w, dy, self.input_gradient);
+        }
         let (pixels, image, images) = (s.pixels(), s.input(), s.planes.images);
         let pieces = GRADIENT_PIECES.min(images).max(1);
         let mut partial = vec![T::ZERO; pieces * s.outputs * s.taps];
@@ -234,13 +253,7 @@ impl Conv2d {
             run(None);
             None
         };
-        let mut dw = vec![T::ZERO; s.outputs * s.taps];
-        for piece in partial.chunks_exact((s.outputs * s.taps).max(1)) {
-            for (dw, &p) in dw.iter_mut().zip(piece) {
-                *dw += p;
-            }
-        }
-        Ok((dx, dw))
+        Ok((dx, merged(&partial, s.outputs * s.taps)))
     }
 
     fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Tensor)> {
@@ -255,6 +268,98 @@ impl Conv2d {
             Ok((dx.map(|dx| tensor_of(dx, x.shape())), tensor_of(dw, w.shape())))
         })
     }
+}
+
+/// The sum of the pieces, in their order.
+fn merged<T: Real>(partial: &[T], size: usize) -> Vec<T> {
+    let mut total = vec![T::ZERO; size];
+    for piece in partial.chunks_exact(size.max(1)) {
+        for (total, &p) in total.iter_mut().zip(piece) {
+            *total += p;
+        }
+    }
+    total
+}
+
+fn forward_direct<T: Real>(
+    with: Instructions,
+    direct: Direct,
+    s: &Sizes,
+    x: &[T],
+    w: &[T],
+    b: Option<&[T]>,
+) -> Result<Vec<T>> {
+    let mut packed = vec![T::ZERO; direct.packed(s.planes.channels, s.outputs)];
+    direct.pack_forward(w, &mut packed);
+    let (image, output) = (s.input(), s.outputs * s.pixels());
+    let fill = |y: &mut [T]| {
+        y.par_chunks_mut(direct.group * output).zip(x.par_chunks(direct.group * image)).for_each_init(
+            || (vec![T::ZERO; direct.padded(s.planes.channels)], vec![T::ZERO; direct.raw(s.outputs)]),
+            |(padded, raw), (y, x)| {
+                direct.pad_images(x, s.planes.channels, padded);
+                direct.convolve(with, s.planes.channels, s.outputs, padded, &packed, raw);
+                direct.unpad(raw, s.outputs, b, y);
+            },
+        );
+        Ok(())
+    };
+    // SAFETY: every group's output is copied whole.
+    unsafe { filled(s.planes.images * output, fill) }
+}
+
+fn backward_direct<T: Real>(
+    with: Instructions,
+    direct: Direct,
+    s: &Sizes,
+    x: &[T],
+    w: &[T],
+    dy: &[T],
+    input_gradient: bool,
+) -> Result<(Option<Vec<T>>, Vec<T>)> {
+    let channels = s.planes.channels;
+    let mut packed = vec![T::ZERO; if input_gradient { direct.packed(s.outputs, channels) } else { 0 }];
+    if input_gradient {
+        direct.pack_backward(w, &mut packed);
+    }
+    let (image, output, images) = (s.input(), s.outputs * s.pixels(), s.planes.images);
+    let groups = images.div_ceil(direct.group);
+    let pieces = GRADIENT_PIECES.min(groups);
+    let mut partial = vec![T::ZERO; pieces * w.len()];
+    let mut run = |dx: Option<&mut [T]>| {
+        let dx = dx.map(SharedSlice::new);
+        partial.par_chunks_mut(w.len()).enumerate().for_each_init(
+            || {
+                let raw = if input_gradient { direct.raw(channels) } else { 0 };
+                (vec![T::ZERO; direct.padded(channels)], vec![T::ZERO; direct.padded(s.outputs)], vec![T::ZERO; raw])
+            },
+            |(padded_x, padded_dy, raw), (piece, dw)| {
+                for group in piece * groups / pieces..(piece + 1) * groups / pieces {
+                    let (first, end) = (group * direct.group, images.min((group + 1) * direct.group));
+                    direct.pad_images(&x[first * image..end * image], channels, padded_x);
+                    direct.pad_images(&dy[first * output..end * output], s.outputs, padded_dy);
+                    direct.weight_gradient(with, padded_x, padded_dy, dw);
+                    let Some(dx) = &dx else { continue };
+                    direct.convolve(with, s.outputs, channels, padded_dy, &packed, raw);
+                    // SAFETY: every group belongs to one piece only.
+                    let dx = unsafe { dx.part(first * image, (end - first) * image) };
+                    direct.unpad(raw, channels, None, dx);
+                }
+            },
+        );
+    };
+    let dx = if input_gradient {
+        // SAFETY: the pieces cover all groups, and each group's part is copied whole.
+        Some(unsafe {
+            filled(images * image, |dx| {
+                run(Some(dx));
+                Ok(())
+            })?
+        })
+    } else {
+        run(None);
+        None
+    };
+    Ok((dx, merged(&partial, w.len())))
 }
 
 impl CustomOp2 for Conv2d {
@@ -311,3 +416,6 @@ impl CustomOp3 for Conv2d {
         Ok((dx, Some(dw), Some(db)))
     }
 }
+
+#[cfg(test)]
+mod tests;
