@@ -73,7 +73,10 @@ fn start(args: &Args) -> Result<()> {
     }
     let summary = args.out.join("summary.csv");
     let mut rows = Vec::new();
+    let mut failed = 0;
     for planned in plan {
+        // Reduced runs are for machines with nothing but the checkout: data that is missing there is no failure.
+        let expected = planned.cost.is_err() && args.sample_if_missing;
         let (config, name) = (&planned.config, title(&planned.config));
         let outcome = planned.cost.and_then(|_| {
             let options = RunOptions { directory: planned.directory, resume: true, overwrite: false, quiet: false };
@@ -81,11 +84,11 @@ fn start(args: &Args) -> Result<()> {
             write_summary(&summary, &row)?;
             Ok(row)
         });
+        failed += usize::from(outcome.is_err() && !expected);
         rows.push((name, outcome));
     }
     report(&rows);
     println!("\nsummary in {}", summary.display());
-    let failed = rows.iter().filter(|(_, outcome)| outcome.is_err()).count();
     if failed > 0 {
         bail!("{failed} of {} runs could not be made; the table says why", rows.len());
     }
