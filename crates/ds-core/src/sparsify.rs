@@ -45,7 +45,7 @@ pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
 ///
 /// [`active_knots`](crate::regularization::active_knots) counts in the precision of the parameters, as the original does,
 /// and then takes rounding noise for knots where the threshold is below it; after [`eliminate_knots`] this count is the
-/// number of kept knots for every threshold.
+/// number of kept knots for the same threshold and for all below it.
 ///
 /// # Errors
 /// On Candle's errors.

@@ -63,3 +63,22 @@ impl DataError {
         Self::Content { path: path.into(), problem: problem.into(), cure: cure.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_download_says_what_was_tried_and_what_to_do() {
+        let error = DataError::Hub {
+            dataset: ImageDataset::Cifar10,
+            tried: vec!["data/cifar10".into(), "data".into()],
+            problem: "HTTP request error".to_owned(),
+            cure: ImageDataset::Cifar10.cure(),
+        };
+        let message = error.to_string();
+        for part in ["cifar10 is not in data/cifar10, data", "HTTP request error", "--data-dir DIR", "--data sample"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+}

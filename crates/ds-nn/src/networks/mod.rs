@@ -170,7 +170,7 @@ impl Network {
     }
 }
 
-/// Evaluation in Candle's graph, for use among other Candle modules.
+/// In Candle's graph, for use among other Candle modules; training draws its dropout afresh, from no seed.
 impl candle_nn::ModuleT for Network {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let mode = if train { Mode::Training { dropout: rand::random() } } else { Mode::Evaluation };
