@@ -28,6 +28,14 @@ pub fn instructions() -> Instructions {
     Instructions::Portable
 }
 
+/// All that this machine has, the widest last: what a test of every path goes through.
+pub fn available() -> Vec<Instructions> {
+    let widest = instructions();
+    let all = [Instructions::Portable, Instructions::Avx2, Instructions::Avx512];
+    let count = all.iter().position(|&one| one == widest).map_or(1, |last| last + 1);
+    all[..count].to_vec()
+}
+
 /// Defines a generic function that is compiled for each set of [`Instructions`] and dispatched at run time.
 #[macro_export]
 macro_rules! vectorized {

@@ -2,16 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use ds_core::ops::simd::available;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-fn available() -> Vec<Instructions> {
-    let mut all = vec![Instructions::Portable, Instructions::Avx2, Instructions::Avx512];
-    let best = all.iter().position(|&i| i == instructions()).unwrap();
-    all.truncate(best + 1);
-    println!("paths: {all:?}");
-    all
-}
 
 fn assert_close<T: Real>(what: &str, ours: &[T], expected: &[f64], tolerance: f64) {
     assert_eq!(ours.len(), expected.len());
@@ -51,6 +44,7 @@ fn unfolded(s: &Sizes, x: &[f64], w: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>,
 fn paths_agree<T: Real>(tolerance: f64) {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     let paths = available();
+    println!("paths: {paths:?}");
     for round in 0..60 {
         let kernel = [3, 5][round % 2];
         let window = Window { kernel, stride: 1, padding: kernel / 2 };

@@ -2,17 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::ops::simd::available;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-/// What this machine has.
-fn available() -> Vec<Instructions> {
-    let mut all = vec![Instructions::Portable, Instructions::Avx2, Instructions::Avx512];
-    let best = all.iter().position(|&i| i == instructions()).unwrap();
-    all.truncate(best + 1);
-    println!("paths: {all:?}");
-    all
-}
 
 struct Case<T> {
     grid: Grid,
@@ -67,6 +59,7 @@ fn assert_close<T: Real>(what: &str, ours: &[T], expected: &[f64], tolerance: f6
 fn paths_agree<T: Real>(tolerance: f64) {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     let paths = available();
+    println!("paths: {paths:?}");
     for round in 0..300 {
         let case = Case::<T>::random(rng);
         let (y, dx, dc) = case.plain();
