@@ -12,9 +12,9 @@ check:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings
 
-# The activation beside DeepSplines in PyTorch, in turn (needs: pip install torch deepsplines)
+# Everything beside PyTorch and DeepSplines, in turn (needs: pip install torch deepsplines)
 bench *ARGS:
-    python3 benches/activation.py {{ARGS}}
+    python3 benches/compare_pytorch.py {{ARGS}}
 
 # All experiments with reduced protocols, in minutes; CIFAR takes the shipped sample where the data set is not found
 reproduce-quick *ARGS:

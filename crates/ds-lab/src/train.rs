@@ -99,7 +99,7 @@ pub fn step(
 /// # Errors
 /// On Candle's errors.
 pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
-    let batch_size = if matches!(samples, Samples::Images { .. }) { 250 } else { 4096 };
+    let batch_size = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
     let indices: Vec<usize> = (0..samples.len()).collect();
     let (mut loss_sum, mut correct) = (0.0, 0);
     for indices in indices.chunks(batch_size) {

@@ -144,7 +144,7 @@ impl Convolution {
     /// # Errors
     /// If x is not (N, inputs, H, W), or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
-        let op = Conv2d { window: self.window, input_gradient: graph.is_tracked(x) };
+        let op = Conv2d { window: self.window, input_gradient: graph.is_tracked(x), weight_gradient: true };
         let weight = graph.parameter(&self.weight);
         match &self.bias {
             None => graph.apply2(op, x, &weight),

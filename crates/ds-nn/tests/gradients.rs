@@ -31,12 +31,12 @@ fn convolution() {
         let w = random(rng, &[outputs, inputs, kernel, kernel]);
         let what = format!("{window:?} {:?} -> {outputs}", x.shape());
         check_gradients(&what, &[x.clone(), w.clone()], |tape, v| {
-            tape.apply2(Conv2d { window, input_gradient: true }, &v[0], &v[1])
+            tape.apply2(Conv2d { window, input_gradient: true, weight_gradient: true }, &v[0], &v[1])
         });
         let b = random(rng, &[outputs]);
         check_gradients(&format!("{what} with bias"), &[w, b], |tape, v| {
             let x = tape.constant(&x);
-            tape.apply3(Conv2d { window, input_gradient: false }, &x, &v[0], &v[1])
+            tape.apply3(Conv2d { window, input_gradient: false, weight_gradient: true }, &x, &v[0], &v[1])
         });
     }
 }
@@ -152,7 +152,11 @@ fn huge_logits_do_not_overflow() {
 fn what_does_not_fit_is_an_error_that_names_the_op() {
     let mut graph = CandleGraph;
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-    let conv = |kernel, stride, padding| Conv2d { window: Window { kernel, stride, padding }, input_gradient: true };
+    let conv = |kernel, stride, padding| Conv2d {
+        window: Window { kernel, stride, padding },
+        input_gradient: true,
+        weight_gradient: true,
+    };
     let (x, w) = (zeros(&[2, 3, 8, 8]), zeros(&[4, 3, 3, 3]));
     let cases = [
         ("conv2d", graph.apply2(conv(3, 1, 1), &zeros(&[2, 4, 8, 8]), &w)),

@@ -71,7 +71,7 @@ fn convolution_and_pools() {
         let what = format!("{window:?} {shape:?}");
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
             let (x, w) = (x.to_dtype(dtype).unwrap(), w.to_dtype(dtype).unwrap());
-            let op = Conv2d { window, input_gradient: true };
+            let op = Conv2d { window, input_gradient: true, weight_gradient: true };
             assert_close(&what, &flat(&graph.apply2(op, &x, &w).unwrap()), &conv, tolerance);
             assert_close(&what, &flat(&graph.apply1(MaxPool(window), &x).unwrap()), &largest, tolerance);
             assert_close(&what, &flat(&graph.apply1(AveragePool(window), &x).unwrap()), &mean, tolerance);

@@ -42,6 +42,13 @@ impl<T> SharedSlice<T> {
         // SAFETY: in bounds as just checked; disjoint and alive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
+
+    /// A pointer to element `start`, with at least `len` elements from there on; for parts that are not contiguous, which the
+    /// caller keeps disjoint.
+    pub fn pointer(&self, start: usize, len: usize) -> *mut T {
+        assert!(start + len <= self.len, "part {start}+{len} of {}", self.len);
+        self.start.wrapping_add(start)
+    }
 }
 
 /// A vector of `len` elements that `fill` writes completely; it is not zeroed first.

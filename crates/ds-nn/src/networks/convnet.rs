@@ -3,6 +3,7 @@
 use super::ActivationKind;
 use crate::layers::{Convolution, Linear, Mode, WeightInit};
 use crate::ops::Window;
+use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::MaxPool;
 use candle_core::Result;
 use ds_core::Parameter;
@@ -40,14 +41,13 @@ impl ConvNet {
     /// # Errors
     /// If x has another shape.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode) -> Result<G::Value> {
-        let mut x = x.clone();
+        let mut x = enter(graph, x)?;
         for (conv, activation) in &self.blocks {
             x = conv.forward_in(graph, &x)?;
             x = activation.forward_in(graph, &x)?;
             x = graph.apply1(MaxPool(Window { kernel: 2, stride: 2, padding: 0 }), &x)?;
         }
-        let images = graph.tensor(&x).dims()[0];
-        let x = graph.reshape(&x, &[images, Self::CHANNELS * Self::PIXELS])?;
+        let x = leave(graph, &x)?;
         self.last.forward_in(graph, &x)
     }
 

@@ -3,6 +3,7 @@
 use super::ActivationKind;
 use crate::layers::{Convolution, Mode, WeightInit};
 use crate::ops::Window;
+use crate::ops::blocks::enter;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::rng::hash;
@@ -45,7 +46,7 @@ impl NetworkInNetwork {
     /// # Errors
     /// If x has another shape.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
-        let mut x = x.clone();
+        let mut x = enter(graph, x)?;
         for (depth, (conv, activation)) in self.layers.iter().enumerate() {
             x = conv.forward_in(graph, &x)?;
             x = activation.forward_in(graph, &x)?;

@@ -3,6 +3,7 @@
 use super::ActivationKind;
 use crate::layers::{Convolution, Linear, Mode, Normalization, WeightInit};
 use crate::ops::Window;
+use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::AveragePool;
 use crate::ops::sum::Sum;
 use candle_core::{Result, Var, bail};
@@ -87,7 +88,8 @@ impl ResNet32 {
     /// # Errors
     /// If x has another shape.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
-        let x = self.stem.forward_in(graph, x, mode)?;
+        let x = enter(graph, x)?;
+        let x = self.stem.forward_in(graph, &x, mode)?;
         let mut x = self.activation.forward_in(graph, &x)?;
         for block in &self.blocks {
             let inner = block.first.forward_in(graph, &x, mode)?;
@@ -137,14 +139,15 @@ impl ResNet32 {
     }
 }
 
-/// (N, C, H, H) → (N, C): the mean over each plane.
+/// (N, C, H, H), in blocks or not, → (N, C): the mean over each plane.
 pub(super) fn average_over_plane<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
-    let &[images, channels, height, width] = graph.tensor(x).dims() else {
-        bail!("average over planes: expected (N, C, H, W), got {:?}", graph.tensor(x).shape())
+    let (height, width) = match *graph.tensor(x).dims() {
+        [_, _, height, width] | [_, _, height, width, _] => (height, width),
+        _ => bail!("average over planes: expected (N, C, H, W), got {:?}", graph.tensor(x).shape()),
     };
     if height != width {
         bail!("average over planes: expected square planes, got {height}×{width}");
     }
     let mean = graph.apply1(AveragePool(Window { kernel: height, stride: height, padding: 0 }), x)?;
-    graph.reshape(&mean, &[images, channels])
+    leave(graph, &mean)
 }

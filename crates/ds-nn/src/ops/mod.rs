@@ -2,6 +2,7 @@
 //! f64 on the CPU, the same results for every number of threads.
 
 pub mod batch_norm;
+pub mod blocks;
 pub mod conv2d;
 pub mod dense;
 pub mod dropout;

@@ -45,7 +45,16 @@ fn map_planes<T: Real>(
 }
 
 fn output_shape(p: &Planes) -> Shape {
-    Shape::from((p.images, p.channels, p.out_height, p.out_width))
+    let mut dims = vec![p.images, p.channels, p.out_height, p.out_width];
+    if p.lanes > 1 {
+        dims.push(p.lanes);
+    }
+    Shape::from(dims)
+}
+
+/// Elements of an input plane and of an output plane.
+fn plane_sizes(p: &Planes) -> (usize, usize) {
+    (p.height * p.width * p.lanes, p.out_height * p.out_width * p.lanes)
 }
 
 impl MaxPool {
@@ -57,18 +66,36 @@ impl MaxPool {
         Ok(p)
     }
 
-    /// The position of the maximum of the window of output (oy, ox).
-    fn position<T: Real>(&self, p: &Planes, x: &[T], oy: usize, ox: usize) -> usize {
-        let (rows, columns) = (self.0.inside(oy, p.height), self.0.inside(ox, p.width));
-        let mut best = rows.start * p.width + columns.start;
-        for row in rows {
-            for at in row * p.width + columns.start..row * p.width + columns.end {
-                if x[at] > x[best] {
-                    best = at;
+    /// Calls `f(output position, input position)` for every pixel of the output and every pixel of its window.
+    fn each_pixel(&self, p: &Planes, mut f: impl FnMut(usize, usize)) {
+        for oy in 0..p.out_height {
+            for ox in 0..p.out_width {
+                for row in self.0.inside(oy, p.height) {
+                    for column in self.0.inside(ox, p.width) {
+                        f((oy * p.out_width + ox) * p.lanes, (row * p.width + column) * p.lanes);
+                    }
                 }
             }
         }
-        best
+    }
+
+    /// Where in the window of an output pixel each lane has its maximum.
+    fn positions<T: Real>(&self, p: &Planes, x: &[T], o: usize, best: &mut [usize]) {
+        let (rows, columns) = (self.0.inside(o / p.out_width, p.height), self.0.inside(o % p.out_width, p.width));
+        let first = (rows.start * p.width + columns.start) * p.lanes;
+        for (lane, best) in best.iter_mut().enumerate() {
+            *best = first + lane;
+        }
+        for row in rows {
+            for column in columns.clone() {
+                let at = (row * p.width + column) * p.lanes;
+                for (lane, best) in best.iter_mut().enumerate() {
+                    if x[at + lane] > x[*best] {
+                        *best = at + lane;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -79,12 +106,17 @@ impl CustomOp1 for MaxPool {
 
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let p = self.planes(l.shape())?;
+        let (from, to) = plane_sizes(&p);
         let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
             let x = elements::<T>(x, l)?;
-            let y = map_planes(&p, x, p.height * p.width, p.out_height * p.out_width, |_, x, y| {
-                for (o, y) in y.iter_mut().enumerate() {
-                    *y = x[self.position(&p, x, o / p.out_width, o % p.out_width)];
-                }
+            let y = map_planes(&p, x, from, to, |_, x, y| {
+                y.fill(T::from_f64(f64::NEG_INFINITY));
+                self.each_pixel(&p, |o, i| {
+                    for (y, &x) in y[o..o + p.lanes].iter_mut().zip(&x[i..i + p.lanes]) {
+                        // A NaN stays.
+                        *y = if x > *y || x.to_f64().is_nan() { x } else { *y };
+                    }
+                });
             })?;
             Ok(T::to_cpu_storage_owned(y))
         })?;
@@ -93,18 +125,36 @@ impl CustomOp1 for MaxPool {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let p = self.planes(x.shape())?;
-        let out = p.out_height * p.out_width;
+        let (from, to) = plane_sizes(&p);
         dispatch_real!(x.dtype(), self.name(), T => {
             let dx = with_elements::<T, _>(x, |xs| with_elements::<T, _>(dy, |dy| {
-                map_planes(&p, xs, p.height * p.width, p.height * p.width, |plane, x, dx| {
+                map_planes(&p, xs, from, from, |plane, x, dx| {
                     dx.fill(T::ZERO);
-                    for (o, &dy) in dy[plane * out..(plane + 1) * out].iter().enumerate() {
-                        dx[self.position(&p, x, o / p.out_width, o % p.out_width)] += dy;
+                    let mut best = vec![0; p.lanes];
+                    for (o, dy) in dy[plane * to..(plane + 1) * to].chunks_exact(p.lanes).enumerate() {
+                        self.positions(&p, x, o, &mut best);
+                        for (&best, &dy) in best.iter().zip(dy) {
+                            dx[best] += dy;
+                        }
                     }
                 })
             }))?;
             Ok(Some(tensor_of(dx, x.shape())))
         })
+    }
+}
+
+impl AveragePool {
+    /// Adds `weight` times pixels of `from` to pixels of `to`, for every output and every input of its window.
+    fn each_pixel<T: Real>(&self, p: &Planes, from: &[T], to: &mut [T], backward: bool) {
+        let weight = T::from_f64(1.0 / (self.0.kernel * self.0.kernel) as f64);
+        to.fill(T::ZERO);
+        MaxPool(self.0).each_pixel(p, |o, i| {
+            let (source, target) = if backward { (o, i) } else { (i, o) };
+            for (to, &from) in to[target..target + p.lanes].iter_mut().zip(&from[source..source + p.lanes]) {
+                *to += from * weight;
+            }
+        });
     }
 }
 
@@ -115,22 +165,9 @@ impl CustomOp1 for AveragePool {
 
     fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let p = self.0.planes(l.shape(), self.name())?;
+        let (from, to) = plane_sizes(&p);
         let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            let scale = T::from_f64(1.0 / (self.0.kernel * self.0.kernel) as f64);
-            let x = elements::<T>(x, l)?;
-            let y = map_planes(&p, x, p.height * p.width, p.out_height * p.out_width, |_, x, y| {
-                for (o, y) in y.iter_mut().enumerate() {
-                    let (rows, columns) =
-                        (self.0.inside(o / p.out_width, p.height), self.0.inside(o % p.out_width, p.width));
-                    let mut sum = T::ZERO;
-                    for row in rows {
-                        for &x in &x[row * p.width + columns.start..row * p.width + columns.end] {
-                            sum += x;
-                        }
-                    }
-                    *y = sum * scale;
-                }
-            })?;
+            let y = map_planes(&p, elements::<T>(x, l)?, from, to, |_, x, y| self.each_pixel(&p, x, y, false))?;
             Ok(T::to_cpu_storage_owned(y))
         })?;
         Ok((y, output_shape(&p)))
@@ -138,21 +175,10 @@ impl CustomOp1 for AveragePool {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let p = self.0.planes(x.shape(), self.name())?;
+        let (from, to) = plane_sizes(&p);
         dispatch_real!(x.dtype(), self.name(), T => {
-            let scale = T::from_f64(1.0 / (self.0.kernel * self.0.kernel) as f64);
             let dx = with_elements::<T, _>(dy, |dy| {
-                map_planes(&p, dy, p.out_height * p.out_width, p.height * p.width, |_, dy, dx| {
-                    dx.fill(T::ZERO);
-                    for (o, &dy) in dy.iter().enumerate() {
-                        let (rows, columns) =
-                            (self.0.inside(o / p.out_width, p.height), self.0.inside(o % p.out_width, p.width));
-                        for row in rows {
-                            for dx in &mut dx[row * p.width + columns.start..row * p.width + columns.end] {
-                                *dx += dy * scale;
-                            }
-                        }
-                    }
-                })
+                map_planes(&p, dy, to, from, |_, dy, dx| self.each_pixel(&p, dy, dx, true))
             })?;
             Ok(Some(tensor_of(dx, x.shape())))
         })

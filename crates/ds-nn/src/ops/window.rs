@@ -1,4 +1,4 @@
-//! Square windows that slide over the planes of (N, C, H, W).
+//! Square windows that slide over the planes of (N, C, H, W), or of blocks (N/16, C, H, W, 16).
 
 use candle_core::{Result, Shape, bail};
 
@@ -22,6 +22,8 @@ pub(crate) struct Planes {
     pub width: usize,
     pub out_height: usize,
     pub out_width: usize,
+    /// Images side by side at each pixel: 1, or those of a block.
+    pub lanes: usize,
 }
 
 impl Window {
@@ -38,11 +40,13 @@ impl Window {
     }
 
     pub(crate) fn planes(&self, shape: &Shape, op: &str) -> Result<Planes> {
-        let &[images, channels, height, width] = shape.dims() else {
-            bail!("{op}: input must be (N, C, H, W), got {shape:?}")
+        let (images, channels, height, width, lanes) = match *shape.dims() {
+            [images, channels, height, width] => (images, channels, height, width, 1),
+            [blocks, channels, height, width, lanes] => (blocks, channels, height, width, lanes),
+            _ => bail!("{op}: input must be (N, C, H, W) or blocks (N/16, C, H, W, 16), got {shape:?}"),
         };
         let (out_height, out_width) = (self.output(height, op)?, self.output(width, op)?);
-        Ok(Planes { images, channels, height, width, out_height, out_width })
+        Ok(Planes { images, channels, height, width, out_height, out_width, lanes })
     }
 
     /// The input rows (or columns) of output `o` that lie inside the input.

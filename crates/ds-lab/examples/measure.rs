@@ -1,0 +1,233 @@
+//! Times one case per line of its input and answers each line with a number: milliseconds, or MB for `memory`.
+//! `benches/compare_pytorch.py` drives it in turn with its counterpart for PyTorch, which takes the same lines:
+//!
+//! ```text
+//! activation KIND N C H W        forward and backward; KIND: bspline, explicit_linear, relu_spline, relu
+//! convolution DIRECTION N C H    3×3, C to C channels; DIRECTION: forward, input (gradient), weight (gradient)
+//! step NETWORK KIND              a training step; NETWORK: resnet32, nin, convnet, area
+//! evaluate NETWORK KIND          1000 images or points in evaluation mode
+//! epoch KIND                     60 000 images of 28×28 through the MNIST network, batch 64, and 10 000 evaluated
+//! memory                         the peak resident memory of the process so far
+//! ```
+
+use anyhow::{Context, Result, bail};
+use candle_core::{CustomOp1, CustomOp2, DType, Device, Tensor};
+use ds_core::Grid;
+use ds_core::activation::{Init, Spline};
+use ds_core::graph::CandleGraph;
+use ds_core::ops::linear_spline::LinearSpline;
+use ds_core::ops::rectifier::Rectifier;
+use ds_lab::config::Config;
+use ds_lab::data::ImageSet;
+use ds_lab::experiment::network;
+use ds_lab::samples::{Normalization, Samples};
+use ds_lab::train::{Optimizers, evaluate, step};
+use ds_nn::networks::Network;
+use ds_nn::ops::Window;
+use ds_nn::ops::blocks::LANES;
+use ds_nn::ops::conv2d::Conv2d;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Something to time, with what it needs prepared.
+type Case = Box<dyn FnMut() -> Result<()>>;
+
+/// A case runs at least this often for one answer, which is the median, and for this long: threads that slept take some
+/// milliseconds until each has a core of its own.
+const REPETITIONS: usize = 3;
+const SECONDS: f64 = 0.3;
+
+/// Forward and backward with a given output gradient, down to the layer's parameters.
+fn activation(kind: &str, shape: &[usize]) -> Result<Case> {
+    let (grid, init, dtype, device) = (Grid::from_range(51, 4.0)?, Init::LeakyRelu, DType::F32, &Device::Cpu);
+    let &[_, channels, ..] = shape else { bail!("activation: no channels in shape {shape:?}") };
+    let x = Tensor::randn(0f32, 1.0, shape, device)?;
+    let dy = Tensor::randn(0f32, 1.0, shape, device)?;
+    let spline = match kind {
+        "bspline" => Spline::bspline(channels, grid, init, dtype, device)?,
+        "explicit_linear" => Spline::explicit_linear(channels, grid, init, false, dtype, device)?,
+        "relu_spline" => Spline::relu_spline(channels, grid, init, false, dtype, device)?,
+        "relu" => {
+            return Ok(Box::new(move || {
+                let op = Rectifier { slope: 0.0 };
+                let y = x.apply_op1_no_bwd(&op)?;
+                op.bwd(&x, &y, &dy)?;
+                Ok(())
+            }));
+        }
+        other => bail!("unknown activation {other}"),
+    };
+    Ok(Box::new(move || {
+        let coefficients = spline.coefficients_in(&mut CandleGraph)?;
+        let op = LinearSpline::new(spline.grid());
+        op.forward(&x, &coefficients)?;
+        let (_, dc) = op.backward(&x, &coefficients, &dy)?;
+        // The rest of the way, to the parameters: C·K numbers.
+        (&coefficients * &dc)?.sum_all()?.backward()?;
+        Ok(())
+    }))
+}
+
+fn convolution(direction: &str, shape: &[usize]) -> Result<Case> {
+    let &[images, channels, side] = shape else { bail!("convolution: expected N C H, got {shape:?}") };
+    let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu);
+    // In blocks, as they are between the layers of a network.
+    let shape = [images / LANES, channels, side, side, LANES];
+    let (x, dy, w) = (random(&shape)?, random(&shape)?, random(&[channels, channels, 3, 3])?);
+    let window = Window { kernel: 3, stride: 1, padding: 1 };
+    let op = Conv2d { window, input_gradient: direction == "input", weight_gradient: direction == "weight" };
+    Ok(match direction {
+        "forward" => Box::new(move || {
+            x.apply_op2_no_bwd(&w, &op)?;
+            Ok(())
+        }),
+        "input" | "weight" => Box::new(move || {
+            CustomOp2::bwd(&op, &x, &w, &dy, &dy)?;
+            Ok(())
+        }),
+        other => bail!("unknown direction {other}"),
+    })
+}
+
+/// Random samples of the kind that a network takes.
+fn samples(name: &str, count: usize) -> Result<Samples> {
+    let rng = &mut ChaCha8Rng::seed_from_u64(0);
+    let (channels, side) = match name {
+        "resnet32" | "nin" => (3, 32),
+        "convnet" => (1, 28),
+        _ => {
+            let points = (0..count).map(|_| [rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0)]).collect();
+            let targets = (0..count).map(|k| (k % 2) as f32).collect();
+            return Ok(Samples::Points { points: Arc::new(points), targets: Arc::new(targets) });
+        }
+    };
+    let set = ImageSet {
+        images: (0..count * channels * side * side).map(|_| rng.random()).collect(),
+        labels: (0..count).map(|k| (k % 10) as u8).collect(),
+        channels,
+        height: side,
+        width: side,
+        classes: 10,
+    };
+    Ok(Samples::images(set, &Normalization { mean: vec![0.5; channels], deviation: vec![0.25; channels] }))
+}
+
+fn config_of(name: &str, kind: &str) -> Result<Config> {
+    let experiment = match name {
+        "resnet32" | "nin" => "cifar10",
+        "convnet" => "mnist",
+        "area" => "area2d",
+        other => bail!("unknown network {other}"),
+    };
+    let text = format!("experiment = \"{experiment}\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
+    Ok(Config::from_toml(&text)?)
+}
+
+fn prepared(name: &str, kind: &str) -> Result<(Config, Network, Optimizers)> {
+    let config = config_of(name, kind)?;
+    let network = network(&config, if name == "area" { 1 } else { 10 })?;
+    let optimizers = Optimizers::new(&config, &network)?;
+    Ok((config, network, optimizers))
+}
+
+fn training_step(name: &str, kind: &str) -> Result<Case> {
+    let (config, network, mut optimizers) = prepared(name, kind)?;
+    let size = config.train.batch_size;
+    let batch = samples(name, size)?.batch(&(0..size).collect::<Vec<_>>())?;
+    let norm = config.regularization.spline_norm();
+    let mut count = 0;
+    Ok(Box::new(move || {
+        count += 1;
+        // Far beyond the last milestone: random images shall not make the loss diverge.
+        step(&network, &batch, norm, &mut optimizers, 100_000, count)?;
+        Ok(())
+    }))
+}
+
+fn evaluation(name: &str, kind: &str) -> Result<Case> {
+    let (_, network, _) = prepared(name, kind)?;
+    let samples = samples(name, 1000)?;
+    Ok(Box::new(move || {
+        evaluate(&network, &samples)?;
+        Ok(())
+    }))
+}
+
+fn epoch(kind: &str) -> Result<Case> {
+    let (config, network, mut optimizers) = prepared("convnet", kind)?;
+    let (train, test) = (samples("convnet", 60_000)?, samples("convnet", 10_000)?);
+    let norm = config.regularization.spline_norm();
+    Ok(Box::new(move || {
+        let order: Vec<usize> = (0..train.len()).collect();
+        for (count, indices) in order.chunks(config.train.batch_size).enumerate() {
+            step(&network, &train.batch(indices)?, norm, &mut optimizers, 100_000, count as u64)?;
+        }
+        evaluate(&network, &test)?;
+        Ok(())
+    }))
+}
+
+fn case(line: &str) -> Result<Case> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let numbers = |words: &[&str]| -> Result<Vec<usize>> {
+        words.iter().map(|w| w.parse().with_context(|| format!("`{w}` is no number"))).collect()
+    };
+    match words.as_slice() {
+        ["activation", kind, shape @ ..] => activation(kind, &numbers(shape)?),
+        ["convolution", direction, shape @ ..] => convolution(direction, &numbers(shape)?),
+        ["step", network, kind] => training_step(network, kind),
+        ["evaluate", network, kind] => evaluation(network, kind),
+        ["epoch", kind] => epoch(kind),
+        _ => bail!("unknown case `{line}`; see the head of this file"),
+    }
+}
+
+/// VmHWM of this process in MB.
+fn peak_memory() -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("peak memory is only known on Linux")?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM in /proc/self/status")?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).context("VmHWM has no value")?.parse()?;
+    Ok(kilobytes / 1e3)
+}
+
+fn main() -> Result<()> {
+    let mut current: Option<(String, Case)> = None;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if line.trim() == "memory" {
+            println!("{}", peak_memory()?);
+            std::io::stdout().flush()?;
+            continue;
+        }
+        let run = match &mut current {
+            Some((known, run)) if *known == line => run,
+            _ => {
+                // The last case is dropped before the next takes memory.
+                current = None;
+                let mut run = case(&line)?;
+                run()?;
+                &mut current.insert((line.clone(), run)).1
+            }
+        };
+        let mut times = Vec::new();
+        let begin = Instant::now();
+        while times.is_empty()
+            || !line.starts_with("epoch") && (times.len() < REPETITIONS || begin.elapsed().as_secs_f64() < SECONDS)
+        {
+            let start = Instant::now();
+            run()?;
+            times.push(1e3 * start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{}", times[times.len() / 2]);
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
