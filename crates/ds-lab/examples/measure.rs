@@ -22,10 +22,12 @@ use ds_lab::data::ImageSet;
 use ds_lab::experiment::network;
 use ds_lab::samples::{Normalization, Samples};
 use ds_lab::train::{Optimizers, evaluate, step};
+use ds_nn::memory::Recycling;
 use ds_nn::networks::Network;
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::LANES;
 use ds_nn::ops::conv2d::Conv2d;
+use mimalloc::MiMalloc;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -34,7 +36,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 /// Something to time, with what it needs prepared.
 type Case = Box<dyn FnMut() -> Result<()>>;

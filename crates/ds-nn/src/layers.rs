@@ -1,10 +1,12 @@
 //! Layers with parameters: dense, convolution, batch norm. Initial weights come from the run's seeded generator.
 
 use crate::ops::Window;
-use crate::ops::batch_norm::{BatchNorm, Moments, Statistics};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dense::Dense;
+use crate::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
+use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
+use ds_core::activation::Activation;
 use ds_core::graph::Graph;
 use ds_core::{Group, L2, Parameter};
 use rand::Rng;
@@ -192,24 +194,78 @@ impl Normalization {
     /// The layer's output in a graph; training updates the running statistics.
     ///
     /// # Errors
-    /// If x is not (N, C, H, W), or on Candle's errors.
+    /// If x is not (N, C, …), or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+        self.fused(graph, x, None, Function::Identity, None, mode)
+    }
+
+    /// The activation of the layer's output, or of its sum with a residual: one op for splines and rectifiers.
+    ///
+    /// # Errors
+    /// As for [`forward_in`](Self::forward_in), or if the residual does not have the shape of x.
+    pub fn activated_in<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        residual: Option<&G::Value>,
+        activation: &Activation,
+        mode: Mode,
+    ) -> Result<G::Value> {
+        let function = match activation {
+            Activation::Spline(spline) => {
+                let coefficients = spline.coefficients_in(graph)?;
+                return self.fused(graph, x, residual, Function::Spline(spline.grid()), Some(coefficients), mode);
+            }
+            Activation::Relu => Function::Rectifier { slope: 0.0 },
+            Activation::LeakyRelu => Function::Rectifier { slope: Activation::LEAKY_SLOPE },
+            Activation::PRelu(_) | Activation::Apl(_) => {
+                let mut z = self.forward_in(graph, x, mode)?;
+                if let Some(residual) = residual {
+                    z = graph.apply2(Sum, &z, residual)?;
+                }
+                return activation.forward_in(graph, &z);
+            }
+        };
+        self.fused(graph, x, residual, function, None, mode)
+    }
+
+    fn fused<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        residual: Option<&G::Value>,
+        function: Function,
+        coefficients: Option<G::Value>,
+        mode: Mode,
+    ) -> Result<G::Value> {
         let (scale, shift) = (graph.parameter(&self.scale), graph.parameter(&self.shift));
-        if mode == Mode::Evaluation {
-            let moments = Moments { mean: to_f64(&self.running_mean)?, variance: to_f64(&self.running_variance)? };
-            let op = BatchNorm { statistics: Statistics::Fixed(Arc::new(moments)), epsilon: Self::EPSILON };
-            return graph.apply3(op, x, &scale, &shift);
-        }
+        let parameters = match &coefficients {
+            Some(coefficients) => graph.apply3(ChannelParameters, &scale, &shift, coefficients)?,
+            None => graph.apply2(ChannelParameters, &scale, &shift)?,
+        };
         let of_batch = Arc::new(Mutex::new(Moments::default()));
-        let op = BatchNorm { statistics: Statistics::Batch(of_batch.clone()), epsilon: Self::EPSILON };
-        let y = graph.apply3(op, x, &scale, &shift)?;
-        let shape = graph.tensor(x).dims();
-        let count = (shape[0] * shape[2..].iter().product::<usize>()) as f64;
-        let moments = of_batch.lock().unwrap_or_else(PoisonError::into_inner);
-        let unbiased = count / (count - 1.0).max(1.0);
-        update(&self.running_mean, moments.mean.iter().copied())?;
-        update(&self.running_variance, moments.variance.iter().map(|v| v * unbiased))?;
+        let statistics = match mode {
+            Mode::Training { .. } => Statistics::Batch(of_batch.clone()),
+            Mode::Evaluation => Statistics::Fixed(Arc::new(self.running_moments()?)),
+        };
+        let op = NormActivation { statistics, epsilon: Self::EPSILON, function };
+        let y = match residual {
+            Some(residual) => graph.apply3(op, x, residual, &parameters)?,
+            None => graph.apply2(op, x, &parameters)?,
+        };
+        if let Mode::Training { .. } = mode {
+            let shape = graph.tensor(x).dims();
+            let count = (shape[0] * shape[2..].iter().product::<usize>()) as f64;
+            let moments = of_batch.lock().unwrap_or_else(PoisonError::into_inner);
+            let unbiased = count / (count - 1.0).max(1.0);
+            update(&self.running_mean, moments.mean.iter().copied())?;
+            update(&self.running_variance, moments.variance.iter().map(|v| v * unbiased))?;
+        }
         Ok(y)
+    }
+
+    fn running_moments(&self) -> Result<Moments> {
+        Ok(Moments { mean: to_f64(&self.running_mean)?, variance: to_f64(&self.running_variance)? })
     }
 
     /// Scale and shift.

@@ -5,6 +5,7 @@
 //! graph.
 
 pub mod layers;
+pub mod memory;
 pub mod networks;
 pub mod ops;
 pub mod optim;

@@ -5,13 +5,15 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{check_gradients, flat, generator, random, uniform};
+use ds_core::Grid;
 use ds_core::graph::{CandleGraph, Graph};
 use ds_nn::ops::Window;
-use ds_nn::ops::batch_norm::{BatchNorm, Moments, Statistics};
+use ds_nn::ops::blocks::{FromBlocks, ToBlocks};
 use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::Dropout;
 use ds_nn::ops::loss::{BinaryCrossEntropy, CrossEntropy, MeanSquaredError};
+use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use rand::Rng;
@@ -42,22 +44,71 @@ fn convolution() {
 }
 
 #[test]
-fn batch_norm() {
+fn batch_norm_with_activation_and_residual() {
     let rng = &mut generator(2);
-    for shape in [[3, 2, 4, 5], [1, 1, 3, 3], [5, 3, 1, 1], [2, 4, 9, 7]] {
-        let (x, gamma, beta) = (random(rng, &shape), random(rng, &[shape[1]]), random(rng, &[shape[1]]));
-        let arguments = [x, gamma, beta];
-        check_gradients(&format!("batch statistics {shape:?}"), &arguments, |tape, v| {
-            let statistics = Statistics::Batch(Arc::new(Mutex::new(Moments::default())));
-            tape.apply3(BatchNorm { statistics, epsilon: 1e-5 }, &v[0], &v[1], &v[2])
-        });
-        let moments = Moments { mean: uniform(rng, shape[1], -1.0, 1.0), variance: uniform(rng, shape[1], 0.1, 2.0) };
-        let fixed = Arc::new(moments);
-        check_gradients(&format!("fixed statistics {shape:?}"), &arguments, |tape, v| {
-            let statistics = Statistics::Fixed(fixed.clone());
-            tape.apply3(BatchNorm { statistics, epsilon: 1e-5 }, &v[0], &v[1], &v[2])
-        });
+    let grid = Grid::from_range(7, 1.5).unwrap();
+    let functions = [
+        Function::Identity,
+        Function::Rectifier { slope: 0.0 },
+        Function::Rectifier { slope: 0.1 },
+        Function::Spline(grid),
+    ];
+    for shape in [&[3, 2, 4, 5][..], &[1, 1, 3, 3], &[5, 3, 1, 1], &[2, 4, 9, 7], &[2, 3, 3, 2, 16], &[6, 4]] {
+        let channels = shape[1];
+        let fixed =
+            Arc::new(Moments { mean: uniform(rng, channels, -1.0, 1.0), variance: uniform(rng, channels, 0.1, 2.0) });
+        for function in functions {
+            for of_batch in [true, false] {
+                let (x, residual) = (random(rng, shape), random(rng, shape));
+                let (gamma, beta) = (random(rng, &[channels]), random(rng, &[channels]));
+                let coefficients = random(rng, &[channels, grid.size()]);
+                let what = format!("{function:?} {shape:?}, batch statistics: {of_batch}");
+                let op = || {
+                    let statistics = if of_batch {
+                        Statistics::Batch(Arc::new(Mutex::new(Moments::default())))
+                    } else {
+                        Statistics::Fixed(fixed.clone())
+                    };
+                    NormActivation { statistics, epsilon: 1e-5, function }
+                };
+                let is_spline = matches!(function, Function::Spline(_));
+                let mut arguments = vec![x, residual, gamma, beta];
+                if is_spline {
+                    arguments.push(coefficients);
+                }
+                check_gradients(&format!("{what}, residual"), &arguments, |tape, v| {
+                    let parameters = if is_spline {
+                        tape.apply3(ChannelParameters, &v[2], &v[3], &v[4])?
+                    } else {
+                        tape.apply2(ChannelParameters, &v[2], &v[3])?
+                    };
+                    tape.apply3(op(), &v[0], &v[1], &parameters)
+                });
+                arguments.remove(1);
+                check_gradients(&what, &arguments, |tape, v| {
+                    let parameters = if is_spline {
+                        tape.apply3(ChannelParameters, &v[1], &v[2], &v[3])?
+                    } else {
+                        tape.apply2(ChannelParameters, &v[1], &v[2])?
+                    };
+                    tape.apply2(op(), &v[0], &parameters)
+                });
+            }
+        }
     }
+}
+
+#[test]
+fn blocks() {
+    let rng = &mut generator(12);
+    let x = random(rng, &[32, 3, 2, 5]);
+    check_gradients("to and from blocks", &[x], |tape, v| {
+        let blocks = tape.apply1(ToBlocks, &v[0])?;
+        assert_eq!(tape.tensor(&blocks).dims(), [2, 3, 2, 5, 16]);
+        let window = Window { kernel: 2, stride: 1, padding: 0 };
+        let pooled = tape.apply1(AveragePool(window), &blocks)?;
+        tape.apply1(FromBlocks, &pooled)
+    });
 }
 
 #[test]

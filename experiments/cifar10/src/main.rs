@@ -2,11 +2,13 @@
 
 use ds_lab::cli;
 use ds_lab::config::Experiment;
+use ds_nn::memory::Recycling;
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
-/// Keeps freed pages for the next step instead of returning them to the system.
+/// What a step frees, the next step gets back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 fn main() -> ExitCode {
     cli::main(Experiment::Cifar10, "Trains ResNet32 or NiN on CIFAR-10 or CIFAR-100 with learnable spline activations.")

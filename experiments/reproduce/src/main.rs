@@ -11,13 +11,15 @@ use ds_lab::data::Source;
 use ds_lab::estimate::estimate;
 use ds_lab::experiment::{RunOptions, Setup, run};
 use ds_lab::metrics::{SummaryRow, write_summary};
+use ds_nn::memory::Recycling;
 use indicatif::HumanDuration;
+use mimalloc::MiMalloc;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 /// Runs all experiments of a directory of configs.
 #[derive(Debug, Parser)]

@@ -5,7 +5,6 @@ use crate::layers::{Convolution, Linear, Mode, Normalization, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::AveragePool;
-use crate::ops::sum::Sum;
 use candle_core::{Result, Var, bail};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
@@ -29,6 +28,18 @@ impl Unit {
     fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
         let x = self.conv.forward_in(graph, x)?;
         self.norm.forward_in(graph, &x, mode)
+    }
+
+    fn activated_in<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        residual: Option<&G::Value>,
+        activation: &Activation,
+        mode: Mode,
+    ) -> Result<G::Value> {
+        let x = self.conv.forward_in(graph, x)?;
+        self.norm.activated_in(graph, &x, residual, activation, mode)
     }
 
     fn parameters(&self, prefix: &str) -> Vec<Parameter> {
@@ -89,18 +100,14 @@ impl ResNet32 {
     /// If x has another shape.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
         let x = enter(graph, x)?;
-        let x = self.stem.forward_in(graph, &x, mode)?;
-        let mut x = self.activation.forward_in(graph, &x)?;
+        let mut x = self.stem.activated_in(graph, &x, None, &self.activation, mode)?;
         for block in &self.blocks {
-            let inner = block.first.forward_in(graph, &x, mode)?;
-            let inner = block.inner.forward_in(graph, &inner)?;
-            let inner = block.second.forward_in(graph, &inner, mode)?;
+            let inner = block.first.activated_in(graph, &x, None, &block.inner, mode)?;
             let shortcut = match &block.shortcut {
                 Some(shortcut) => shortcut.forward_in(graph, &x, mode)?,
                 None => x,
             };
-            let sum = graph.apply2(Sum, &inner, &shortcut)?;
-            x = block.outer.forward_in(graph, &sum)?;
+            x = block.second.activated_in(graph, &inner, Some(&shortcut), &block.outer, mode)?;
         }
         let features = average_over_plane(graph, &x)?;
         self.last.forward_in(graph, &features)

@@ -1,12 +1,12 @@
 //! Custom Candle ops that networks need and Candle lacks, or has wrong or slow: each with its own backward pass, f32 and
 //! f64 on the CPU, the same results for every number of threads.
 
-pub mod batch_norm;
 pub mod blocks;
 pub mod conv2d;
 pub mod dense;
 pub mod dropout;
 pub mod loss;
+pub mod norm_activation;
 pub mod pool;
 pub mod sum;
 mod window;
@@ -24,7 +24,7 @@ fn channel_totals(dy: &Tensor) -> Result<Tensor> {
     let planes = Planes::new(dy.shape(), dy.dims().get(1).copied().unwrap_or(0), "channel-totals")?;
     dispatch_real!(dy.dtype(), "channel-totals", T => {
         let sums = with_elements::<T, _>(dy, |dy| {
-            Ok(channel_sums(planes, 1, |_, plane, sum: &mut [T]| sum[0] += batch_norm::plane_sum(&dy[plane])))
+            Ok(channel_sums(planes, 1, |_, plane, sum: &mut [T]| sum[0] += norm_activation::plane_sum(&dy[plane])))
         })?;
         Ok(tensor_of(sums, planes.channels))
     })

@@ -33,6 +33,68 @@ trait Kernel<T>: Copy + Send + Sync {
 /// Neighbouring elements go to different copies of the sums, so that one addition need not wait for the last.
 pub(super) const COPIES: usize = 8;
 
+/// The splines of all channels, with the tables their kernels look values up in, for ops that fuse a spline with what comes
+/// before it.
+pub struct Channels<'a, T> {
+    instructions: Instructions,
+    grid: Grid,
+    coefficients: &'a [T],
+    rises: Vec<T>,
+    slopes: Vec<T>,
+}
+
+impl<'a, T: Real> Channels<'a, T> {
+    /// Splines with coefficients (C, K).
+    pub fn new(grid: Grid, coefficients: &'a [T]) -> Self {
+        Self::with(instructions(), grid, coefficients)
+    }
+
+    fn with(instructions: Instructions, grid: Grid, coefficients: &'a [T]) -> Self {
+        let rises: Vec<T> =
+            coefficients.chunks_exact(grid.size()).flat_map(|c| c.windows(2).map(|w| w[1] - w[0])).collect();
+        let step = T::from_f64(grid.step());
+        let slopes = rises.iter().map(|&r| r / step).collect();
+        Self { instructions, grid, coefficients, rises, slopes }
+    }
+
+    fn segments(&self, channel: usize) -> Segments<'_, T> {
+        let size = self.grid.size();
+        let (step, centre, last) = constants::<T>(self.grid);
+        Segments {
+            value: &self.coefficients[channel * size..(channel + 1) * size - 1],
+            rise: &self.rises[self.of(channel)],
+            step,
+            centre,
+            last,
+        }
+    }
+
+    /// The segments of a channel in the tables.
+    fn of(&self, channel: usize) -> std::ops::Range<usize> {
+        channel * (self.grid.size() - 1)..(channel + 1) * (self.grid.size() - 1)
+    }
+
+    /// y = σ(x) for elements of one channel.
+    pub fn forward(&self, channel: usize, x: &[T], y: &mut [T]) {
+        run_forward(self.instructions, &self.segments(channel), x, y);
+    }
+
+    /// Zeros for [`backward`](Self::backward) to add to.
+    pub fn sums(&self) -> Vec<T> {
+        vec![T::ZERO; 2 * (self.grid.size() - 1) * COPIES]
+    }
+
+    /// ∂x = ∂y·σ'(x) for elements of one channel; what they give to ∂c is added to `sums`.
+    pub fn backward(&self, channel: usize, x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
+        run_backward(self.instructions, &self.segments(channel), &self.slopes[self.of(channel)], x, dy, dx, sums);
+    }
+
+    /// ∂c (K) += what `sums` hold.
+    pub fn merge(sums: &[T], dc: &mut [T]) {
+        merge_copies(sums, dc);
+    }
+}
+
 pub(super) fn forward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T]) -> Result<Vec<T>> {
     forward_with(instructions(), grid, planes, x, c)
 }
@@ -43,11 +105,6 @@ pub(super) fn backward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T], dy
 
 fn constants<T: Real>(grid: Grid) -> (T, T, T) {
     (T::from_f64(grid.step()), T::from_f64((grid.size() / 2) as f64), T::from_f64((grid.size() - 2) as f64))
-}
-
-/// c_{i+1} − c_i for every channel: (C, K−1).
-fn rises<T: Real>(size: usize, c: &[T]) -> Vec<T> {
-    c.chunks_exact(size).flat_map(|c| c.windows(2).map(|w| w[1] - w[0])).collect()
 }
 
 pub(crate) fn forward_with<T: Real>(
@@ -72,25 +129,18 @@ pub(crate) fn forward_with<T: Real>(
         }
         return Ok(y);
     }
-    let rise = rises(size, c);
+    let channels = Channels::with(instructions, grid, c);
     let rows = planes.rows_per_piece();
     let blocks = planes.outer.div_ceil(rows);
     let fill = |y: &mut [T]| {
         let y = SharedSlice::new(y);
         for_each_piece(blocks * planes.channels, x.len(), |piece| {
             let (block, channel) = (piece / planes.channels, piece % planes.channels);
-            let segments = Segments {
-                value: &c[channel * size..(channel + 1) * size - 1],
-                rise: &rise[channel * (size - 1)..(channel + 1) * (size - 1)],
-                step,
-                centre,
-                last,
-            };
             for n in block * rows..planes.outer.min((block + 1) * rows) {
                 let start = planes.offset(n, channel);
                 // SAFETY: every plane belongs to one piece only.
                 let y = unsafe { y.part(start, planes.inner) };
-                run_forward(instructions, &segments, &x[start..start + planes.inner], y);
+                channels.forward(channel, &x[start..start + planes.inner], y);
             }
         });
         Ok(())
@@ -112,8 +162,7 @@ pub(crate) fn backward_with<T: Real>(
     if planes.inner < 8 {
         return Ok(backward_units(size, planes, (step, centre, last), x, c, dy));
     }
-    let rise = rises(size, c);
-    let slopes: Vec<T> = rise.iter().map(|&r| r / step).collect();
+    let channels = Channels::with(instructions, grid, c);
     let rows = planes.rows_per_piece();
     let blocks = planes.outer.div_ceil(rows);
     let mut partial = vec![T::ZERO; blocks * planes.channels * size];
@@ -122,29 +171,13 @@ pub(crate) fn backward_with<T: Real>(
         let dx = SharedSlice::new(dx);
         for_each_piece(blocks * planes.channels, x.len(), |piece| {
             let (block, channel) = (piece / planes.channels, piece % planes.channels);
-            let of_channel = channel * (size - 1)..(channel + 1) * (size - 1);
-            let segments = Segments {
-                value: &c[channel * size..(channel + 1) * size - 1],
-                rise: &rise[of_channel.clone()],
-                step,
-                centre,
-                last,
-            };
-            let mut sums = vec![T::ZERO; 2 * (size - 1) * COPIES];
+            let mut sums = channels.sums();
             for n in block * rows..planes.outer.min((block + 1) * rows) {
                 let start = planes.offset(n, channel);
                 let plane = start..start + planes.inner;
                 // SAFETY: every plane belongs to one piece only.
                 let dx = unsafe { dx.part(start, planes.inner) };
-                run_backward(
-                    instructions,
-                    &segments,
-                    &slopes[of_channel.clone()],
-                    &x[plane.clone()],
-                    &dy[plane],
-                    dx,
-                    &mut sums,
-                );
+                channels.backward(channel, &x[plane.clone()], &dy[plane], dx, &mut sums);
             }
             // SAFETY: every piece has its own row of partial sums.
             let partial = unsafe { partials.part(piece * size, size) };

@@ -7,6 +7,8 @@
 
 mod cpu;
 
+pub use cpu::Channels;
+
 use crate::Grid;
 use crate::dispatch_real;
 use crate::ops::planes::Planes;
