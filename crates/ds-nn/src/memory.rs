@@ -15,6 +15,9 @@ const STEPS: usize = 8;
 const POWERS: usize = 24;
 /// Where large blocks begin: at a line of the cache, so that no vector straddles two.
 const ALIGNMENT: usize = 64;
+/// Blocks from this size on begin at a multiple of it and ask for pages of this size, on Linux: a tensor then needs a few
+/// entries of the processor's table of pages instead of thousands.
+const HUGE_PAGE: usize = 1 << 21;
 
 /// Keeps large blocks for the next one who asks for that size (rounded up by at most an eighth) and leaves everything else
 /// to `A`. Kept blocks are not given back to the system.
@@ -52,6 +55,15 @@ impl<A> Recycling<A> {
     }
 }
 
+/// Asks for huge pages.
+fn advise(block: *mut u8, size: usize) {
+    #[cfg(target_os = "linux")]
+    if size >= HUGE_PAGE && !block.is_null() {
+        // SAFETY: advice about pages that lie within our own block; it changes no contents, and its failure changes nothing.
+        unsafe { libc::madvise(block.cast(), size / HUGE_PAGE * HUGE_PAGE, libc::MADV_HUGEPAGE) };
+    }
+}
+
 /// The class of a large block and the bytes of all its blocks; `None` for what is not kept.
 fn class(layout: Layout) -> Option<(usize, Layout)> {
     let size = layout.size();
@@ -63,7 +75,7 @@ fn class(layout: Layout) -> Option<(usize, Layout)> {
     let steps = (size - (1 << power)).div_ceil(step);
     let class = (power - LARGE.trailing_zeros() as usize) * STEPS + steps;
     let bytes = (1usize << power).checked_add(steps * step)?;
-    let block = Layout::from_size_align(bytes, ALIGNMENT).ok()?;
+    let block = Layout::from_size_align(bytes, if bytes < HUGE_PAGE { ALIGNMENT } else { HUGE_PAGE }).ok()?;
     (class < POWERS * STEPS).then_some((class, block))
 }
 
@@ -75,7 +87,12 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Recycling<A> {
         unsafe {
             let Some((class, block)) = class(layout) else { return self.inner.alloc(layout) };
             let kept = self.pop(class);
-            if kept.is_null() { self.inner.alloc(block) } else { kept }
+            if !kept.is_null() {
+                return kept;
+            }
+            let fresh = self.inner.alloc(block);
+            advise(fresh, block.size());
+            fresh
         }
     }
 
@@ -85,7 +102,9 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Recycling<A> {
             let Some((class, block)) = class(layout) else { return self.inner.alloc_zeroed(layout) };
             let kept = self.pop(class);
             if kept.is_null() {
-                return self.inner.alloc_zeroed(block);
+                let fresh = self.inner.alloc_zeroed(block);
+                advise(fresh, block.size());
+                return fresh;
             }
             kept.write_bytes(0, layout.size());
             kept

@@ -23,11 +23,47 @@ pub(super) struct Segments<'a, T> {
     pub last: T,
 }
 
-/// A kernel over whole planes of one channel.
+/// The planes of one channel: `count` of them, `len` elements each, `stride` elements from one to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Runs {
+    pub count: usize,
+    pub len: usize,
+    pub stride: usize,
+}
+
+impl Runs {
+    /// Elements from the beginning of the first plane to the end of the last.
+    fn reach(self) -> usize {
+        (self.count - 1) * self.stride + self.len
+    }
+
+    /// Where each plane begins, and where the one after it does (the last plane's own beginning for the last).
+    fn starts(self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.count).map(move |k| (k * self.stride, (k + 1).min(self.count - 1) * self.stride))
+    }
+}
+
+/// A kernel over planes of one channel.
 trait Kernel<T>: Copy + Send + Sync {
-    fn forward(self, segments: &Segments<'_, T>, x: &[T], y: &mut [T]);
+    /// # Safety
+    /// x must be readable and y writable at all elements of the runs, the planes of y not shared, and the machine must have
+    /// the kernel's instructions.
+    unsafe fn forward(self, segments: &Segments<'_, T>, runs: Runs, x: *const T, y: *mut T);
     /// `sums[2i]` += Σ ∂y and `sums[2i+1]` += Σ ∂y·t over the elements in segment i, in `COPIES` interleaved copies.
-    fn backward(self, segments: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]);
+    ///
+    /// # Safety
+    /// As for `forward`, with dy like x and dx like y.
+    #[expect(clippy::too_many_arguments, reason = "two tables, two inputs, two outputs")]
+    unsafe fn backward(
+        self,
+        segments: &Segments<'_, T>,
+        slope: &[T],
+        runs: Runs,
+        x: *const T,
+        dy: *const T,
+        dx: *mut T,
+        sums: &mut [T],
+    );
 }
 
 /// Neighbouring elements go to different copies of the sums, so that one addition need not wait for the last.
@@ -76,7 +112,50 @@ impl<'a, T: Real> Channels<'a, T> {
 
     /// y = σ(x) for elements of one channel.
     pub fn forward(&self, channel: usize, x: &[T], y: &mut [T]) {
-        run_forward(self.instructions, &self.segments(channel), x, y);
+        assert_eq!(x.len(), y.len());
+        // SAFETY: both slices are one run.
+        unsafe { self.forward_runs(channel, Runs { count: 1, len: x.len(), stride: 0 }, x.as_ptr(), y.as_mut_ptr()) }
+    }
+
+    /// # Safety
+    /// As for [`Kernel::forward`].
+    unsafe fn forward_runs(&self, channel: usize, runs: Runs, x: *const T, y: *mut T) {
+        let segments = &self.segments(channel);
+        // SAFETY: by the caller's promise; AVX-512 is only chosen for f32, so the casts keep their type.
+        unsafe {
+            match self.instructions {
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 if is_f32::<T>() => {
+                    avx512::Avx512.forward(&*std::ptr::from_ref(segments).cast(), runs, x.cast(), y.cast());
+                }
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 | Instructions::Avx512 => block::Avx2.forward(segments, runs, x, y),
+                _ => block::Portable.forward(segments, runs, x, y),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Kernel::backward`].
+    unsafe fn backward_runs(&self, channel: usize, runs: Runs, x: *const T, dy: *const T, dx: *mut T, sums: &mut [T]) {
+        let (segments, slope) = (&self.segments(channel), &self.slopes[self.of(channel)]);
+        // SAFETY: as above.
+        unsafe {
+            match self.instructions {
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 if is_f32::<T>() => {
+                    let segments = &*std::ptr::from_ref(segments).cast();
+                    let slope = &*(std::ptr::from_ref(slope) as *const [f32]);
+                    let sums = &mut *(std::ptr::from_mut(sums) as *mut [f32]);
+                    avx512::Avx512.backward(segments, slope, runs, x.cast(), dy.cast(), dx.cast(), sums);
+                }
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 | Instructions::Avx512 => {
+                    block::Avx2.backward(segments, slope, runs, x, dy, dx, sums);
+                }
+                _ => block::Portable.backward(segments, slope, runs, x, dy, dx, sums),
+            }
+        }
     }
 
     /// Zeros for [`backward`](Self::backward) to add to.
@@ -86,7 +165,10 @@ impl<'a, T: Real> Channels<'a, T> {
 
     /// ∂x = ∂y·σ'(x) for elements of one channel; what they give to ∂c is added to `sums`.
     pub fn backward(&self, channel: usize, x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
-        run_backward(self.instructions, &self.segments(channel), &self.slopes[self.of(channel)], x, dy, dx, sums);
+        assert!(x.len() == dy.len() && x.len() == dx.len());
+        let runs = Runs { count: 1, len: x.len(), stride: 0 };
+        // SAFETY: all slices are one run.
+        unsafe { self.backward_runs(channel, runs, x.as_ptr(), dy.as_ptr(), dx.as_mut_ptr(), sums) }
     }
 
     /// ∂c (K) += what `sums` hold.
@@ -105,6 +187,12 @@ pub(super) fn backward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T], dy
 
 fn constants<T: Real>(grid: Grid) -> (T, T, T) {
     (T::from_f64(grid.step()), T::from_f64((grid.size() / 2) as f64), T::from_f64((grid.size() - 2) as f64))
+}
+
+/// (the first element, the planes from there on) of some rows of a channel.
+fn runs_of(planes: Planes, rows: std::ops::Range<usize>, channel: usize) -> (usize, Runs) {
+    let runs = Runs { count: rows.len(), len: planes.inner, stride: planes.channels * planes.inner };
+    (planes.offset(rows.start, channel), runs)
 }
 
 pub(crate) fn forward_with<T: Real>(
@@ -136,12 +224,11 @@ pub(crate) fn forward_with<T: Real>(
         let y = SharedSlice::new(y);
         for_each_piece(blocks * planes.channels, x.len(), |piece| {
             let (block, channel) = (piece / planes.channels, piece % planes.channels);
-            for n in block * rows..planes.outer.min((block + 1) * rows) {
-                let start = planes.offset(n, channel);
-                // SAFETY: every plane belongs to one piece only.
-                let y = unsafe { y.part(start, planes.inner) };
-                channels.forward(channel, &x[start..start + planes.inner], y);
-            }
+            let (first, runs) = runs_of(planes, block * rows..planes.outer.min((block + 1) * rows), channel);
+            let y = y.pointer(first, runs.reach());
+            let x = &x[first..first + runs.reach()];
+            // SAFETY: both reach to the end of the last run, and every plane belongs to one piece only.
+            unsafe { channels.forward_runs(channel, runs, x.as_ptr(), y) };
         });
         Ok(())
     };
@@ -172,13 +259,12 @@ pub(crate) fn backward_with<T: Real>(
         for_each_piece(blocks * planes.channels, x.len(), |piece| {
             let (block, channel) = (piece / planes.channels, piece % planes.channels);
             let mut sums = channels.sums();
-            for n in block * rows..planes.outer.min((block + 1) * rows) {
-                let start = planes.offset(n, channel);
-                let plane = start..start + planes.inner;
-                // SAFETY: every plane belongs to one piece only.
-                let dx = unsafe { dx.part(start, planes.inner) };
-                channels.backward(channel, &x[plane.clone()], &dy[plane], dx, &mut sums);
-            }
+            let (first, runs) = runs_of(planes, block * rows..planes.outer.min((block + 1) * rows), channel);
+            let dx = dx.pointer(first, runs.reach());
+            let reached = first..first + runs.reach();
+            let (x, dy) = (&x[reached.clone()], &dy[reached]);
+            // SAFETY: all reach to the end of the last run, and every plane belongs to one piece only.
+            unsafe { channels.backward_runs(channel, runs, x.as_ptr(), dy.as_ptr(), dx, &mut sums) };
             // SAFETY: every piece has its own row of partial sums.
             let partial = unsafe { partials.part(piece * size, size) };
             merge_copies(&sums, partial);
@@ -233,64 +319,6 @@ fn backward_units<T: Real>(
 
 fn is_f32<T: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<f32>()
-}
-
-fn run_forward<T: Real>(instructions: Instructions, segments: &Segments<'_, T>, x: &[T], y: &mut [T]) {
-    match instructions {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => block::Avx2.forward(segments, x, y),
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 if is_f32::<T>() => {
-            // SAFETY: T is f32.
-            let (segments, x, y) = unsafe {
-                (&*(std::ptr::from_ref(segments).cast()), &*(std::ptr::from_ref(x) as *const [f32]), as_f32_mut(y))
-            };
-            avx512::Avx512.forward(segments, x, y);
-        }
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => block::Avx2.forward(segments, x, y),
-        _ => block::Portable.forward(segments, x, y),
-    }
-}
-
-fn run_backward<T: Real>(
-    instructions: Instructions,
-    segments: &Segments<'_, T>,
-    slope: &[T],
-    x: &[T],
-    dy: &[T],
-    dx: &mut [T],
-    sums: &mut [T],
-) {
-    match instructions {
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx2 => block::Avx2.backward(segments, slope, x, dy, dx, sums),
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 if is_f32::<T>() => {
-            // SAFETY: T is f32.
-            unsafe {
-                avx512::Avx512.backward(
-                    &*(std::ptr::from_ref(segments).cast()),
-                    &*(std::ptr::from_ref(slope) as *const [f32]),
-                    &*(std::ptr::from_ref(x) as *const [f32]),
-                    &*(std::ptr::from_ref(dy) as *const [f32]),
-                    as_f32_mut(dx),
-                    as_f32_mut(sums),
-                );
-            }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Instructions::Avx512 => block::Avx2.backward(segments, slope, x, dy, dx, sums),
-        _ => block::Portable.backward(segments, slope, x, dy, dx, sums),
-    }
-}
-
-/// # Safety
-/// T must be f32.
-#[cfg(target_arch = "x86_64")]
-unsafe fn as_f32_mut<T>(slice: &mut [T]) -> &mut [f32] {
-    // SAFETY: same element type by the caller's promise, same length.
-    unsafe { &mut *(std::ptr::from_mut(slice) as *mut [f32]) }
 }
 
 #[cfg(test)]

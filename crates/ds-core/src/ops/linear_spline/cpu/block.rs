@@ -1,8 +1,9 @@
 //! The plain kernels, in blocks that the compiler turns into vectors: one source for f32 and f64, compiled for the
 //! baseline and for AVX2 + FMA.
 
-use super::{COPIES, Kernel, Segments};
+use super::{COPIES, Kernel, Runs, Segments};
 use crate::ops::real::Real;
+use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 const BLOCK: usize = 32;
 
@@ -76,40 +77,92 @@ fn backward<T: Real>(s: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &m
     }
 }
 
-/// For the instructions that the target has anyway.
-#[derive(Clone, Copy)]
-pub(super) struct Portable;
-
-impl<T: Real> Kernel<T> for Portable {
-    fn forward(self, s: &Segments<'_, T>, x: &[T], y: &mut [T]) {
+/// # Safety
+/// As for [`Kernel::forward`].
+#[inline(always)]
+unsafe fn forward_runs<T: Real>(s: &Segments<'_, T>, runs: Runs, x: *const T, y: *mut T) {
+    for (start, _) in runs.starts() {
+        // SAFETY: by the caller's promise.
+        let (x, y) = unsafe { (from_raw_parts(x.add(start), runs.len), from_raw_parts_mut(y.add(start), runs.len)) };
         forward(s, x, y);
     }
-    fn backward(self, s: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
+}
+
+/// # Safety
+/// As for [`Kernel::backward`].
+#[inline(always)]
+unsafe fn backward_runs<T: Real>(
+    s: &Segments<'_, T>,
+    slope: &[T],
+    runs: Runs,
+    x: *const T,
+    dy: *const T,
+    dx: *mut T,
+    sums: &mut [T],
+) {
+    for (start, _) in runs.starts() {
+        // SAFETY: by the caller's promise.
+        let (x, dy, dx) = unsafe {
+            let inputs = (from_raw_parts(x.add(start), runs.len), from_raw_parts(dy.add(start), runs.len));
+            (inputs.0, inputs.1, from_raw_parts_mut(dx.add(start), runs.len))
+        };
         backward(s, slope, x, dy, dx, sums);
     }
 }
 
-/// For machines with AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Avx2;
+macro_rules! kernel {
+    ($(#[$meta:meta])* $name:ident $(, $features:literal)?) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy)]
+        pub(super) struct $name;
 
-#[cfg(target_arch = "x86_64")]
-impl<T: Real> Kernel<T> for Avx2 {
-    fn forward(self, s: &Segments<'_, T>, x: &[T], y: &mut [T]) {
-        #[target_feature(enable = "avx2,fma")]
-        fn run<T: Real>(s: &Segments<'_, T>, x: &[T], y: &mut [T]) {
-            forward(s, x, y);
+        impl<T: Real> Kernel<T> for $name {
+            unsafe fn forward(self, s: &Segments<'_, T>, runs: Runs, x: *const T, y: *mut T) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn run<T: Real>(s: &Segments<'_, T>, runs: Runs, x: *const T, y: *mut T) {
+                    // SAFETY: by the promise of the method around this function.
+                    unsafe { forward_runs(s, runs, x, y) }
+                }
+                // SAFETY: by the caller's promise.
+                unsafe { run(s, runs, x, y) }
+            }
+            unsafe fn backward(
+                self,
+                s: &Segments<'_, T>,
+                slope: &[T],
+                runs: Runs,
+                x: *const T,
+                dy: *const T,
+                dx: *mut T,
+                sums: &mut [T],
+            ) {
+                $(#[target_feature(enable = $features)])?
+                unsafe fn run<T: Real>(
+                    s: &Segments<'_, T>,
+                    slope: &[T],
+                    runs: Runs,
+                    x: *const T,
+                    dy: *const T,
+                    dx: *mut T,
+                    sums: &mut [T],
+                ) {
+                    // SAFETY: by the promise of the method around this function.
+                    unsafe { backward_runs(s, slope, runs, x, dy, dx, sums) }
+                }
+                // SAFETY: by the caller's promise.
+                unsafe { run(s, slope, runs, x, dy, dx, sums) }
+            }
         }
-        // SAFETY: this kernel is only chosen where the machine has the instructions.
-        unsafe { run(s, x, y) }
-    }
-    fn backward(self, s: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
-        #[target_feature(enable = "avx2,fma")]
-        fn run<T: Real>(s: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
-            backward(s, slope, x, dy, dx, sums);
-        }
-        // SAFETY: this kernel is only chosen where the machine has the instructions.
-        unsafe { run(s, slope, x, dy, dx, sums) }
-    }
+    };
 }
+
+kernel!(
+    /// For the instructions that the target has anyway.
+    Portable
+);
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    /// For machines with AVX2 and FMA.
+    Avx2,
+    "avx2,fma"
+);
