@@ -99,6 +99,14 @@ pub fn main(experiment: Experiment, about: &'static str) -> ExitCode {
     exit_code(start(experiment, &args))
 }
 
+/// Refuses a `DS_INSTRUCTIONS` that kernels would not understand.
+///
+/// # Errors
+/// If it is set to anything unknown.
+pub fn check_instructions() -> Result<()> {
+    ds_core::ops::simd::requested().map(|_| ()).map_err(anyhow::Error::msg)
+}
+
 /// Prints an error with its causes.
 pub fn exit_code(result: Result<()>) -> ExitCode {
     match result {
@@ -111,6 +119,7 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
 }
 
 fn start(experiment: Experiment, args: &Args) -> Result<()> {
+    check_instructions()?;
     let config = Config::load(&args.config, &args.set)?;
     if config.experiment != experiment {
         bail!(

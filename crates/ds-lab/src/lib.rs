@@ -1,6 +1,7 @@
 //! What an experiment with deep spline networks needs around the network: configuration, data sets, the training loop,
 //! checkpoints and metrics.
 
+pub mod batches;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -206,6 +206,19 @@ pub fn shuffled(n: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
 }
 
 impl Targets {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Classes(labels) => labels.len(),
+            Self::Binary(targets) | Self::Values(targets) => targets.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The mean loss of the network's output.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use crate::batches::Epoch;
 use crate::checkpoint::{Checkpoint, EpochSums, Position};
 use crate::config::Config;
 use crate::experiment::Setup;
@@ -180,13 +181,16 @@ impl<'a> Trainer<'a> {
         while self.position.epoch < epochs {
             let epoch = self.position.epoch;
             let order = shuffled(samples.len(), &mut self.seed.generator(Purpose::Order, epoch as u64));
-            for indices in order.chunks(size).skip(self.position.batch) {
-                let batch = if config.data.augment {
-                    let mut rng = self.seed.generator(Purpose::Augmentation, self.position.step);
-                    samples.augmented_batch(indices, &mut rng)?
-                } else {
-                    samples.batch(indices)?
-                };
+            let batches_left = Epoch {
+                samples,
+                order: &order,
+                size,
+                taken: self.position.batch,
+                step: self.position.step,
+                augment: config.data.augment,
+                seed: self.seed,
+            };
+            batches_left.for_each(|batch| {
                 let dropout = self.seed.key(Purpose::Dropout, self.position.step);
                 let (loss, correct) = step(&self.setup.network, &batch, norm, &mut self.optimizers, epoch, dropout)?;
                 if !loss.is_finite() {
@@ -196,23 +200,22 @@ impl<'a> Trainer<'a> {
                         epoch + 1
                     );
                 }
+                let count = batch.targets.len();
                 self.position.step += 1;
                 self.position.batch += 1;
                 let sums = &mut self.position.sums;
-                sums.loss += loss * indices.len() as f64;
+                sums.loss += loss * count as f64;
                 sums.correct += correct;
-                sums.samples += indices.len();
-                rate.count(indices.len());
+                sums.samples += count;
+                rate.count(count);
                 if config.train.log_steps > 0 && self.position.step.is_multiple_of(config.train.log_steps as u64) {
                     self.append(Split::Train, epoch, Some(rate.per_second()))?;
                 }
                 if progress.is_due() {
                     progress.show(&self.status(epoch, &rate));
                 }
-                if self.position.batch < batches {
-                    self.checkpoint_if_due()?;
-                }
-            }
+                if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
+            })?;
             self.finish_epoch(epoch, epochs, &rate, &progress)?;
         }
         progress.finish();

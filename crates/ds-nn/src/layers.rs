@@ -264,6 +264,28 @@ impl Normalization {
         Ok(y)
     }
 
+    /// The convolution and then this layer in evaluation mode, as one convolution with other weights and a bias.
+    ///
+    /// # Errors
+    /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
+    pub fn folded_into(&self, conv: &Convolution) -> Result<Convolution> {
+        let deviation = (self.running_variance.as_tensor().to_dtype(DType::F64)? + Self::EPSILON)?.sqrt()?;
+        let factor = self.scale.as_tensor().to_dtype(DType::F64)?.div(&deviation)?;
+        let dtype = conv.weight.dtype();
+        let weight = conv.weight.as_tensor().to_dtype(DType::F64)?;
+        let weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?.to_dtype(dtype)?;
+        let mut mean = self.running_mean.as_tensor().to_dtype(DType::F64)?;
+        if let Some(bias) = &conv.bias {
+            mean = (mean - bias.as_tensor().to_dtype(DType::F64)?)?;
+        }
+        let bias = (self.shift.as_tensor().to_dtype(DType::F64)? - (mean * factor)?)?.to_dtype(dtype)?;
+        Ok(Convolution {
+            weight: Var::from_tensor(&weight.detach())?,
+            bias: Some(Var::from_tensor(&bias.detach())?),
+            window: conv.window,
+        })
+    }
+
     fn running_moments(&self) -> Result<Moments> {
         Ok(Moments { mean: to_f64(&self.running_mean)?, variance: to_f64(&self.running_variance)? })
     }

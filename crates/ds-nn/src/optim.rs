@@ -142,6 +142,32 @@ impl Optimizer {
     }
 }
 
+ds_core::vectorized! {
+    /// With [λ, μ, learning rate].
+    fn sgd<T>(constants: &[T; 3], theta: &mut [T], g: &[T], v: &mut [T]) {
+        let [decay, momentum, rate] = *constants;
+        for ((theta, &g), v) in theta.iter_mut().zip(g).zip(v) {
+            let g = g + decay * *theta;
+            *v = momentum * *v + g;
+            *theta -= rate * (g + momentum * *v);
+        }
+    }
+}
+
+ds_core::vectorized! {
+    /// With [λ, learning rate over the first bias correction, 1/√ of the second one].
+    fn adam<T>(constants: &[T; 3], theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T]) {
+        let [decay, rate, correction] = *constants;
+        let [beta1, beta2, epsilon] = [Rule::BETA1, Rule::BETA2, Rule::EPSILON].map(T::from_f64);
+        for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g + decay * *theta;
+            *m = beta1 * *m + (T::ONE - beta1) * g;
+            *v = beta2 * *v + (T::ONE - beta2) * g * g;
+            *theta -= rate * *m / (v.root() * correction + epsilon);
+        }
+    }
+}
+
 /// θ ← θ − update(g + λ·θ), in place.
 struct Update<'a> {
     rule: Rule,
@@ -170,26 +196,14 @@ impl InplaceOp2 for Update<'_> {
         let mut state = self.state.borrow_mut();
         match self.rule {
             Rule::Sgd { momentum } => {
-                let (momentum, rate) = (momentum as f32, self.learning_rate as f32);
-                for ((theta, &g), v) in theta.iter_mut().zip(g).zip(state.iter_mut()) {
-                    let g = g + self.decay * *theta;
-                    *v = momentum * *v + g;
-                    *theta -= rate * (g + momentum * *v);
-                }
+                sgd(&[self.decay, momentum as f32, self.learning_rate as f32], theta, g, &mut state);
             }
             Rule::Adam => {
-                let (beta1, beta2) = (Rule::BETA1 as f32, Rule::BETA2 as f32);
                 let steps = self.steps.min(1 << 30) as i32;
                 let rate = (self.learning_rate / (1.0 - Rule::BETA1.powi(steps))) as f32;
                 let correction = (1.0 / (1.0 - Rule::BETA2.powi(steps)).sqrt()) as f32;
-                let epsilon = Rule::EPSILON as f32;
                 let (first, second) = state.split_at_mut(theta.len());
-                for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(first).zip(second) {
-                    let g = g + self.decay * *theta;
-                    *m = beta1 * *m + (1.0 - beta1) * g;
-                    *v = beta2 * *v + (1.0 - beta2) * g * g;
-                    *theta -= rate * *m / (v.sqrt() * correction + epsilon);
-                }
+                adam(&[self.decay, rate, correction], theta, g, first, second);
             }
         }
         Ok(())

@@ -4,19 +4,21 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, flat, generator, random};
+use common::{assert_close, flat, generator, random, uniform};
 use ds_core::Grid;
 use ds_core::activation::Init;
 use ds_core::graph::{CandleGraph, Gradients, Graph};
-use ds_nn::layers::Mode;
+use ds_nn::layers::{Convolution, Mode, Normalization, WeightInit};
 use ds_nn::networks::{ActivationKind, Network, ResNet32};
 use ds_nn::ops::Window;
 use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::loss::CrossEntropy;
+use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
 use rand::Rng;
+use std::sync::{Arc, Mutex};
 
 /// Calls `f(n, channel, oy, ox, [(iy, ix)])` for every output, with the inputs of its window that are inside.
 fn windows(shape: &[usize], window: Window, mut f: impl FnMut(usize, usize, Vec<(usize, usize, usize, usize)>)) {
@@ -80,19 +82,113 @@ fn convolution_and_pools() {
 }
 
 #[test]
+fn a_folded_norm_is_the_norm() {
+    let rng = &mut generator(8);
+    let window = Window { kernel: 3, stride: 2, padding: 1 };
+    for bias in [false, true] {
+        let conv = Convolution::new(rng, 3, 5, window, bias, WeightInit::Uniform).unwrap();
+        let norm = Normalization::new(5).unwrap();
+        for (var, low) in
+            [(&norm.scale, -1.0), (&norm.shift, -1.0), (&norm.running_mean, -1.0), (&norm.running_variance, 0.1)]
+        {
+            let values = Tensor::new(uniform(rng, 5, low, 2.0), &Device::Cpu).unwrap();
+            var.set(&values.to_dtype(DType::F32).unwrap()).unwrap();
+        }
+        let x = random(rng, &[16, 3, 7, 8]).to_dtype(DType::F32).unwrap();
+        let graph = &mut CandleGraph;
+        let plain = conv.forward_in(graph, &x).unwrap();
+        let plain = norm.forward_in(graph, &plain, Mode::Evaluation).unwrap();
+        let folded = norm.folded_into(&conv).unwrap().forward_in(graph, &x).unwrap();
+        assert_close("folded", &flat(&folded), &flat(&plain), 1e-5);
+    }
+}
+
+/// Batch norm, residual sum and activation, one number after the other in f64.
+#[test]
+fn normalised_activations() {
+    let rng = &mut generator(9);
+    let grid = Grid::from_range(51, 4.0).unwrap();
+    for shape in [&[3, 2, 5, 7][..], &[32, 5, 3, 3], &[1, 1, 1, 2], &[2, 3, 8, 8, 16], &[9, 4]] {
+        let (channels, inner) = (shape[1], shape[2..].iter().product::<usize>());
+        let (x, r) = (random(rng, shape), random(rng, shape));
+        let (scale, shift) = (uniform(rng, channels, 0.5, 4.0), uniform(rng, channels, -1.0, 1.0));
+        let coefficients = random(rng, &[channels, grid.size()]);
+        let (xs, rs, cs) = (flat(&x), flat(&r), flat(&coefficients));
+        for function in [Function::Identity, Function::Rectifier { slope: 0.25 }, Function::Spline(grid)] {
+            for with_residual in [false, true] {
+                let mut expected = vec![0.0; xs.len()];
+                for c in 0..channels {
+                    let of_channel: Vec<usize> = (0..xs.len()).filter(|k| k / inner % channels == c).collect();
+                    let n = of_channel.len() as f64;
+                    let mean = of_channel.iter().map(|&k| xs[k]).sum::<f64>() / n;
+                    let variance = of_channel.iter().map(|&k| (xs[k] - mean).powi(2)).sum::<f64>() / n;
+                    for k in of_channel {
+                        let z = (xs[k] - mean) / (variance + 1e-5).sqrt() * scale[c] + shift[c];
+                        let z = if with_residual { z + rs[k] } else { z };
+                        expected[k] = match function {
+                            Function::Identity => z,
+                            Function::Rectifier { slope } => {
+                                if z > 0.0 {
+                                    z
+                                } else {
+                                    slope * z
+                                }
+                            }
+                            Function::Spline(grid) => {
+                                let (i, t) = grid.locate(z);
+                                let c = &cs[c * grid.size()..][i..i + 2];
+                                c[0] + t * (c[1] - c[0])
+                            }
+                        };
+                    }
+                }
+                for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-4)] {
+                    let graph = &mut CandleGraph;
+                    let tensor = |v: &[f64]| Tensor::new(v, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+                    let (scale, shift) = (tensor(&scale), tensor(&shift));
+                    let parameters = match function {
+                        Function::Spline(_) => graph
+                            .apply3(ChannelParameters, &scale, &shift, &coefficients.to_dtype(dtype).unwrap())
+                            .unwrap(),
+                        _ => graph.apply2(ChannelParameters, &scale, &shift).unwrap(),
+                    };
+                    let statistics = Statistics::Batch(Arc::new(Mutex::new(Moments::default())));
+                    let op = NormActivation { statistics, epsilon: 1e-5, function };
+                    let (x, r) = (x.to_dtype(dtype).unwrap(), r.to_dtype(dtype).unwrap());
+                    let y = if with_residual {
+                        graph.apply3(op, &x, &r, &parameters).unwrap()
+                    } else {
+                        graph.apply2(op, &x, &parameters).unwrap()
+                    };
+                    let what = format!("{function:?} {shape:?} {dtype:?}, residual: {with_residual}");
+                    assert_close(&what, &flat(&y), &expected, tolerance);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_training_step_does_not_depend_on_the_number_of_threads() {
     let kind = ActivationKind::ExplicitLinear {
         grid: Grid::from_range(51, 4.0).unwrap(),
         init: Init::LeakyRelu,
         fixed_bias: None,
     };
+    // Plain images, and images in blocks.
+    for images in [20, 32] {
+        thread_count(kind, images);
+    }
+}
+
+fn thread_count(kind: ActivationKind, images: usize) {
     let step = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let rng = &mut Seed(3).generator(Purpose::Weights, 0);
             let network = Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap());
-            let x = random(rng, &[20, 3, 32, 32]).to_dtype(DType::F32).unwrap();
-            let labels = (0..20).map(|k| k % 10).collect();
+            let x = random(rng, &[images, 3, 32, 32]).to_dtype(DType::F32).unwrap();
+            let labels = (0..images).map(|k| (k % 10) as u8).collect();
             let mut tape = Tape::recording();
             let x = tape.constant(&x);
             let logits = network.forward_in(&mut tape, &x, Mode::Training { dropout: 1 }).unwrap();
@@ -107,7 +203,9 @@ fn a_training_step_does_not_depend_on_the_number_of_threads() {
     let one: (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>) = step(1);
     assert!(one.0[0].is_finite());
     assert_eq!(one, step(2));
+    // More threads than channels, too: then a channel's pieces have threads of their own.
     assert_eq!(one, step(3));
+    assert_eq!(one, step(24));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use ds_lab::cli::{DataArgs, DataChoice, exit_code};
+use ds_lab::cli::{DataArgs, DataChoice, check_instructions, exit_code};
 use ds_lab::config::{Config, Experiment};
 use ds_lab::data::Source;
 use ds_lab::estimate::estimate;
@@ -55,6 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn start(args: &Args) -> Result<()> {
+    check_instructions()?;
     let source = args.data.source()?;
     let mut plan = Vec::new();
     for path in config_files(&args.configs)? {

@@ -15,6 +15,8 @@ pub trait Real: WithDType + Neg<Output = Self> + Default {
     fn larger(self, other: Self) -> Self;
     /// The smaller of two; the other one where one is NaN.
     fn smaller(self, other: Self) -> Self;
+    /// The square root.
+    fn root(self) -> Self;
     /// The integer part.
     ///
     /// # Safety
@@ -40,6 +42,10 @@ macro_rules! real {
             #[inline(always)]
             fn smaller(self, other: Self) -> Self {
                 self.min(other)
+            }
+            #[inline(always)]
+            fn root(self) -> Self {
+                self.sqrt()
             }
             #[inline(always)]
             unsafe fn truncated(self) -> i32 {

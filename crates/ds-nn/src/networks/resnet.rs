@@ -26,6 +26,10 @@ impl Unit {
     }
 
     fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+        let weight = graph.parameter(&self.conv.weight);
+        if mode == Mode::Evaluation && !graph.is_tracked(x) && !graph.is_tracked(&weight) {
+            return self.norm.folded_into(&self.conv)?.forward_in(graph, x);
+        }
         let x = self.conv.forward_in(graph, x)?;
         self.norm.forward_in(graph, &x, mode)
     }
