@@ -3,7 +3,7 @@
 
 use super::parallel::SharedSlice;
 use super::planes::Planes;
-use super::pointwise::{channel_sums, real_dtype, tensor_of};
+use super::pointwise::{channel_sums, real_dtype, sums_of_pairs, tensor_of};
 use super::real::{elements, with_elements};
 use super::rectifier::per_plane;
 use crate::dispatch_real;
@@ -18,6 +18,23 @@ impl Hinges {
         match a.dims() {
             &[channels, hinges] if a == b => Ok((Planes::new(x, channels, self.name())?, hinges)),
             _ => bail!("{}: slopes {a:?} and offsets {b:?} must both be (C, S)", self.name()),
+        }
+    }
+}
+
+crate::vectorized! {
+    /// ∂x of one plane, and Σ ∂y·max(0, b − x) and Σ ∂y·a·[b > x] of each hinge, one after the other, added to `sums`.
+    fn gradient<T>(a: &[T], b: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
+        for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+            *dx = if x > T::ZERO { dy } else { T::ZERO };
+        }
+        for ((&a, &b), sums) in a.iter().zip(b).zip(sums.as_chunks_mut::<2>().0) {
+            for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                *dx -= if b > x { a * dy } else { T::ZERO };
+            }
+            let [to_a, active] = sums_of_pairs(x, dy, |x, dy| if b > x { [dy * (b - x), dy] } else { [T::ZERO; 2] });
+            sums[0] += to_a;
+            sums[1] += a * active;
         }
     }
 }
@@ -70,18 +87,8 @@ impl CustomOp3 for Hinges {
                     let sums = channel_sums(planes, 2 * hinges, |c, plane, sums: &mut [T]| {
                         // SAFETY: every plane is visited once.
                         let dx = unsafe { shared.part(plane.start, plane.len()) };
-                        for ((dx, &x), &dy) in dx.iter_mut().zip(&x[plane.clone()]).zip(&dy[plane]) {
-                            let mut slope = if x > T::ZERO { T::ONE } else { T::ZERO };
-                            for (s, sum) in sums.chunks_exact_mut(2).enumerate() {
-                                let (a, b) = (a[c * hinges + s], b[c * hinges + s]);
-                                if b > x {
-                                    slope -= a;
-                                    sum[0] += dy * (b - x);
-                                    sum[1] += dy * a;
-                                }
-                            }
-                            *dx = dy * slope;
-                        }
+                        let hinges = c * hinges..(c + 1) * hinges;
+                        gradient(&a[hinges.clone()], &b[hinges], &x[plane.clone()], &dy[plane], dx, sums);
                     });
                     Ok((dx, sums))
                 }))

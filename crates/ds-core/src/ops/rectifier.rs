@@ -4,7 +4,7 @@
 
 use super::parallel::{SharedSlice, filled, for_each_piece};
 use super::planes::Planes;
-use super::pointwise::{channel_sums, real_dtype, tensor_of};
+use super::pointwise::{channel_sums, real_dtype, sums_of_pairs, tensor_of};
 use super::real::{Real, elements, with_elements};
 use crate::dispatch_real;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
@@ -33,6 +33,14 @@ crate::vectorized! {
             let negative = slope * dy;
             *dx = if x > T::ZERO { dy } else { negative };
         }
+    }
+}
+
+crate::vectorized! {
+    /// Σ ∂y·min(x, 0).
+    fn slope_gradient<T>(x: &[T], dy: &[T]) -> T {
+        let [sum] = sums_of_pairs(x, dy, |x, dy| [if x > T::ZERO { T::ZERO } else { dy * x }]);
+        sum
     }
 }
 
@@ -105,11 +113,9 @@ impl CustomOp2 for ChannelRectifier {
                 let ds = channel_sums(planes, 1, |c, plane, sum: &mut [T]| {
                     // SAFETY: every plane is visited once.
                     let dx = unsafe { shared.part(plane.start, plane.len()) };
-                    for ((dx, &x), &dy) in dx.iter_mut().zip(&x[plane.clone()]).zip(&dy[plane]) {
-                        let negative = if x > T::ZERO { T::ZERO } else { dy };
-                        *dx = dy - negative + s[c] * negative;
-                        sum[0] += negative * x;
-                    }
+                    let (x, dy) = (&x[plane.clone()], &dy[plane]);
+                    rectify_gradient(s[c], x, dy, dx);
+                    sum[0] += slope_gradient(x, dy);
                 });
                 Ok((dx, ds))
             })))?;

@@ -4,8 +4,10 @@
 //! the order (channel, row, column).
 
 use super::{DataError, ImageData, ImageDataset, Part, parquet};
+use ::parquet::file::reader::SerializedFileReader;
 use candle_datasets::hub::{FileReader, from_hub};
 use hf_hub::HFClientSync;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 fn repository(dataset: ImageDataset) -> &'static str {
@@ -31,12 +33,15 @@ pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData
     for (k, reader) in readers.iter().enumerate() {
         let split = if reader.metadata().file_metadata().num_rows() == test_rows { &mut test } else { &mut train };
         let path = Path::new("hub").join(repository).join(format!("file {k}"));
-        let records = parquet::records_of(reader, &path, &dataset.cure())?;
-        split.push((path, records));
+        split.push((path, reader));
     }
+    let records = |(path, reader): (PathBuf, &SerializedFileReader<File>)| {
+        let records = parquet::records_of(reader, &path, &dataset.cure())?;
+        Ok((path, records))
+    };
     Ok(ImageData {
-        train: parquet::from_records(dataset, train, Part::Train)?,
-        test: parquet::from_records(dataset, test, Part::Test)?,
+        train: parquet::from_records(dataset, train.into_iter().map(records), Part::Train)?,
+        test: parquet::from_records(dataset, test.into_iter().map(records), Part::Test)?,
         origin: format!("hub ({repository})"),
         is_sample: false,
     })

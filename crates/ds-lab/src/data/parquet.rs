@@ -62,27 +62,34 @@ pub(super) fn load(dataset: ImageDataset, directory: &Path, part: Part) -> Resul
             return Err(DataError::content(directory.join(name), "the file is missing", dataset.cure()));
         }
     }
-    let mut files = Vec::new();
-    for (_, _, path) in shards {
+    let files = shards.into_iter().map(|(_, _, path)| {
         let records = read_records(&path, &dataset.cure())?;
-        files.push((path, records));
-    }
+        Ok((path, records))
+    });
     from_records(dataset, files, part)
 }
 
-/// One split from the records of its files, in order; the paths are for messages.
+/// One split from the records of its files, in order and one file at a time; the paths are for messages.
 pub(super) fn from_records(
     dataset: ImageDataset,
-    files: Vec<(PathBuf, Vec<Record>)>,
+    files: impl IntoIterator<Item = Result<(PathBuf, Vec<Record>), DataError>>,
     part: Part,
 ) -> Result<ImageSet, DataError> {
-    let (mut images, mut labels) = (Vec::new(), Vec::new());
-    let first = files.first().map(|(path, _)| path.clone()).unwrap_or_default();
-    for (path, records) in files {
-        images.extend(decode(&records, dataset, &path)?);
+    let (expected, (channels, side)) = (dataset.count(part), dataset.shape());
+    let size = channels * side * side;
+    let (mut images, mut labels) = (vec![0; expected * size], Vec::with_capacity(expected));
+    let mut first = PathBuf::new();
+    for file in files {
+        let (path, records) = file?;
+        // Too many images are counted, and refused below.
+        if let Some(images) = images.get_mut(labels.len() * size..(labels.len() + records.len()) * size) {
+            decode(&records, dataset, &path, images)?;
+        }
         labels.extend(records.into_iter().map(|record| record.labels));
+        if first.as_os_str().is_empty() {
+            first = path;
+        }
     }
-    let expected = dataset.count(part);
     if labels.len() != expected {
         let problem = format!("the {} files hold {} images, expected {expected}", part.name(), labels.len());
         return Err(DataError::content(first, problem, dataset.cure()));
@@ -90,7 +97,6 @@ pub(super) fn from_records(
     if dataset.is_cifar() {
         return cifar::finish(dataset, part, images, labels, &first);
     }
-    let (channels, side) = dataset.shape();
     let labels = labels.into_iter().filter_map(|label| label.last().copied()).collect();
     Ok(ImageSet { images, labels, channels, height: side, width: side, classes: dataset.classes() })
 }
@@ -155,26 +161,32 @@ fn record(row: &Row) -> Option<Record> {
 }
 
 /// The pixels (N, C, H, W) of the records.
-fn decode(records: &[Record], dataset: ImageDataset, path: &Path) -> Result<Vec<u8>, DataError> {
+fn decode(records: &[Record], dataset: ImageDataset, path: &Path, pixels: &mut [u8]) -> Result<(), DataError> {
     let (channels, side) = dataset.shape();
-    let decoded: Vec<Vec<u8>> = records
-        .par_iter()
-        .enumerate()
-        .map(|(i, record)| {
+    pixels.par_chunks_exact_mut(channels * side * side).zip(records).enumerate().try_for_each(
+        |(i, (pixels, record))| {
             let problem = |problem: String| DataError::content(path, format!("image {i}: {problem}"), dataset.cure());
             let image = image::load_from_memory(&record.encoded).map_err(|error| problem(error.to_string()))?;
             if (image.width(), image.height()) != (side as u32, side as u32) {
                 return Err(problem(format!("{}×{} pixels, expected {side}×{side}", image.width(), image.height())));
             }
-            Ok(if channels == 1 { image.to_luma8().into_raw() } else { planes(&image.to_rgb8().into_raw()) })
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(decoded.concat())
+            if channels == 1 {
+                pixels.copy_from_slice(&image.to_luma8());
+            } else {
+                planes(&image.to_rgb8(), pixels);
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Rows of RGB triples to three planes: (H, W, C) to (C, H, W).
-fn planes(pixels: &[u8]) -> Vec<u8> {
-    (0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect()
+fn planes(rgb: &[u8], planes: &mut [u8]) {
+    for (channel, plane) in planes.chunks_exact_mut(rgb.len() / 3).enumerate() {
+        for (value, triple) in plane.iter_mut().zip(rgb.chunks_exact(3)) {
+            *value = triple[channel];
+        }
+    }
 }
 
 /// Writes records in the hub's layout (`img: {bytes, path}`, `label`).
@@ -212,8 +224,9 @@ pub fn write_records(path: &Path, records: &[Record]) -> Result<(), Box<dyn std:
 /// The pixels (C, H, W) of encoded images of this data set, whatever their number; for the sample.
 pub(super) fn load_any(dataset: ImageDataset, path: &Path, cure: &str) -> Result<ImageSet, DataError> {
     let records = read_records(path, cure)?;
-    let images = decode(&records, dataset, path)?;
     let (channels, side) = dataset.shape();
+    let mut images = vec![0; records.len() * channels * side * side];
+    decode(&records, dataset, path, &mut images)?;
     let labels = records.into_iter().filter_map(|record| record.labels.last().copied()).collect();
     Ok(ImageSet { images, labels, channels, height: side, width: side, classes: dataset.classes() })
 }

@@ -16,6 +16,25 @@ pub struct Dropout {
     pub key: u64,
 }
 
+struct Mask<T> {
+    key: u64,
+    /// Position of the first element.
+    first: u64,
+    /// Elements whose 32 bits are below it are dropped.
+    threshold: u64,
+    scale: T,
+}
+
+ds_core::vectorized! {
+    fn masked<T>(mask: Mask<T>, x: &[T], y: &mut [T]) {
+        for (k, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+            let keep = hash(mask.key, mask.first + k as u64) >> 32 >= mask.threshold;
+            let kept = x * mask.scale;
+            *y = if keep { kept } else { T::ZERO };
+        }
+    }
+}
+
 const PIECE: usize = 16 * 1024;
 
 impl Dropout {
@@ -28,10 +47,7 @@ impl Dropout {
                 let range = piece * PIECE..x.len().min((piece + 1) * PIECE);
                 // SAFETY: pieces do not overlap.
                 let y = unsafe { y.part(range.start, range.len()) };
-                for ((position, y), &x) in range.clone().zip(y.iter_mut()).zip(&x[range]) {
-                    let keep = hash(self.key, position as u64) >> 32 >= threshold;
-                    *y = if keep { x * scale } else { T::ZERO };
-                }
+                masked(Mask { key: self.key, first: range.start as u64, threshold, scale }, &x[range], y);
             });
             Ok(())
         };

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use ds_core::ops::linear_spline::Channels;
 use ds_core::ops::parallel::{SERIAL_BELOW, SharedSlice, filled, for_each_piece};
 use ds_core::ops::planes::Planes;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
+use ds_core::ops::pointwise::{real_dtype, sums_of_pairs, tensor_of};
 use ds_core::ops::real::{Real, elements, with_elements};
 use ds_core::{Grid, dispatch_real};
 use rayon::prelude::*;
@@ -118,24 +118,7 @@ ds_core::vectorized! {
 ds_core::vectorized! {
     /// (Σ ∂z·(x − mean), Σ ∂z).
     fn plane_products<T>(mean: T, x: &[T], dz: &[T]) -> (T, T) {
-        let (mut with_x, mut alone) = ([T::ZERO; 16], [T::ZERO; 16]);
-        let (xs, x_tail) = x.as_chunks::<16>();
-        let (dzs, dz_tail) = dz.as_chunks::<16>();
-        for (x, dz) in xs.iter().zip(dzs) {
-            for j in 0..16 {
-                with_x[j] += dz[j] * (x[j] - mean);
-                alone[j] += dz[j];
-            }
-        }
-        for (&x, &dz) in x_tail.iter().zip(dz_tail) {
-            with_x[0] += dz * (x - mean);
-            alone[0] += dz;
-        }
-        let (mut sum, mut total) = (T::ZERO, T::ZERO);
-        for j in 0..16 {
-            sum += with_x[j];
-            total += alone[j];
-        }
+        let [sum, total] = sums_of_pairs(x, dz, |x, dz| [dz * (x - mean), dz]);
         (sum, total)
     }
 }

@@ -3,12 +3,14 @@
 //! As in PyTorch: padding never wins a maximum, the first of equal maxima takes the gradient, and an average counts padding
 //! as zeros.
 
+use super::blocks::LANES;
 use super::window::{Planes, Window};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use ds_core::dispatch_real;
 use ds_core::ops::parallel::{SharedSlice, filled, for_each_piece};
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
 use ds_core::ops::real::{Real, elements, with_elements};
+use std::ops::Range;
 
 /// The largest value of each window.
 #[derive(Debug, Clone, Copy)]
@@ -65,39 +67,105 @@ impl MaxPool {
         }
         Ok(p)
     }
+}
 
-    /// Calls `f(output position, input position)` for every pixel of the output and every pixel of its window.
-    fn each_pixel(&self, p: &Planes, mut f: impl FnMut(usize, usize)) {
-        for oy in 0..p.out_height {
-            for ox in 0..p.out_width {
-                for row in self.0.inside(oy, p.height) {
-                    for column in self.0.inside(ox, p.width) {
-                        f((oy * p.out_width + ox) * p.lanes, (row * p.width + column) * p.lanes);
-                    }
-                }
-            }
+/// The input pixels under the window of output pixel `o`, row by row.
+#[inline(always)]
+fn covered(window: Window, p: &Planes, o: usize) -> impl Iterator<Item = Range<usize>> {
+    let (rows, columns) = (window.inside(o / p.out_width, p.height), window.inside(o % p.out_width, p.width));
+    let width = p.width;
+    rows.map(move |row| row * width + columns.start..row * width + columns.end)
+}
+
+/// A NaN is larger than all, as in PyTorch.
+#[inline(always)]
+fn maxima<T: Real, const L: usize>(window: Window, p: &Planes, x: &[T], y: &mut [T]) {
+    let x = x.as_chunks::<L>().0;
+    for (o, y) in y.as_chunks_mut::<L>().0.iter_mut().enumerate() {
+        let mut largest = [T::from_f64(f64::NEG_INFINITY); L];
+        for x in covered(window, p, o).flat_map(|row| &x[row]) {
+            largest = std::array::from_fn(|lane| {
+                let (x, y) = (x[lane], largest[lane]);
+                if x > y || is_nan(x) { x } else { y }
+            });
         }
+        *y = largest;
     }
+}
 
-    /// Where in the window of an output pixel each lane has its maximum.
-    fn positions<T: Real>(&self, p: &Planes, x: &[T], o: usize, best: &mut [usize]) {
-        let (rows, columns) = (self.0.inside(o / p.out_width, p.height), self.0.inside(o % p.out_width, p.width));
-        let first = (rows.start * p.width + columns.start) * p.lanes;
-        for (lane, best) in best.iter_mut().enumerate() {
-            *best = first + lane;
-        }
-        for row in rows {
-            for column in columns.clone() {
-                let at = (row * p.width + column) * p.lanes;
-                for (lane, best) in best.iter_mut().enumerate() {
-                    if x[at + lane] > x[*best] {
-                        *best = at + lane;
-                    }
+#[inline(always)]
+fn maxima_gradient<T: Real, const L: usize>(window: Window, p: &Planes, x: &[T], y: &[T], dy: &[T], dx: &mut [T]) {
+    dx.fill(T::ZERO);
+    let (x, dx) = (x.as_chunks::<L>().0, dx.as_chunks_mut::<L>().0);
+    for (o, (y, dy)) in y.as_chunks::<L>().0.iter().zip(dy.as_chunks().0).enumerate() {
+        let mut left: [T; L] = *dy;
+        for row in covered(window, p, o) {
+            for (x, dx) in x[row.clone()].iter().zip(&mut dx[row]) {
+                let won: [bool; L] = std::array::from_fn(|lane| x[lane] == y[lane] || is_nan(x[lane]));
+                for lane in 0..L {
+                    dx[lane] += if won[lane] { left[lane] } else { T::ZERO };
+                    left[lane] = if won[lane] { T::ZERO } else { left[lane] };
                 }
             }
         }
     }
 }
+
+#[inline(always)]
+fn is_nan<T: Real>(x: T) -> bool {
+    x.partial_cmp(&x).is_none()
+}
+
+#[inline(always)]
+fn means<T: Real, const L: usize>(window: Window, p: &Planes, x: &[T], y: &mut [T]) {
+    let (weight, x) = (weight::<T>(window), x.as_chunks::<L>().0);
+    for (o, y) in y.as_chunks_mut::<L>().0.iter_mut().enumerate() {
+        let mut sum = [T::ZERO; L];
+        for x in covered(window, p, o).flat_map(|row| &x[row]) {
+            for lane in 0..L {
+                sum[lane] += x[lane];
+            }
+        }
+        *y = sum.map(|sum| sum * weight);
+    }
+}
+
+#[inline(always)]
+fn means_gradient<T: Real, const L: usize>(window: Window, p: &Planes, dy: &[T], dx: &mut [T]) {
+    dx.fill(T::ZERO);
+    let (weight, dx) = (weight::<T>(window), dx.as_chunks_mut::<L>().0);
+    for (o, dy) in dy.as_chunks::<L>().0.iter().enumerate() {
+        let dy = dy.map(|dy| dy * weight);
+        for pixel in covered(window, p, o).flatten() {
+            for lane in 0..L {
+                dx[pixel][lane] += dy[lane];
+            }
+        }
+    }
+}
+
+/// What each pixel of a window has in its mean.
+fn weight<T: Real>(window: Window) -> T {
+    T::from_f64(1.0 / (window.kernel * window.kernel) as f64)
+}
+
+// A plane at a time, so that the loop over a window's pixels is compiled for the machine's vectors with all around it.
+macro_rules! planewise {
+    ($name:ident, $body:ident, ($($argument:ident),*)) => {
+        ds_core::vectorized! {
+            fn $name<T>(window: Window, p: &Planes, $($argument: &[T],)* to: &mut [T]) {
+                match p.lanes {
+                    LANES => $body::<T, LANES>(window, p, $($argument,)* to),
+                    _ => $body::<T, 1>(window, p, $($argument,)* to),
+                }
+            }
+        }
+    };
+}
+planewise!(max_plane, maxima, (x));
+planewise!(max_plane_gradient, maxima_gradient, (x, y, dy));
+planewise!(mean_plane, means, (x));
+planewise!(mean_plane_gradient, means_gradient, (dy));
 
 impl CustomOp1 for MaxPool {
     fn name(&self) -> &'static str {
@@ -109,52 +177,24 @@ impl CustomOp1 for MaxPool {
         let (from, to) = plane_sizes(&p);
         let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
             let x = elements::<T>(x, l)?;
-            let y = map_planes(&p, x, from, to, |_, x, y| {
-                y.fill(T::from_f64(f64::NEG_INFINITY));
-                self.each_pixel(&p, |o, i| {
-                    for (y, &x) in y[o..o + p.lanes].iter_mut().zip(&x[i..i + p.lanes]) {
-                        // A NaN stays.
-                        *y = if x > *y || x.to_f64().is_nan() { x } else { *y };
-                    }
-                });
-            })?;
+            let y = map_planes(&p, x, from, to, |_, x, y| max_plane(self.0, &p, x, y))?;
             Ok(T::to_cpu_storage_owned(y))
         })?;
         Ok((y, output_shape(&p)))
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let p = self.planes(x.shape())?;
         let (from, to) = plane_sizes(&p);
         dispatch_real!(x.dtype(), self.name(), T => {
-            let dx = with_elements::<T, _>(x, |xs| with_elements::<T, _>(dy, |dy| {
+            let dx = with_elements::<T, _>(x, |xs| with_elements::<T, _>(y, |y| with_elements::<T, _>(dy, |dy| {
                 map_planes(&p, xs, from, from, |plane, x, dx| {
-                    dx.fill(T::ZERO);
-                    let mut best = vec![0; p.lanes];
-                    for (o, dy) in dy[plane * to..(plane + 1) * to].chunks_exact(p.lanes).enumerate() {
-                        self.positions(&p, x, o, &mut best);
-                        for (&best, &dy) in best.iter().zip(dy) {
-                            dx[best] += dy;
-                        }
-                    }
+                    let of_plane = plane * to..(plane + 1) * to;
+                    max_plane_gradient(self.0, &p, x, &y[of_plane.clone()], &dy[of_plane], dx);
                 })
-            }))?;
+            })))?;
             Ok(Some(tensor_of(dx, x.shape())))
         })
-    }
-}
-
-impl AveragePool {
-    /// Adds `weight` times pixels of `from` to pixels of `to`, for every output and every input of its window.
-    fn each_pixel<T: Real>(&self, p: &Planes, from: &[T], to: &mut [T], backward: bool) {
-        let weight = T::from_f64(1.0 / (self.0.kernel * self.0.kernel) as f64);
-        to.fill(T::ZERO);
-        MaxPool(self.0).each_pixel(p, |o, i| {
-            let (source, target) = if backward { (o, i) } else { (i, o) };
-            for (to, &from) in to[target..target + p.lanes].iter_mut().zip(&from[source..source + p.lanes]) {
-                *to += from * weight;
-            }
-        });
     }
 }
 
@@ -167,7 +207,7 @@ impl CustomOp1 for AveragePool {
         let p = self.0.planes(l.shape(), self.name())?;
         let (from, to) = plane_sizes(&p);
         let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            let y = map_planes(&p, elements::<T>(x, l)?, from, to, |_, x, y| self.each_pixel(&p, x, y, false))?;
+            let y = map_planes(&p, elements::<T>(x, l)?, from, to, |_, x, y| mean_plane(self.0, &p, x, y))?;
             Ok(T::to_cpu_storage_owned(y))
         })?;
         Ok((y, output_shape(&p)))
@@ -178,7 +218,7 @@ impl CustomOp1 for AveragePool {
         let (from, to) = plane_sizes(&p);
         dispatch_real!(x.dtype(), self.name(), T => {
             let dx = with_elements::<T, _>(dy, |dy| {
-                map_planes(&p, dy, to, from, |_, dy, dx| self.each_pixel(&p, dy, dx, true))
+                map_planes(&p, dy, to, from, |_, dy, dx| mean_plane_gradient(self.0, &p, dy, dx))
             })?;
             Ok(Some(tensor_of(dx, x.shape())))
         })

@@ -1,5 +1,6 @@
 //! Square windows that slide over the planes of (N, C, H, W), or of blocks (N/16, C, H, W, 16).
 
+use super::blocks::LANES;
 use candle_core::{Result, Shape, bail};
 
 /// Kernel size, stride and padding, the same in both directions.
@@ -42,7 +43,7 @@ impl Window {
     pub(crate) fn planes(&self, shape: &Shape, op: &str) -> Result<Planes> {
         let (images, channels, height, width, lanes) = match *shape.dims() {
             [images, channels, height, width] => (images, channels, height, width, 1),
-            [blocks, channels, height, width, lanes] => (blocks, channels, height, width, lanes),
+            [blocks, channels, height, width, LANES] => (blocks, channels, height, width, LANES),
             _ => bail!("{op}: input must be (N, C, H, W) or blocks (N/16, C, H, W, 16), got {shape:?}"),
         };
         let (out_height, out_width) = (self.output(height, op)?, self.output(width, op)?);

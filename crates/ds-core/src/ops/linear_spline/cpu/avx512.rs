@@ -70,8 +70,6 @@ impl LookUp for Gathered<'_> {
 #[derive(Clone, Copy)]
 struct Scale {
     step: __m512,
-    /// 1/step, rounded to nearest.
-    inverse: __m512,
     centre: __m512,
     last: __m512,
 }
@@ -80,27 +78,18 @@ impl Scale {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn new(s: &Segments<'_, f32>) -> Self {
-        let [step, inverse] = [s.step, 1.0 / s.step].map(|v| _mm512_set1_ps(v));
-        Self { step, inverse, centre: _mm512_set1_ps(s.centre), last: _mm512_set1_ps(s.last) }
+        let [step, centre, last] = [s.step, s.centre, s.last].map(|value| _mm512_set1_ps(value));
+        Self { step, centre, last }
     }
-}
-
-/// x/step, rounded as a division is: the product with the inverse is corrected by its remainder (Markstein 1990), which takes
-/// a third of a division's time. Quotients too large for that (and infinite ones) stay as they are.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn quotient(x: __m512, s: Scale) -> __m512 {
-    let rough = _mm512_mul_ps(x, s.inverse);
-    let remainder = _mm512_fnmadd_ps(rough, s.step, x);
-    let moderate = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(rough), _mm512_set1_ps(1e30));
-    _mm512_mask3_fmadd_ps(remainder, s.inverse, rough, moderate)
 }
 
 /// (index of the segment, t) of 16 inputs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn locate(x: __m512, s: Scale) -> (__m512i, __m512) {
-    let u = _mm512_add_ps(quotient(x, s), s.centre);
+    // The divider works beside the units that the rest keeps busy: a product with the inverse, corrected to round as a
+    // division does, takes longer.
+    let u = _mm512_add_ps(_mm512_div_ps(x, s.step), s.centre);
     // The second operand is taken where u is NaN, so the index is always valid.
     let clamped = _mm512_min_ps(_mm512_max_ps(u, _mm512_setzero_ps()), s.last);
     let index = _mm512_cvttps_epi32(clamped);
