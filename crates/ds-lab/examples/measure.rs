@@ -6,7 +6,10 @@
 //! convolution DIRECTION N C H    3×3, C to C channels; DIRECTION: forward, input (gradient), weight (gradient)
 //! step NETWORK KIND              a training step; NETWORK: resnet32, nin, convnet, area
 //! evaluate NETWORK KIND          1000 images or points in evaluation mode
-//! epoch KIND                     60 000 images of 28×28 through the MNIST network, batch 64, and 10 000 evaluated
+//! epoch NETWORK KIND             as many training images as the data set has (convnet: MNIST, resnet32: CIFAR-10) in steps,
+//!                                and 10 000 evaluated; measured once, unprepared
+//! copy N                         N floats to another place, by all threads
+//! multiply_add N                 N operations (two for each fused multiplication and addition) on every thread
 //! memory                         the peak resident memory of the process so far
 //! ```
 
@@ -17,6 +20,7 @@ use ds_core::activation::{Init, Spline};
 use ds_core::graph::CandleGraph;
 use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::Rectifier;
+use ds_lab::batches::Epoch;
 use ds_lab::config::Config;
 use ds_lab::data::ImageSet;
 use ds_lab::experiment::network;
@@ -27,10 +31,13 @@ use ds_nn::networks::Network;
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::LANES;
 use ds_nn::ops::conv2d::Conv2d;
+use ds_nn::rng::Seed;
 use mimalloc::MiMalloc;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rayon::prelude::*;
+use std::hint::black_box;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -162,18 +169,61 @@ fn evaluation(name: &str, kind: &str) -> Result<Case> {
     }))
 }
 
-fn epoch(kind: &str) -> Result<Case> {
-    let (config, network, mut optimizers) = prepared("convnet", kind)?;
-    let (train, test) = (samples("convnet", 60_000)?, samples("convnet", 10_000)?);
+/// As a training run does it: batches prepared on a thread ahead, cropped and flipped for CIFAR-10.
+fn epoch(name: &str, kind: &str) -> Result<Case> {
+    let (config, network, mut optimizers) = prepared(name, kind)?;
+    let (train, augment) = if name == "convnet" { (60_000, false) } else { (50_000, true) };
+    let (train, test) = (samples(name, train)?, samples(name, 10_000)?);
     let norm = config.regularization.spline_norm();
     Ok(Box::new(move || {
         let order: Vec<usize> = (0..train.len()).collect();
-        for (count, indices) in order.chunks(config.train.batch_size).enumerate() {
-            step(&network, &train.batch(indices)?, norm, &mut optimizers, 100_000, count as u64)?;
-        }
+        let (size, seed) = (config.train.batch_size, Seed(0));
+        let batches = Epoch { samples: &train, order: &order, size, taken: 0, step: 0, augment, seed };
+        let mut count = 0;
+        batches.for_each(|batch| {
+            count += 1;
+            step(&network, &batch, norm, &mut optimizers, 100_000, count)?;
+            Ok(())
+        })?;
         evaluate(&network, &test)?;
         Ok(())
     }))
+}
+
+/// Reads and writes 4·N bytes each: what a pass over memory costs at least.
+fn copy(count: usize) -> Case {
+    let (from, mut to) = (vec![1f32; count], vec![0f32; count]);
+    Box::new(move || {
+        to.par_chunks_mut(16 * 1024).zip(from.par_chunks(16 * 1024)).for_each(|(to, from)| to.copy_from_slice(from));
+        black_box(&mut to);
+        Ok(())
+    })
+}
+
+ds_core::vectorized! {
+    /// Independent chains, enough to keep all units busy.
+    fn multiply_add<T>(rounds: usize, factor: T) -> T {
+        let step = |chain: [T; 16]| chain.map(|lane| lane.fused(factor, factor));
+        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = [[T::ONE; 16]; 8];
+        for _ in 0..rounds {
+            (a, b, c, d) = (step(a), step(b), step(c), step(d));
+            (e, f, g, h) = (step(e), step(f), step(g), step(h));
+        }
+        let mut sum = T::ZERO;
+        for lane in [a, b, c, d, e, f, g, h].into_iter().flatten() {
+            sum += lane;
+        }
+        sum
+    }
+}
+
+/// What arithmetic costs at least.
+fn arithmetic(operations: usize) -> Case {
+    let rounds = operations / (2 * 8 * 16);
+    Box::new(move || {
+        rayon::broadcast(|_| black_box(multiply_add(rounds, black_box(0.5f32))));
+        Ok(())
+    })
 }
 
 fn case(line: &str) -> Result<Case> {
@@ -186,7 +236,9 @@ fn case(line: &str) -> Result<Case> {
         ["convolution", direction, shape @ ..] => convolution(direction, &numbers(shape)?),
         ["step", network, kind] => training_step(network, kind),
         ["evaluate", network, kind] => evaluation(network, kind),
-        ["epoch", kind] => epoch(kind),
+        ["epoch", network, kind] => epoch(network, kind),
+        ["copy", count] => Ok(copy(numbers(&[count])?[0])),
+        ["multiply_add", count] => Ok(arithmetic(numbers(&[count])?[0])),
         _ => bail!("unknown case `{line}`; see the head of this file"),
     }
 }
@@ -214,7 +266,9 @@ fn main() -> Result<()> {
                 // The last case is dropped before the next takes memory.
                 current = None;
                 let mut run = case(&line)?;
-                run()?;
+                if !line.starts_with("epoch") {
+                    run()?;
+                }
                 &mut current.insert((line.clone(), run)).1
             }
         };
