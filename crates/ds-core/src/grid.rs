@@ -69,9 +69,9 @@ impl Grid {
     /// The segment `i` in 0..=K−2 that serves `x`, and `t` with `σ(x) = c_i + t·(c_{i+1} − c_i)`; `t` leaves [0, 1] where
     /// the spline is extrapolated.
     pub fn locate(&self, x: f64) -> (usize, f64) {
-        let u = x / self.step + (self.size / 2) as f64;
-        let i = u.floor().clamp(0.0, (self.size - 2) as f64);
-        (i as usize, u - i)
+        let (u, centre) = (x / self.step, (self.size / 2) as f64);
+        let i = (u.floor() + centre).clamp(0.0, (self.size - 2) as f64);
+        (i as usize, u - (i - centre))
     }
 }
 

@@ -391,7 +391,8 @@ impl NormActivation {
                 let line = self.line(split.scale[c], split.shift[c], mean, moments.variance[c]);
                 let sums = cut.pieces(c, |ranges| {
                     let mut buffer = [T::ZERO; CHUNK];
-                    let mut of_splines = splines.as_ref().map(Channels::sums).unwrap_or_default();
+                    let elements = cut.rows * cut.planes.inner;
+                    let mut of_splines = splines.as_ref().map(|s| s.sums(elements)).unwrap_or_default();
                     let (mut with_x, mut alone) = (0.0, 0.0);
                     for chunk in ranges.flat_map(chunks) {
                         let (x, dy) = (&x[chunk.clone()], &dy[chunk.clone()]);
@@ -416,7 +417,7 @@ impl NormActivation {
                     }
                     let mut dc = vec![T::ZERO; width - 2];
                     if !dc.is_empty() {
-                        Channels::merge(&of_splines, &mut dc);
+                        of_splines.merge_into(&mut dc);
                     }
                     (with_x, alone, dc)
                 });

@@ -3,6 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod block;
+mod sums;
+
+pub use sums::Sums;
 
 use crate::Grid;
 use crate::ops::parallel::{SharedSlice, filled, for_each_piece};
@@ -12,15 +15,32 @@ use crate::ops::simd::{Instructions, instructions};
 use candle_core::Result;
 use std::any::TypeId;
 
+/// What an input's segment is found with. Segments are counted from the knot at 0, so that x/step needs no offset that would
+/// be rounded again, and an input that is just left of a knot stays there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Knots<T> {
+    pub step: T,
+    /// The first and the last segment.
+    pub first: T,
+    pub last: T,
+    /// The segments left of 0.
+    pub centre: i32,
+}
+
+impl<T: Real> Knots<T> {
+    fn new(grid: Grid) -> Self {
+        let (centre, last) = (grid.size() as i32 / 2, grid.size() as i32 - 2);
+        Self { step: T::from_f64(grid.step()), first: T::of_int(-centre), last: T::of_int(last - centre), centre }
+    }
+}
+
 /// The two tables a kernel looks values up in, for one channel.
 ///
 /// `value[i]` = c_i and `rise[i]` = c_{i+1} − c_i, for the K−1 segments.
 pub(super) struct Segments<'a, T> {
     pub value: &'a [T],
     pub rise: &'a [T],
-    pub step: T,
-    pub centre: T,
-    pub last: T,
+    pub knots: Knots<T>,
 }
 
 /// The planes of one channel: `count` of them, `len` elements each, `stride` elements from one to the next.
@@ -49,7 +69,7 @@ trait Kernel<T>: Copy + Send + Sync {
     /// x must be readable and y writable at all elements of the runs, the planes of y not shared, and the machine must have
     /// the kernel's instructions.
     unsafe fn forward(self, segments: &Segments<'_, T>, runs: Runs, x: *const T, y: *mut T);
-    /// `sums[2i]` += Σ ∂y and `sums[2i+1]` += Σ ∂y·t over the elements in segment i, in `COPIES` interleaved copies.
+    /// ∂x = ∂y·σ'(x), and what the elements give to ∂c is added to `sums`.
     ///
     /// # Safety
     /// As for `forward`, with dy like x and dx like y.
@@ -62,12 +82,9 @@ trait Kernel<T>: Copy + Send + Sync {
         x: *const T,
         dy: *const T,
         dx: *mut T,
-        sums: &mut [T],
+        sums: &mut Sums<T>,
     );
 }
-
-/// Neighbouring elements go to different copies of the sums, so that one addition need not wait for the last.
-pub(super) const COPIES: usize = 8;
 
 /// The splines of all channels, with the tables their kernels look values up in, for ops that fuse a spline with what comes
 /// before it.
@@ -95,13 +112,10 @@ impl<'a, T: Real> Channels<'a, T> {
 
     fn segments(&self, channel: usize) -> Segments<'_, T> {
         let size = self.grid.size();
-        let (step, centre, last) = constants::<T>(self.grid);
         Segments {
             value: &self.coefficients[channel * size..(channel + 1) * size - 1],
             rise: &self.rises[self.of(channel)],
-            step,
-            centre,
-            last,
+            knots: Knots::new(self.grid),
         }
     }
 
@@ -137,7 +151,15 @@ impl<'a, T: Real> Channels<'a, T> {
 
     /// # Safety
     /// As for [`Kernel::backward`].
-    unsafe fn backward_runs(&self, channel: usize, runs: Runs, x: *const T, dy: *const T, dx: *mut T, sums: &mut [T]) {
+    unsafe fn backward_runs(
+        &self,
+        channel: usize,
+        runs: Runs,
+        x: *const T,
+        dy: *const T,
+        dx: *mut T,
+        sums: &mut Sums<T>,
+    ) {
         let (segments, slope) = (&self.segments(channel), &self.slopes[self.of(channel)]);
         // SAFETY: as above.
         unsafe {
@@ -146,7 +168,7 @@ impl<'a, T: Real> Channels<'a, T> {
                 Instructions::Avx512 if is_f32::<T>() => {
                     let segments = &*std::ptr::from_ref(segments).cast();
                     let slope = &*(std::ptr::from_ref(slope) as *const [f32]);
-                    let sums = &mut *(std::ptr::from_mut(sums) as *mut [f32]);
+                    let sums = &mut *std::ptr::from_mut(sums).cast::<Sums<f32>>();
                     avx512::Avx512.backward(segments, slope, runs, x.cast(), dy.cast(), dx.cast(), sums);
                 }
                 #[cfg(target_arch = "x86_64")]
@@ -158,22 +180,17 @@ impl<'a, T: Real> Channels<'a, T> {
         }
     }
 
-    /// Zeros for [`backward`](Self::backward) to add to.
-    pub fn sums(&self) -> Vec<T> {
-        vec![T::ZERO; 2 * (self.grid.size() - 1) * COPIES]
+    /// Zeros for [`backward`](Self::backward) to add to, for that many elements in all.
+    pub fn sums(&self, elements: usize) -> Sums<T> {
+        Sums::new(self.grid.size() - 1, elements)
     }
 
     /// ∂x = ∂y·σ'(x) for elements of one channel; what they give to ∂c is added to `sums`.
-    pub fn backward(&self, channel: usize, x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
+    pub fn backward(&self, channel: usize, x: &[T], dy: &[T], dx: &mut [T], sums: &mut Sums<T>) {
         assert!(x.len() == dy.len() && x.len() == dx.len());
         let runs = Runs { count: 1, len: x.len(), stride: 0 };
         // SAFETY: all slices are one run.
         unsafe { self.backward_runs(channel, runs, x.as_ptr(), dy.as_ptr(), dx.as_mut_ptr(), sums) }
-    }
-
-    /// ∂c (K) += what `sums` hold.
-    pub fn merge(sums: &[T], dc: &mut [T]) {
-        merge_copies(sums, dc);
     }
 }
 
@@ -183,10 +200,6 @@ pub(super) fn forward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T]) -> 
 
 pub(super) fn backward<T: Real>(grid: Grid, planes: Planes, x: &[T], c: &[T], dy: &[T]) -> Result<(Vec<T>, Vec<T>)> {
     backward_with(instructions(), grid, planes, x, c, dy)
-}
-
-fn constants<T: Real>(grid: Grid) -> (T, T, T) {
-    (T::from_f64(grid.step()), T::from_f64((grid.size() / 2) as f64), T::from_f64((grid.size() - 2) as f64))
 }
 
 /// (the first element, the planes from there on) of some rows of a channel.
@@ -203,14 +216,14 @@ pub(crate) fn forward_with<T: Real>(
     c: &[T],
 ) -> Result<Vec<T>> {
     let size = grid.size();
-    let (step, centre, last) = constants::<T>(grid);
+    let knots = Knots::<T>::new(grid);
     if planes.inner < 8 {
         // Units instead of planes: neighbouring elements belong to different splines.
         let mut y = Vec::with_capacity(x.len());
         for row in x.chunks_exact((planes.channels * planes.inner).max(1)) {
             for (c, plane) in c.chunks_exact(size).zip(row.chunks_exact(planes.inner.max(1))) {
                 y.extend(plane.iter().map(|&x| {
-                    let (i, t) = block::locate(x, step, centre, last);
+                    let (i, t) = block::locate(x, knots);
                     t.fused(c[i + 1] - c[i], c[i])
                 }));
             }
@@ -245,9 +258,9 @@ pub(crate) fn backward_with<T: Real>(
     dy: &[T],
 ) -> Result<(Vec<T>, Vec<T>)> {
     let size = grid.size();
-    let (step, centre, last) = constants::<T>(grid);
+    let knots = Knots::<T>::new(grid);
     if planes.inner < 8 {
-        return Ok(backward_units(size, planes, (step, centre, last), x, c, dy));
+        return Ok(backward_units(size, planes, knots, x, c, dy));
     }
     let channels = Channels::with(instructions, grid, c);
     let rows = planes.rows_per_piece();
@@ -258,8 +271,8 @@ pub(crate) fn backward_with<T: Real>(
         let dx = SharedSlice::new(dx);
         for_each_piece(blocks * planes.channels, x.len(), |piece| {
             let (block, channel) = (piece / planes.channels, piece % planes.channels);
-            let mut sums = channels.sums();
             let (first, runs) = runs_of(planes, block * rows..planes.outer.min((block + 1) * rows), channel);
+            let mut sums = channels.sums(runs.count * runs.len);
             let dx = dx.pointer(first, runs.reach());
             let reached = first..first + runs.reach();
             let (x, dy) = (&x[reached.clone()], &dy[reached]);
@@ -267,7 +280,7 @@ pub(crate) fn backward_with<T: Real>(
             unsafe { channels.backward_runs(channel, runs, x.as_ptr(), dy.as_ptr(), dx, &mut sums) };
             // SAFETY: every piece has its own row of partial sums.
             let partial = unsafe { partials.part(piece * size, size) };
-            merge_copies(&sums, partial);
+            sums.merge_into(partial);
         });
         Ok(())
     };
@@ -282,21 +295,11 @@ pub(crate) fn backward_with<T: Real>(
     Ok((dx, dc))
 }
 
-/// (Σ ∂y, Σ ∂y·t) by segment, in copies, to ∂c: ∂c_i takes Σ ∂y·(1−t) and ∂c_{i+1} takes Σ ∂y·t.
-fn merge_copies<T: Real>(sums: &[T], dc: &mut [T]) {
-    for copy in sums.chunks_exact(2 * (dc.len() - 1)) {
-        for (i, pair) in copy.chunks_exact(2).enumerate() {
-            dc[i] += pair[0] - pair[1];
-            dc[i + 1] += pair[1];
-        }
-    }
-}
-
 /// Units (N, C), or planes too small for vectors.
 fn backward_units<T: Real>(
     size: usize,
     planes: Planes,
-    (step, centre, last): (T, T, T),
+    knots: Knots<T>,
     x: &[T],
     c: &[T],
     dy: &[T],
@@ -307,9 +310,9 @@ fn backward_units<T: Real>(
     for (x, dy) in x.chunks_exact(row).zip(dy.chunks_exact(row)) {
         for (j, (&x, &dy)) in x.iter().zip(dy).enumerate() {
             let first = j / planes.inner * size;
-            let (i, t) = block::locate(x, step, centre, last);
+            let (i, t) = block::locate(x, knots);
             let (c, dc) = (&c[first + i..first + i + 2], &mut dc[first + i..first + i + 2]);
-            dx.push(dy * ((c[1] - c[0]) / step));
+            dx.push(dy * ((c[1] - c[0]) / knots.step));
             dc[0] += dy * (T::ONE - t);
             dc[1] += dy * t;
         }

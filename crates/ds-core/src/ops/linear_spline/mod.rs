@@ -7,7 +7,7 @@
 
 mod cpu;
 
-pub use cpu::Channels;
+pub use cpu::{Channels, Sums};
 
 use crate::Grid;
 use crate::dispatch_real;

@@ -1,28 +1,36 @@
 //! The plain kernels, in blocks that the compiler turns into vectors: one source for f32 and f64, compiled for the
 //! baseline and for AVX2 + FMA.
 
-use super::{COPIES, Kernel, Runs, Segments};
+use super::sums::{COPIES, Place, Sums};
+use super::{Kernel, Knots, Runs, Segments};
 use crate::ops::real::Real;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 const BLOCK: usize = 32;
 
-/// The segment of x and the position t in it.
+/// The segment of x, counted from the first, and the position t in it.
 #[inline(always)]
-pub(super) fn locate<T: Real>(x: T, step: T, centre: T, last: T) -> (usize, T) {
-    let u = x / step + centre;
-    // SAFETY: the clamp keeps the value within 0..=K−2; a NaN becomes 0.
-    let i = unsafe { u.larger(T::ZERO).smaller(last).truncated() };
-    (i as usize, u - T::of_int(i))
+pub(super) fn locate<T: Real>(x: T, knots: Knots<T>) -> (usize, T) {
+    let (i, t) = locate_from_centre(x, knots);
+    ((i + knots.centre) as usize, t)
 }
 
 #[inline(always)]
-fn locate_block<T: Real>(s: &Segments<'_, T>, x: &[T; BLOCK], index: &mut [i32; BLOCK], t: &mut [T; BLOCK]) {
+fn locate_from_centre<T: Real>(x: T, knots: Knots<T>) -> (i32, T) {
+    let u = x / knots.step;
+    let clamped = u.larger(knots.first).smaller(knots.last);
+    // SAFETY: the clamp keeps the value between the first and the last segment; a NaN becomes the first.
+    let toward_0 = unsafe { clamped.truncated() };
+    // The largest integer that is not above it: a call of `floor` would keep a loop from vectors.
+    let i = toward_0 - i32::from(T::of_int(toward_0) > clamped);
+    (i, u - T::of_int(i))
+}
+
+#[inline(always)]
+fn locate_block<T: Real>(knots: Knots<T>, x: &[T; BLOCK], index: &mut [i32; BLOCK], t: &mut [T; BLOCK]) {
     for j in 0..BLOCK {
-        let u = x[j] / s.step + s.centre;
-        // SAFETY: as in `locate`.
-        index[j] = unsafe { u.larger(T::ZERO).smaller(s.last).truncated() };
-        t[j] = u - T::of_int(index[j]);
+        let (i, position) = locate_from_centre(x[j], knots);
+        (index[j], t[j]) = (i + knots.centre, position);
     }
 }
 
@@ -32,7 +40,7 @@ fn forward<T: Real>(s: &Segments<'_, T>, x: &[T], y: &mut [T]) {
     let (blocks, tail) = x.as_chunks::<BLOCK>();
     let (y_blocks, y_tail) = y.as_chunks_mut::<BLOCK>();
     for (x, y) in blocks.iter().zip(y_blocks) {
-        locate_block(s, x, &mut index, &mut t);
+        locate_block(s.knots, x, &mut index, &mut t);
         for j in 0..BLOCK {
             // SAFETY: 0 <= index <= K−2, and both tables have K−1 entries.
             let (value, rise) = unsafe {
@@ -43,37 +51,56 @@ fn forward<T: Real>(s: &Segments<'_, T>, x: &[T], y: &mut [T]) {
         }
     }
     for (&x, y) in tail.iter().zip(y_tail) {
-        let (i, t) = locate(x, s.step, s.centre, s.last);
+        let (i, t) = locate(x, s.knots);
         *y = s.value[i] + t * s.rise[i];
     }
 }
 
 #[inline(always)]
-fn backward<T: Real>(s: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]) {
+fn backward<T: Real>(s: &Segments<'_, T>, slope: &[T], x: &[T], dy: &[T], dx: &mut [T], sums: &mut Sums<T>) {
     let (mut index, mut t) = ([0i32; BLOCK], [T::ZERO; BLOCK]);
-    let copy = sums.len() / COPIES;
-    assert!(copy == 2 * slope.len() && s.value.len() == slope.len());
+    assert_eq!(s.value.len(), slope.len());
+    let mut place = sums.place(slope.len());
     let (blocks, tail) = x.as_chunks::<BLOCK>();
     let (dy_blocks, dy_tail) = dy.as_chunks::<BLOCK>();
     let (dx_blocks, dx_tail) = dx.as_chunks_mut::<BLOCK>();
     for ((x, dy), dx) in blocks.iter().zip(dy_blocks).zip(dx_blocks) {
-        locate_block(s, x, &mut index, &mut t);
+        locate_block(s.knots, x, &mut index, &mut t);
         for j in 0..BLOCK {
-            let i = index[j] as usize;
-            // SAFETY: 0 <= index <= K−2, the slopes have K−1 entries and each copy of the sums twice as many.
-            unsafe {
-                dx[j] = dy[j] * *slope.get_unchecked(i);
-                let at = (j % COPIES) * copy + 2 * i;
-                *sums.get_unchecked_mut(at) += dy[j];
-                *sums.get_unchecked_mut(at + 1) += dy[j] * t[j];
+            // SAFETY: 0 <= index <= K−2, and there are K−1 slopes.
+            dx[j] = dy[j] * unsafe { *slope.get_unchecked(index[j] as usize) };
+        }
+        match &mut place {
+            Place::ByPair { pairs, row, .. } => {
+                for j in (0..BLOCK).step_by(2) {
+                    let terms = [dy[j], dy[j] * t[j], dy[j + 1], dy[j + 1] * t[j + 1]];
+                    let at = index[j] as usize * *row + 4 * index[j + 1] as usize;
+                    // SAFETY: both segments are among the K−1, and each pair has four sums.
+                    let sums = unsafe { &mut *pairs.as_mut_ptr().add(at).cast::<[T; 4]>() };
+                    for (sum, term) in sums.iter_mut().zip(terms) {
+                        *sum += term;
+                    }
+                }
+            }
+            Place::BySegment(sums) => {
+                let copy = sums.len() / COPIES;
+                for j in 0..BLOCK {
+                    let at = (j % COPIES) * copy + 2 * index[j] as usize;
+                    // SAFETY: each copy has two sums for each segment.
+                    unsafe {
+                        *sums.get_unchecked_mut(at) += dy[j];
+                        *sums.get_unchecked_mut(at + 1) += dy[j] * t[j];
+                    }
+                }
             }
         }
     }
+    let (Place::BySegment(single) | Place::ByPair { single, .. }) = place;
     for ((&x, &dy), dx) in tail.iter().zip(dy_tail).zip(dx_tail) {
-        let (i, t) = locate(x, s.step, s.centre, s.last);
+        let (i, t) = locate(x, s.knots);
         *dx = dy * slope[i];
-        sums[2 * i] += dy;
-        sums[2 * i + 1] += dy * t;
+        single[2 * i] += dy;
+        single[2 * i + 1] += dy * t;
     }
 }
 
@@ -98,7 +125,7 @@ unsafe fn backward_runs<T: Real>(
     x: *const T,
     dy: *const T,
     dx: *mut T,
-    sums: &mut [T],
+    sums: &mut Sums<T>,
 ) {
     for (start, _) in runs.starts() {
         // SAFETY: by the caller's promise.
@@ -134,7 +161,7 @@ macro_rules! kernel {
                 x: *const T,
                 dy: *const T,
                 dx: *mut T,
-                sums: &mut [T],
+                sums: &mut Sums<T>,
             ) {
                 $(#[target_feature(enable = $features)])?
                 unsafe fn run<T: Real>(
@@ -144,7 +171,7 @@ macro_rules! kernel {
                     x: *const T,
                     dy: *const T,
                     dx: *mut T,
-                    sums: &mut [T],
+                    sums: &mut Sums<T>,
                 ) {
                     // SAFETY: by the promise of the method around this function.
                     unsafe { backward_runs(s, slope, runs, x, dy, dx, sums) }

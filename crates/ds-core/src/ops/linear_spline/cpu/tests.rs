@@ -20,7 +20,7 @@ impl<T: Real> Case<T> {
         let planes = Planes {
             outer: rng.random_range(1..5),
             channels: rng.random_range(1..4),
-            inner: [1, 5, 8, 31, 64, 100, 1000][rng.random_range(0..7)],
+            inner: [1, 5, 8, 31, 64, 100, 1000, 5000][rng.random_range(0..8)],
         };
         let reach = 1.5 * grid.knot(grid.size() - 1);
         let mut draw =
@@ -35,9 +35,9 @@ impl<T: Real> Case<T> {
         let (mut y, mut dx, mut dc) = (Vec::new(), Vec::new(), vec![0.0; self.c.len()]);
         for (j, (x, dy)) in self.x.iter().zip(&self.dy).enumerate() {
             let channel = j / self.planes.inner % self.planes.channels;
-            let u = (*x / step + T::from_f64((size / 2) as f64)).to_f64();
-            let i = u.floor().clamp(0.0, (size - 2) as f64) as usize;
-            let t = u - i as f64;
+            let u = (*x / step).to_f64();
+            let i = (u.floor() + (size / 2) as f64).clamp(0.0, (size - 2) as f64) as usize;
+            let t = u - (i as f64 - (size / 2) as f64);
             let c = |k: usize| self.c[channel * size + k].to_f64();
             y.push(c(i) + t * (c(i + 1) - c(i)));
             dx.push(dy.to_f64() * (c(i + 1) - c(i)) / step.to_f64());
@@ -105,6 +105,27 @@ fn knots_take_the_slope_to_their_right_and_nan_stays_nan() {
         for path in available() {
             let y = forward_with(path, grid, planes, &x, &c).unwrap();
             assert!(y[0].is_nan() && y[1] == f32::INFINITY && y[2] < -1e28, "{path:?}: {:?}", &y[..3]);
+        }
+    }
+}
+
+#[test]
+fn just_left_of_a_knot_is_left_of_it() {
+    let grid = Grid::from_step(51, 0.16).unwrap();
+    let c: Vec<f32> = (0..51).map(|k| (k * k) as f32).collect();
+    let step = grid.step() as f32;
+    let k = |j: usize| j as f32 - 10.0;
+    for inner in [3, 21] {
+        let x: Vec<f32> = (0..inner).map(|j| (k(j) * step).next_down()).collect();
+        let planes = Planes { outer: 1, channels: 1, inner };
+        for path in available() {
+            let (dx, _) = backward_with(path, grid, planes, &x, &c, &vec![1.0; inner]).unwrap();
+            for (j, dx) in dx.iter().enumerate() {
+                // The quotient may round to the knot, as it does in the definition.
+                let i = ((x[j] / step).floor() + 25.0) as usize;
+                assert!(j != 10 || i == 24, "an input below 0 is in the segment left of it");
+                assert!((dx - (c[i + 1] - c[i]) / step).abs() < 1e-2, "{path:?}, left of {}: {dx}", k(j));
+            }
         }
     }
 }
