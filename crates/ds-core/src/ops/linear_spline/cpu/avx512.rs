@@ -145,6 +145,14 @@ unsafe fn forward(
 const LAG: usize = 4;
 /// Vectors that wait, with room for the one being written.
 const RING: usize = 8;
+
+/// What waits, each vector in a cache line of its own.
+#[repr(align(64))]
+struct Ring {
+    offsets: [[u32; LANES]; RING],
+    pairs: [[f32; 2 * LANES]; RING],
+}
+
 /// How far ahead memory is asked for, in elements.
 const AHEAD: usize = 512;
 
@@ -270,9 +278,10 @@ unsafe fn backward(
     of_tails: &mut [f32],
 ) {
     let scale = Scale::new(s.knots);
-    let mut offsets = [const { MaybeUninit::<[u32; LANES]>::uninit() }; RING];
-    let mut pairs = [const { MaybeUninit::<[f32; 2 * LANES]>::uninit() }; RING];
-    let (offsets, pairs) = (offsets.as_mut_ptr(), pairs.as_mut_ptr());
+    let mut ring = MaybeUninit::<Ring>::uninit();
+    // SAFETY: places within the ring, which nothing else refers to.
+    let (offsets, pairs) = unsafe { (&raw mut (*ring.as_mut_ptr()).offsets, &raw mut (*ring.as_mut_ptr()).pairs) };
+    let (offsets, pairs) = (offsets.cast::<[u32; LANES]>(), pairs.cast::<[f32; 2 * LANES]>());
     let mut vectors = 0;
     let whole = runs.len / LANES * LANES;
     for (start, next) in runs.starts() {
