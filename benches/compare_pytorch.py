@@ -5,11 +5,12 @@
 
 Each row is a case that two processes know: ours is crates/ds-lab/examples/measure.rs (built here if need be), theirs is
 benches/torch_side.py. They take turns, one case at a time, and each answer is the median of the repetitions of 0.3 s; the table
-has the medians over the rounds. Memory is the peak of a process that did nothing but three training steps.
+has the medians over the rounds, and its files are written after every row. Memory is the peak of a process that did nothing but
+three training steps.
 The JSON has the rows as {name, ours_ms, theirs_ms, ratio}, ratio = ours / theirs; rows of memory are in MB. Rows whose work
 can be counted have the floor of this machine beside them: the bytes that must go through memory over the rate of a copy of
 such arrays (bytes_ms), and the multiplications and additions of convolutions over the rate at which all threads do them with
-nothing to load (flops_ms), both measured in the same run.
+nothing to load (flops_ms), both the best of some tries at the beginning of the same run.
 """
 import argparse
 import importlib.metadata
@@ -137,6 +138,19 @@ def cases(long):
         yield "CIFAR-10 epoch: splines / DeepSplines", "epoch resnet32 bspline", None, 1, False
 
 
+def write(arguments, machine, rows):
+    """What there is so far, so that nothing is lost if the run is stopped."""
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if arguments.markdown:
+        lines = [machine + ".", "", "| case | ours | theirs | ours / theirs | bytes / bandwidth | FLOPs / peak |",
+                 "| --- | ---: | ---: | ---: | ---: | ---: |"]
+        for r in rows:
+            floor = " | ".join(f"{r[key]:.2f}" if key in r else "" for key in ["bytes_ms", "flops_ms"])
+            lines.append(f"| {r['name']} | {r['ours_ms']:.3f} | {r['theirs_ms']:.3f} | {r['ratio']:.3f} | {floor} |")
+        arguments.markdown.write_text("\n".join(lines) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
@@ -158,9 +172,9 @@ def main():
 
     # Two processes of ours, so that cases of both can take turns.
     ours, ours_too, theirs = start_ours(), start_ours(), start_theirs()
-    # In GB/s (read and written) for arrays within the last-level cache and beyond, and in Gflop/s.
-    copy = {count: 8 * count / statistics.median(ours(f"copy {count}") for _ in range(5)) / 1e6 for count in COPIES}
-    peak = arguments.threads * OPERATIONS / statistics.median(ours(f"multiply_add {OPERATIONS}") for _ in range(5)) / 1e6
+    # In GB/s (read and written) for arrays within the last-level cache and beyond, and in Gflop/s. A floor is the best there is.
+    copy = {count: 8 * count / min(ours(f"copy {count}") for _ in range(9)) / 1e6 for count in COPIES}
+    peak = arguments.threads * OPERATIONS / min(ours(f"multiply_add {OPERATIONS}") for _ in range(9)) / 1e6
     machine = (f"{processor()}, {arguments.threads} threads, PyTorch {torch_version()}; "
                + ", ".join(f"a copy of {count * 4 >> 20} MB: {rate:.0f} GB/s" for count, rate in copy.items())
                + f"; multiplications and additions: {peak:.0f} Gflop/s")
@@ -197,17 +211,9 @@ def main():
             rate = copy[COPIES[0]] if mine.startswith(("activation", "convolution")) else copy[COPIES[1]]
             row |= {"bytes_ms": 4 * floats / rate / 1e6, "flops_ms": operations / peak / 1e6}
         rows.append(row)
+        write(arguments, machine, rows)
         print(f"{name:62} ours {a:10.3f}   theirs {b:10.3f}   ratio {a / b:7.4f}   {b / a:6.1f} times", flush=True)
     ours.close(), ours_too.close(), theirs.close()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    if arguments.markdown:
-        lines = [machine + ".", "", "| case | ours | theirs | ours / theirs | bytes / bandwidth | FLOPs / peak |",
-                 "| --- | ---: | ---: | ---: | ---: | ---: |"]
-        for r in rows:
-            floor = " | ".join(f"{r[key]:.2f}" if key in r else "" for key in ["bytes_ms", "flops_ms"])
-            lines.append(f"| {r['name']} | {r['ours_ms']:.3f} | {r['theirs_ms']:.3f} | {r['ratio']:.3f} | {floor} |")
-        arguments.markdown.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

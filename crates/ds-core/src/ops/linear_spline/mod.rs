@@ -1,6 +1,6 @@
 //! The linear spline as one fused op: y = c_i + t·(c_{i+1} − c_i).
 //!
-//! With u = x/T + (K−1)/2, i = clamp(⌊u⌋, 0, K−2) and t = u − i, the same formula interpolates inside the grid and
+//! With u = x/T, i = clamp(⌊u⌋ + (K−1)/2, 0, K−2) and t = u + (K−1)/2 − i, the same formula interpolates inside the grid and
 //! extrapolates outside. The backward pass reads x and ∂y once and gives ∂x = ∂y·(c_{i+1} − c_i)/T and
 //! ∂c_i += ∂y·(1 − t), ∂c_{i+1} += ∂y·t; nothing is kept from the forward pass but x. At a knot the slope is that of the
 //! segment to its right.

@@ -158,10 +158,10 @@ const AHEAD: usize = 512;
 
 /// Where the sums of a vector's elements are added.
 trait Adder: Copy {
-    /// Sixteen of the 4-byte words of a slot hold the offsets of the elements in these segments.
+    /// What a slot keeps of where the elements in these segments are added.
     ///
     /// # Safety
-    /// AVX-512F must be there, and every segment one of the grid's.
+    /// AVX-512F must be there, and every segment one of the K−1, counted from the first.
     unsafe fn offsets(self, segments: __m512i) -> __m512i;
 
     /// Adds the sums of a slot: `pairs` are (∂y, ∂y·t) of elements 0, 1, 4, 5, 8, 9, 12, 13, then of the others in order.
@@ -262,7 +262,7 @@ impl Adder for ByPair {
 }
 
 /// # Safety
-/// As for [`Kernel::backward`].
+/// As for [`Kernel::backward`]; `of_tails` are two sums for each segment.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 #[expect(clippy::too_many_arguments, reason = "two tables, two inputs, two outputs")]
@@ -275,7 +275,7 @@ unsafe fn backward(
     x: *const f32,
     dy: *const f32,
     dx: *mut f32,
-    of_tails: &mut [f32],
+    of_tails: *mut f32,
 ) {
     let scale = Scale::new(s.knots);
     let mut ring = MaybeUninit::<Ring>::uninit();
@@ -318,13 +318,13 @@ unsafe fn backward(
     }
     for (start, _) in runs.starts() {
         for k in start + whole..start + runs.len {
-            // SAFETY: within the run.
+            // SAFETY: within the run; each of the K−1 segments has two sums.
             unsafe {
                 let (x, dy) = (*x.add(k), *dy.add(k));
                 let (i, t) = block::locate(x, s.knots);
                 *dx.add(k) = dy * slope[i];
-                of_tails[2 * i] += dy;
-                of_tails[2 * i + 1] += dy * t;
+                *of_tails.add(2 * i) += dy;
+                *of_tails.add(2 * i + 1) += dy * t;
             }
         }
     }
@@ -357,14 +357,14 @@ impl Kernel<f32> for Avx512 {
             match sums.place(slope.len()) {
                 Place::ByPair { pairs, row, single } => {
                     let place = ByPair { sums: pairs.as_mut_ptr(), row: _mm512_set1_epi64(4 * row as i64) };
-                    backward(s, slope, Table::load(slope, s.knots), place, runs, x, dy, dx, single);
+                    backward(s, slope, Table::load(slope, s.knots), place, runs, x, dy, dx, single.as_mut_ptr());
                 }
                 Place::BySegment(sums) => {
                     let place = BySegment::new(sums);
                     if slope.len() <= IN_REGISTERS {
-                        backward(s, slope, Table::load(slope, s.knots), place, runs, x, dy, dx, sums);
+                        backward(s, slope, Table::load(slope, s.knots), place, runs, x, dy, dx, place.sums);
                     } else {
-                        backward(s, slope, Gathered::new(slope, s.knots), place, runs, x, dy, dx, sums);
+                        backward(s, slope, Gathered::new(slope, s.knots), place, runs, x, dy, dx, place.sums);
                     }
                 }
             }
