@@ -3,7 +3,7 @@
 
 use super::parallel::SharedSlice;
 use super::planes::Planes;
-use super::pointwise::{channel_sums, real_dtype, sums_of_pairs, tensor_of};
+use super::pointwise::{channel_sums, real_dtype, sum_of_pairs, tensor_of};
 use super::real::{elements, with_elements};
 use super::rectifier::per_plane;
 use crate::dispatch_real;
@@ -32,9 +32,8 @@ crate::vectorized! {
             for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
                 *dx -= if b > x { a * dy } else { T::ZERO };
             }
-            let [to_a, active] = sums_of_pairs(x, dy, |x, dy| if b > x { [dy * (b - x), dy] } else { [T::ZERO; 2] });
-            sums[0] += to_a;
-            sums[1] += a * active;
+            sums[0] += sum_of_pairs(x, dy, |x, dy| if b > x { dy * (b - x) } else { T::ZERO });
+            sums[1] += a * sum_of_pairs(x, dy, |x, dy| if b > x { dy } else { T::ZERO });
         }
     }
 }

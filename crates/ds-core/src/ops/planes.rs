@@ -34,8 +34,8 @@ impl Planes {
         (n * self.channels + c) * self.inner
     }
 
-    /// How many rows one piece of a per-channel reduction takes: about 32k elements, whatever the number of threads.
+    /// How many rows one piece of a per-channel reduction takes: about 64k elements, whatever the number of threads.
     pub fn rows_per_piece(&self) -> usize {
-        (32 * 1024 / self.inner.max(1)).clamp(1, self.outer.max(1))
+        (64 * 1024 / self.inner.max(1)).clamp(1, self.outer.max(1))
     }
 }

@@ -53,30 +53,23 @@ pub fn channel_sums<T: Real>(
     total
 }
 
-/// Σ f(x, y) over two slices of one length: `W` sums at once, each in sixteen lanes, so that the compiler may use vectors in
-/// a function that it is inlined into.
+/// Σ f(x, y) over two slices of one length, in sixteen lanes, so that the compiler may use vectors in a function that it is
+/// inlined into. One sum at a time: it mixes the lanes of several.
 #[inline(always)]
-pub fn sums_of_pairs<T: Real, const W: usize>(x: &[T], y: &[T], f: impl Fn(T, T) -> [T; W]) -> [T; W] {
-    let mut lanes = [[T::ZERO; 16]; W];
+pub fn sum_of_pairs<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::ZERO; 16];
     let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
     for (x, y) in xs.iter().zip(ys) {
         for lane in 0..16 {
-            let terms = f(x[lane], y[lane]);
-            for (lanes, term) in lanes.iter_mut().zip(terms) {
-                lanes[lane] += term;
-            }
+            lanes[lane] += f(x[lane], y[lane]);
         }
     }
-    let mut sums = [T::ZERO; W];
-    for (sum, lanes) in sums.iter_mut().zip(lanes) {
-        for lane in lanes {
-            *sum += lane;
-        }
+    let mut sum = T::ZERO;
+    for lane in lanes {
+        sum += lane;
     }
     for (&x, &y) in x_tail.iter().zip(y_tail) {
-        for (sum, term) in sums.iter_mut().zip(f(x, y)) {
-            *sum += term;
-        }
+        sum += f(x, y);
     }
-    sums
+    sum
 }

@@ -4,7 +4,7 @@
 
 use super::parallel::{SharedSlice, filled, for_each_piece};
 use super::planes::Planes;
-use super::pointwise::{channel_sums, real_dtype, sums_of_pairs, tensor_of};
+use super::pointwise::{channel_sums, real_dtype, sum_of_pairs, tensor_of};
 use super::real::{Real, elements, with_elements};
 use crate::dispatch_real;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
@@ -39,8 +39,7 @@ crate::vectorized! {
 crate::vectorized! {
     /// Σ ∂y·min(x, 0).
     fn slope_gradient<T>(x: &[T], dy: &[T]) -> T {
-        let [sum] = sums_of_pairs(x, dy, |x, dy| [if x > T::ZERO { T::ZERO } else { dy * x }]);
-        sum
+        sum_of_pairs(x, dy, |x, dy| if x > T::ZERO { T::ZERO } else { dy * x })
     }
 }
 

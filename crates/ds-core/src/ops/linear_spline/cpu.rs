@@ -3,9 +3,13 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod block;
+mod normalised;
 mod sums;
 
+pub use normalised::Normalised;
 pub use sums::Sums;
+
+use normalised::Argument;
 
 use crate::Grid;
 use crate::ops::parallel::{SharedSlice, filled, for_each_piece};
@@ -65,25 +69,28 @@ impl Runs {
 
 /// A kernel over planes of one channel.
 trait Kernel<T>: Copy + Send + Sync {
-    /// # Safety
-    /// x must be readable and y writable at all elements of the runs, the planes of y not shared, and the machine must have
-    /// the kernel's instructions.
-    unsafe fn forward(self, segments: &Segments<'_, T>, runs: Runs, x: *const T, y: *mut T);
-    /// ∂x = ∂y·σ'(x), and what the elements give to ∂c is added to `sums`.
+    /// y = σ(z).
     ///
     /// # Safety
-    /// As for `forward`, with dy like x and dx like y.
+    /// x, and the residual of the argument, must be readable and y writable at all elements of the runs, the planes of y not
+    /// shared, and the machine must have the kernel's instructions.
+    unsafe fn forward(self, segments: &Segments<'_, T>, argument: Argument<T>, runs: Runs, x: *const T, y: *mut T);
+    /// ∂z = ∂y·σ'(z), and what the elements give to ∂c is added to `sums`; (Σ ∂z·(x − mean), Σ ∂z), which is 0 where z is x.
+    ///
+    /// # Safety
+    /// As for `forward`, with dy like x and dz like y.
     #[expect(clippy::too_many_arguments, reason = "two tables, two inputs, two outputs")]
     unsafe fn backward(
         self,
         segments: &Segments<'_, T>,
         slope: &[T],
+        argument: Argument<T>,
         runs: Runs,
         x: *const T,
         dy: *const T,
-        dx: *mut T,
+        dz: *mut T,
         sums: &mut Sums<T>,
-    );
+    ) -> [f64; 2];
 }
 
 /// The splines of all channels, with the tables their kernels look values up in, for ops that fuse a spline with what comes
@@ -124,73 +131,61 @@ impl<'a, T: Real> Channels<'a, T> {
         channel * (self.grid.size() - 1)..(channel + 1) * (self.grid.size() - 1)
     }
 
-    /// y = σ(x) for elements of one channel.
-    pub fn forward(&self, channel: usize, x: &[T], y: &mut [T]) {
-        assert_eq!(x.len(), y.len());
-        // SAFETY: both slices are one run.
-        unsafe { self.forward_runs(channel, Runs { count: 1, len: x.len(), stride: 0 }, x.as_ptr(), y.as_mut_ptr()) }
-    }
-
     /// # Safety
     /// As for [`Kernel::forward`].
-    unsafe fn forward_runs(&self, channel: usize, runs: Runs, x: *const T, y: *mut T) {
+    unsafe fn forward_runs(&self, channel: usize, argument: Argument<T>, runs: Runs, x: *const T, y: *mut T) {
         let segments = &self.segments(channel);
         // SAFETY: by the caller's promise; AVX-512 is only chosen for f32, so the casts keep their type.
         unsafe {
             match self.instructions {
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 if is_f32::<T>() => {
-                    avx512::Avx512.forward(&*std::ptr::from_ref(segments).cast(), runs, x.cast(), y.cast());
+                    let segments = &*std::ptr::from_ref(segments).cast();
+                    avx512::Avx512.forward(segments, argument.as_f32(), runs, x.cast(), y.cast());
                 }
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Avx2 | Instructions::Avx512 => block::Avx2.forward(segments, runs, x, y),
-                _ => block::Portable.forward(segments, runs, x, y),
+                Instructions::Avx2 | Instructions::Avx512 => block::Avx2.forward(segments, argument, runs, x, y),
+                _ => block::Portable.forward(segments, argument, runs, x, y),
             }
         }
     }
 
     /// # Safety
     /// As for [`Kernel::backward`].
+    #[expect(clippy::too_many_arguments, reason = "those of a kernel")]
     unsafe fn backward_runs(
         &self,
         channel: usize,
+        argument: Argument<T>,
         runs: Runs,
         x: *const T,
         dy: *const T,
-        dx: *mut T,
+        dz: *mut T,
         sums: &mut Sums<T>,
-    ) {
+    ) -> [f64; 2] {
         let (segments, slope) = (&self.segments(channel), &self.slopes[self.of(channel)]);
         // SAFETY: as above.
         unsafe {
             match self.instructions {
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 if is_f32::<T>() => {
-                    let segments = &*std::ptr::from_ref(segments).cast();
+                    let (segments, argument) = (&*std::ptr::from_ref(segments).cast(), argument.as_f32());
                     let slope = &*(std::ptr::from_ref(slope) as *const [f32]);
                     let sums = &mut *std::ptr::from_mut(sums).cast::<Sums<f32>>();
-                    avx512::Avx512.backward(segments, slope, runs, x.cast(), dy.cast(), dx.cast(), sums);
+                    avx512::Avx512.backward(segments, slope, argument, runs, x.cast(), dy.cast(), dz.cast(), sums)
                 }
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx2 | Instructions::Avx512 => {
-                    block::Avx2.backward(segments, slope, runs, x, dy, dx, sums);
+                    block::Avx2.backward(segments, slope, argument, runs, x, dy, dz, sums)
                 }
-                _ => block::Portable.backward(segments, slope, runs, x, dy, dx, sums),
+                _ => block::Portable.backward(segments, slope, argument, runs, x, dy, dz, sums),
             }
         }
     }
 
-    /// Zeros for [`backward`](Self::backward) to add to, for that many elements in all.
+    /// Zeros for [`normalised_backward`](Self::normalised_backward) to add to, for that many elements in all.
     pub fn sums(&self, elements: usize) -> Sums<T> {
         Sums::new(self.grid.size() - 1, elements)
-    }
-
-    /// ∂x = ∂y·σ'(x) for elements of one channel; what they give to ∂c is added to `sums`.
-    pub fn backward(&self, channel: usize, x: &[T], dy: &[T], dx: &mut [T], sums: &mut Sums<T>) {
-        assert!(x.len() == dy.len() && x.len() == dx.len());
-        let runs = Runs { count: 1, len: x.len(), stride: 0 };
-        // SAFETY: all slices are one run.
-        unsafe { self.backward_runs(channel, runs, x.as_ptr(), dy.as_ptr(), dx.as_mut_ptr(), sums) }
     }
 }
 
@@ -241,7 +236,7 @@ pub(crate) fn forward_with<T: Real>(
             let y = y.pointer(first, runs.reach());
             let x = &x[first..first + runs.reach()];
             // SAFETY: both reach to the end of the last run, and every plane belongs to one piece only.
-            unsafe { channels.forward_runs(channel, runs, x.as_ptr(), y) };
+            unsafe { channels.forward_runs(channel, Argument::Input, runs, x.as_ptr(), y) };
         });
         Ok(())
     };
@@ -277,7 +272,9 @@ pub(crate) fn backward_with<T: Real>(
             let reached = first..first + runs.reach();
             let (x, dy) = (&x[reached.clone()], &dy[reached]);
             // SAFETY: all reach to the end of the last run, and every plane belongs to one piece only.
-            unsafe { channels.backward_runs(channel, runs, x.as_ptr(), dy.as_ptr(), dx, &mut sums) };
+            unsafe {
+                channels.backward_runs(channel, Argument::Input, runs, x.as_ptr(), dy.as_ptr(), dx, &mut sums)
+            };
             // SAFETY: every piece has its own row of partial sums.
             let partial = unsafe { partials.part(piece * size, size) };
             sums.merge_into(partial);

@@ -7,7 +7,7 @@
 
 mod cpu;
 
-pub use cpu::{Channels, Sums};
+pub use cpu::{Channels, Normalised, Sums};
 
 use crate::Grid;
 use crate::dispatch_real;

@@ -1,6 +1,7 @@
 //! f32 kernels with AVX-512: up to 65 knots the tables stay in registers and a look-up is a permutation; beyond that it is
 //! a gather from the first-level cache.
 
+use super::normalised::{Argument, Line};
 use super::sums::{COPIES, Place, Sums};
 use super::{Kernel, Knots, Runs, Segments, block};
 use std::arch::x86_64::*;
@@ -76,6 +77,146 @@ impl LookUp for Gathered {
     }
 }
 
+/// What the spline is evaluated at.
+trait Source: Copy {
+    /// Whether the sums of ∂z are wanted, which are those of a normalisation.
+    const NORMALISED: bool;
+
+    /// (x, z) of 16 elements from an offset on.
+    ///
+    /// # Safety
+    /// AVX-512F must be there and the elements readable.
+    unsafe fn vector(self, at: usize) -> (__m512, __m512);
+    /// (x, z) of one element.
+    ///
+    /// # Safety
+    /// As for `vector`.
+    unsafe fn one(self, at: usize) -> (f32, f32);
+    /// Asks for what `vector` would read, wherever that is.
+    fn prefetch(self, at: usize);
+    /// μ.
+    fn mean(self) -> f32;
+}
+
+/// z = x.
+#[derive(Clone, Copy)]
+struct Plain(*const f32);
+
+impl Source for Plain {
+    const NORMALISED: bool = false;
+
+    #[inline(always)]
+    unsafe fn vector(self, at: usize) -> (__m512, __m512) {
+        // SAFETY: by the caller's promise, here and below.
+        let x = unsafe { _mm512_loadu_ps(self.0.add(at)) };
+        (x, x)
+    }
+    #[inline(always)]
+    unsafe fn one(self, at: usize) -> (f32, f32) {
+        // SAFETY: as above.
+        let x = unsafe { *self.0.add(at) };
+        (x, x)
+    }
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        fetch(self.0, at);
+    }
+    #[inline(always)]
+    fn mean(self) -> f32 {
+        0.0
+    }
+}
+
+/// z = scale·x + shift.
+#[derive(Clone, Copy)]
+struct Affine {
+    x: *const f32,
+    line: Line<f32>,
+    scale: __m512,
+    shift: __m512,
+}
+
+impl Affine {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(x: *const f32, line: Line<f32>) -> Self {
+        Self { x, line, scale: _mm512_set1_ps(line.scale), shift: _mm512_set1_ps(line.shift) }
+    }
+}
+
+impl Source for Affine {
+    const NORMALISED: bool = true;
+
+    #[inline(always)]
+    unsafe fn vector(self, at: usize) -> (__m512, __m512) {
+        // SAFETY: as above.
+        unsafe {
+            let x = _mm512_loadu_ps(self.x.add(at));
+            (x, _mm512_fmadd_ps(self.scale, x, self.shift))
+        }
+    }
+    #[inline(always)]
+    unsafe fn one(self, at: usize) -> (f32, f32) {
+        // SAFETY: as above.
+        let x = unsafe { *self.x.add(at) };
+        (x, self.line.scale.mul_add(x, self.line.shift))
+    }
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        fetch(self.x, at);
+    }
+    #[inline(always)]
+    fn mean(self) -> f32 {
+        self.line.mean
+    }
+}
+
+/// z = scale·x + shift + r.
+#[derive(Clone, Copy)]
+struct AffineSum(Affine, *const f32);
+
+impl Source for AffineSum {
+    const NORMALISED: bool = true;
+
+    #[inline(always)]
+    unsafe fn vector(self, at: usize) -> (__m512, __m512) {
+        // SAFETY: as above.
+        unsafe {
+            let (x, z) = self.0.vector(at);
+            (x, _mm512_add_ps(z, _mm512_loadu_ps(self.1.add(at))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn one(self, at: usize) -> (f32, f32) {
+        // SAFETY: as above.
+        unsafe {
+            let (x, z) = self.0.one(at);
+            (x, z + *self.1.add(at))
+        }
+    }
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        self.0.prefetch(at);
+        fetch(self.1, at);
+    }
+    #[inline(always)]
+    fn mean(self) -> f32 {
+        self.0.mean()
+    }
+}
+
+#[inline(always)]
+fn fetch(from: *const f32, at: usize) {
+    // SAFETY: a prefetch may go anywhere.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+}
+
+#[inline(always)]
+fn fetch_to_write(to: *mut f32, at: usize) {
+    // SAFETY: as above.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.wrapping_add(at).cast()) };
+}
+
 /// [`Knots`] in all lanes.
 #[derive(Clone, Copy)]
 struct Scale {
@@ -116,34 +257,51 @@ unsafe fn forward(
     value: impl LookUp,
     rise: impl LookUp,
     runs: Runs,
-    x: *const f32,
+    source: impl Source,
     y: *mut f32,
 ) {
     let scale = Scale::new(s.knots);
     let whole = runs.len / LANES * LANES;
     for (start, next) in runs.starts() {
-        // SAFETY: 16 floats each, within the run; indices are clamped to the tables; a prefetch may go anywhere.
-        unsafe {
-            let (x, y, x_next, y_next) = (x.add(start), y.add(start), x.add(next), y.add(next));
-            for k in (0..whole).step_by(LANES) {
-                // The processor foresees the rest of a plane, but not where the next one is.
-                _mm_prefetch::<_MM_HINT_T0>(x_next.add(k).cast());
-                _mm_prefetch::<_MM_HINT_ET0>(y_next.add(k).cast());
-                let (i, t) = locate(_mm512_loadu_ps(x.add(k)), scale);
-                _mm512_storeu_ps(y.add(k), _mm512_fmadd_ps(t, rise.get(i), value.get(i)));
+        for k in (0..whole).step_by(LANES) {
+            // The processor foresees the rest of a plane, but not where the next one is.
+            source.prefetch(next + k);
+            fetch_to_write(y, next + k);
+            // SAFETY: 16 floats each, within the run; indices are clamped to the tables.
+            unsafe {
+                let (i, t) = locate(source.vector(start + k).1, scale);
+                _mm512_storeu_ps(y.add(start + k), _mm512_fmadd_ps(t, rise.get(i), value.get(i)));
             }
-            for k in whole..runs.len {
-                let (i, t) = block::locate(*x.add(k), s.knots);
+        }
+        for k in start + whole..start + runs.len {
+            // SAFETY: within the run.
+            unsafe {
+                let (i, t) = block::locate(source.one(k).1, s.knots);
                 *y.add(k) = t.mul_add(s.rise[i], s.value[i]);
             }
         }
     }
 }
 
+/// # Safety
+/// As for [`Kernel::forward`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+unsafe fn forward_from(s: &Segments<'_, f32>, runs: Runs, source: impl Source, y: *mut f32) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if s.value.len() <= IN_REGISTERS {
+            forward(s, Table::load(s.value, s.knots), Table::load(s.rise, s.knots), runs, source, y);
+        } else {
+            forward(s, Gathered::new(s.value, s.knots), Gathered::new(s.rise, s.knots), runs, source, y);
+        }
+    }
+}
+
 /// Vectors between the one whose addresses are computed and the one whose sums are added: no addition waits for an address
 /// on its way to memory, and both keep the processor's units busy at once.
-const LAG: usize = 4;
-/// Vectors that wait, with room for the one being written.
+const LAG: usize = RING - 1;
+/// Vectors that wait, with room for the one being written. A longer ring takes the place of other things in the cache.
 const RING: usize = 8;
 
 /// What waits, each vector in a cache line of its own.
@@ -152,6 +310,9 @@ struct Ring {
     offsets: [[u32; LANES]; RING],
     pairs: [[f32; 2 * LANES]; RING],
 }
+
+/// Elements whose ∂z are summed in f32, lane by lane, before the sums go on in f64.
+const IN_SINGLE: usize = 4096;
 
 /// How far ahead memory is asked for, in elements.
 const AHEAD: usize = 512;
@@ -266,49 +427,63 @@ impl Adder for ByPair {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 #[expect(clippy::too_many_arguments, reason = "two tables, two inputs, two outputs")]
-unsafe fn backward(
+unsafe fn backward<S: Source>(
     s: &Segments<'_, f32>,
     slope: &[f32],
     slope_of: impl LookUp,
     place: impl Adder,
     runs: Runs,
-    x: *const f32,
+    source: S,
     dy: *const f32,
-    dx: *mut f32,
+    dz: *mut f32,
     of_tails: *mut f32,
-) {
+) -> [f64; 2] {
     let scale = Scale::new(s.knots);
     let mut ring = MaybeUninit::<Ring>::uninit();
     // SAFETY: places within the ring, which nothing else refers to.
     let (offsets, pairs) = unsafe { (&raw mut (*ring.as_mut_ptr()).offsets, &raw mut (*ring.as_mut_ptr()).pairs) };
     let (offsets, pairs) = (offsets.cast::<[u32; LANES]>(), pairs.cast::<[f32; 2 * LANES]>());
+    let mean = _mm512_set1_ps(source.mean());
+    let (mut of_x, mut of_1) = (0.0, 0.0);
     let mut vectors = 0;
     let whole = runs.len / LANES * LANES;
     for (start, next) in runs.starts() {
-        for k in (0..whole).step_by(LANES) {
-            let ahead = if k + AHEAD < whole { start + k + AHEAD } else { next + k % AHEAD };
-            let here = start + k;
-            // SAFETY: here + 16 is within the run and the slots within the ring; a prefetch may go anywhere; a slot is added LAG
-            // vectors after it was written.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(x.wrapping_add(ahead).cast());
-                _mm_prefetch::<_MM_HINT_T0>(dy.wrapping_add(ahead).cast());
-                _mm_prefetch::<_MM_HINT_ET0>(dx.wrapping_add(ahead).cast());
-                let g = _mm512_loadu_ps(dy.add(here));
-                let (i, t) = locate(_mm512_loadu_ps(x.add(here)), scale);
-                _mm512_storeu_ps(dx.add(here), _mm512_mul_ps(g, slope_of.get(i)));
-                _mm512_storeu_si512(
-                    offsets.add(vectors % RING).cast(),
-                    place.offsets(_mm512_add_epi32(i, scale.centre)),
-                );
-                let (gt, slot) = (_mm512_mul_ps(g, t), pairs.add(vectors % RING).cast::<f32>());
-                _mm512_storeu_ps(slot, _mm512_unpacklo_ps(g, gt));
-                _mm512_storeu_ps(slot.add(LANES), _mm512_unpackhi_ps(g, gt));
-                vectors += 1;
-                if vectors > LAG {
-                    let slot = (vectors - 1 - LAG) % RING;
-                    place.add(offsets.add(slot).cast(), pairs.add(slot).cast());
+        for first in (0..whole).step_by(IN_SINGLE) {
+            let (mut with_x, mut alone) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+            for k in (first..whole.min(first + IN_SINGLE)).step_by(LANES) {
+                let ahead = if k + AHEAD < whole { start + k + AHEAD } else { next + k % AHEAD };
+                source.prefetch(ahead);
+                fetch(dy, ahead);
+                fetch_to_write(dz, ahead);
+                // SAFETY: 16 elements from start + k on are within the run and the slots within the ring; a slot is added LAG
+                // vectors after it was written.
+                unsafe {
+                    let g = _mm512_loadu_ps(dy.add(start + k));
+                    let (x, z) = source.vector(start + k);
+                    let (i, t) = locate(z, scale);
+                    let of_z = _mm512_mul_ps(g, slope_of.get(i));
+                    _mm512_storeu_ps(dz.add(start + k), of_z);
+                    if S::NORMALISED {
+                        with_x = _mm512_fmadd_ps(of_z, _mm512_sub_ps(x, mean), with_x);
+                        alone = _mm512_add_ps(alone, of_z);
+                    }
+                    _mm512_storeu_si512(
+                        offsets.add(vectors % RING).cast(),
+                        place.offsets(_mm512_add_epi32(i, scale.centre)),
+                    );
+                    let (gt, slot) = (_mm512_mul_ps(g, t), pairs.add(vectors % RING).cast::<f32>());
+                    _mm512_storeu_ps(slot, _mm512_unpacklo_ps(g, gt));
+                    _mm512_storeu_ps(slot.add(LANES), _mm512_unpackhi_ps(g, gt));
+                    vectors += 1;
+                    if vectors > LAG {
+                        let slot = (vectors - 1 - LAG) % RING;
+                        place.add(offsets.add(slot).cast(), pairs.add(slot).cast());
+                    }
                 }
+            }
+            if S::NORMALISED {
+                of_x += f64::from(_mm512_reduce_add_ps(with_x));
+                of_1 += f64::from(_mm512_reduce_add_ps(alone));
             }
         }
     }
@@ -320,24 +495,69 @@ unsafe fn backward(
         for k in start + whole..start + runs.len {
             // SAFETY: within the run; each of the K−1 segments has two sums.
             unsafe {
-                let (x, dy) = (*x.add(k), *dy.add(k));
-                let (i, t) = block::locate(x, s.knots);
-                *dx.add(k) = dy * slope[i];
+                let ((x, z), dy) = (source.one(k), *dy.add(k));
+                let (i, t) = block::locate(z, s.knots);
+                let of_z = dy * slope[i];
+                *dz.add(k) = of_z;
+                if S::NORMALISED {
+                    of_x += f64::from(of_z * (x - source.mean()));
+                    of_1 += f64::from(of_z);
+                }
                 *of_tails.add(2 * i) += dy;
                 *of_tails.add(2 * i + 1) += dy * t;
+            }
+        }
+    }
+    [of_x, of_1]
+}
+
+/// # Safety
+/// As for [`Kernel::backward`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+unsafe fn backward_from(
+    s: &Segments<'_, f32>,
+    slope: &[f32],
+    runs: Runs,
+    source: impl Source,
+    dy: *const f32,
+    dz: *mut f32,
+    sums: &mut Sums<f32>,
+) -> [f64; 2] {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match sums.place(slope.len()) {
+            Place::ByPair { pairs, row, single } => {
+                let place = ByPair { sums: pairs.as_mut_ptr(), row: _mm512_set1_epi64(4 * row as i64) };
+                backward(s, slope, Table::load(slope, s.knots), place, runs, source, dy, dz, single.as_mut_ptr())
+            }
+            Place::BySegment(sums) => {
+                let place = BySegment::new(sums);
+                if slope.len() <= IN_REGISTERS {
+                    backward(s, slope, Table::load(slope, s.knots), place, runs, source, dy, dz, place.sums)
+                } else {
+                    backward(s, slope, Gathered::new(slope, s.knots), place, runs, source, dy, dz, place.sums)
+                }
             }
         }
     }
 }
 
 impl Kernel<f32> for Avx512 {
-    unsafe fn forward(self, s: &Segments<'_, f32>, runs: Runs, x: *const f32, y: *mut f32) {
+    unsafe fn forward(
+        self,
+        s: &Segments<'_, f32>,
+        argument: Argument<f32>,
+        runs: Runs,
+        x: *const f32,
+        y: *mut f32,
+    ) {
         // SAFETY: by the caller's promise.
         unsafe {
-            if s.value.len() <= IN_REGISTERS {
-                forward(s, Table::load(s.value, s.knots), Table::load(s.rise, s.knots), runs, x, y);
-            } else {
-                forward(s, Gathered::new(s.value, s.knots), Gathered::new(s.rise, s.knots), runs, x, y);
+            match argument {
+                Argument::Input => forward_from(s, runs, Plain(x), y),
+                Argument::Line(line) => forward_from(s, runs, Affine::new(x, line), y),
+                Argument::Sum(line, r) => forward_from(s, runs, AffineSum(Affine::new(x, line), r), y),
             }
         }
     }
@@ -346,26 +566,20 @@ impl Kernel<f32> for Avx512 {
         self,
         s: &Segments<'_, f32>,
         slope: &[f32],
+        argument: Argument<f32>,
         runs: Runs,
         x: *const f32,
         dy: *const f32,
-        dx: *mut f32,
+        dz: *mut f32,
         sums: &mut Sums<f32>,
-    ) {
+    ) -> [f64; 2] {
         // SAFETY: by the caller's promise.
         unsafe {
-            match sums.place(slope.len()) {
-                Place::ByPair { pairs, row, single } => {
-                    let place = ByPair { sums: pairs.as_mut_ptr(), row: _mm512_set1_epi64(4 * row as i64) };
-                    backward(s, slope, Table::load(slope, s.knots), place, runs, x, dy, dx, single.as_mut_ptr());
-                }
-                Place::BySegment(sums) => {
-                    let place = BySegment::new(sums);
-                    if slope.len() <= IN_REGISTERS {
-                        backward(s, slope, Table::load(slope, s.knots), place, runs, x, dy, dx, place.sums);
-                    } else {
-                        backward(s, slope, Gathered::new(slope, s.knots), place, runs, x, dy, dx, place.sums);
-                    }
+            match argument {
+                Argument::Input => backward_from(s, slope, runs, Plain(x), dy, dz, sums),
+                Argument::Line(line) => backward_from(s, slope, runs, Affine::new(x, line), dy, dz, sums),
+                Argument::Sum(line, r) => {
+                    backward_from(s, slope, runs, AffineSum(Affine::new(x, line), r), dy, dz, sums)
                 }
             }
         }
