@@ -37,7 +37,7 @@ fn row_of(segments: usize) -> usize {
 
 impl<T: Real> Sums<T> {
     pub(super) fn new(segments: usize, elements: usize) -> Self {
-        let pays = segments <= MOST_FOR_PAIRS && elements >= 4 * segments * segments;
+        let pays = segments <= MOST_FOR_PAIRS && elements >= 2 * segments * segments;
         Self {
             segments,
             by_segment: vec![T::ZERO; 2 * segments * if pays { 1 } else { COPIES }],
