@@ -21,6 +21,7 @@ use ds_core::graph::CandleGraph;
 use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::Rectifier;
 use ds_lab::batches::Epoch;
+use ds_lab::cli::in_thread_pool;
 use ds_lab::config::Config;
 use ds_lab::data::ImageSet;
 use ds_lab::experiment::network;
@@ -252,6 +253,10 @@ fn peak_memory() -> Result<f64> {
 }
 
 fn main() -> Result<()> {
+    in_thread_pool(answer)
+}
+
+fn answer() -> Result<()> {
     let mut current: Option<(String, Case)> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line?;

@@ -138,7 +138,7 @@ fn start(experiment: Experiment, args: &Args) -> Result<()> {
     set_threads(config.train.threads)?;
     let directory = args.out.clone().unwrap_or_else(|| default_directory(&config));
     let options = RunOptions { directory, resume: args.resume, overwrite: args.overwrite, quiet: args.quiet };
-    run(&config, &source, &options)?;
+    in_thread_pool(|| run(&config, &source, &options))?;
     Ok(())
 }
 
@@ -158,4 +158,10 @@ pub fn set_threads(threads: usize) -> Result<()> {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("train.threads")?;
     }
     Ok(())
+}
+
+/// Runs `f` on one of the threads of the kernels. From there an op shares its work out by itself; from any other thread it
+/// must wake one of them to do so and be woken when all is done, which takes longer than many an op.
+pub fn in_thread_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
 }

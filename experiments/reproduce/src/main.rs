@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use ds_lab::cli::{DataArgs, DataChoice, check_instructions, exit_code};
+use ds_lab::cli::{DataArgs, DataChoice, check_instructions, exit_code, in_thread_pool};
 use ds_lab::config::{Config, Experiment};
 use ds_lab::data::Source;
 use ds_lab::estimate::estimate;
@@ -51,7 +51,8 @@ struct Planned {
 }
 
 fn main() -> ExitCode {
-    exit_code(start(&Args::parse()))
+    let args = Args::parse();
+    exit_code(in_thread_pool(|| start(&args)))
 }
 
 fn start(args: &Args) -> Result<()> {

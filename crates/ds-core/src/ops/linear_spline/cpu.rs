@@ -272,9 +272,7 @@ pub(crate) fn backward_with<T: Real>(
             let reached = first..first + runs.reach();
             let (x, dy) = (&x[reached.clone()], &dy[reached]);
             // SAFETY: all reach to the end of the last run, and every plane belongs to one piece only.
-            unsafe {
-                channels.backward_runs(channel, Argument::Input, runs, x.as_ptr(), dy.as_ptr(), dx, &mut sums)
-            };
+            unsafe { channels.backward_runs(channel, Argument::Input, runs, x.as_ptr(), dy.as_ptr(), dx, &mut sums) };
             // SAFETY: every piece has its own row of partial sums.
             let partial = unsafe { partials.part(piece * size, size) };
             sums.merge_into(partial);

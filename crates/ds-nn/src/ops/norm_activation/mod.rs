@@ -202,4 +202,3 @@ impl CustomOp3 for NormActivation {
         Ok((Some(dx), dr, Some(dp)))
     }
 }
-

@@ -1,8 +1,8 @@
 //! The passes over the channels.
 
 use super::loops::{
-    Rectified, input_gradient, input_gradient_in_place, normalise, plane_squares, plane_sum, products, rectifier_gradient,
-    rectify,
+    Rectified, input_gradient, input_gradient_in_place, normalise, plane_squares, plane_sum, products,
+    rectifier_gradient, rectify,
 };
 use super::{Function, Moments, NormActivation, Statistics};
 use candle_core::Result;

@@ -544,14 +544,7 @@ unsafe fn backward_from(
 }
 
 impl Kernel<f32> for Avx512 {
-    unsafe fn forward(
-        self,
-        s: &Segments<'_, f32>,
-        argument: Argument<f32>,
-        runs: Runs,
-        x: *const f32,
-        y: *mut f32,
-    ) {
+    unsafe fn forward(self, s: &Segments<'_, f32>, argument: Argument<f32>, runs: Runs, x: *const f32, y: *mut f32) {
         // SAFETY: by the caller's promise.
         unsafe {
             match argument {

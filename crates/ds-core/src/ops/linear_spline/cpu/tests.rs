@@ -84,6 +84,103 @@ fn f64_paths_agree() {
     paths_agree::<f64>(1e-12);
 }
 
+/// Splines of scale·x + shift (+ r), their gradients and the sums that a normalisation needs.
+fn normalised_paths_agree<T: Real>(tolerance: f64) {
+    let rng = &mut ChaCha8Rng::seed_from_u64(2);
+    for round in 0..120 {
+        let mut case = Case::<T>::random(rng);
+        let (grid, planes) = (case.grid, case.planes);
+        // Now and then enough elements for sums by pair.
+        if round % 10 == 0 {
+            case.planes.outer = 40;
+            let n = case.planes.elements();
+            (case.x, case.dy) = (vec![T::ZERO; n], (0..n).map(|_| T::from_f64(rng.random_range(-1.0..1.0))).collect());
+        }
+        let planes = Planes { outer: case.planes.outer, ..planes };
+        let reach = 1.5 * grid.knot(grid.size() - 1);
+        let (scale, shift, mean) =
+            (rng.random_range(0.5..2.0), rng.random_range(-0.3..0.3) * reach, rng.random_range(-0.5..0.5) * reach);
+        let (scale, shift, mean) = (T::from_f64(scale), T::from_f64(shift), T::from_f64(mean));
+        let mut r = Vec::new();
+        for x in &mut case.x {
+            // Far enough from knots that all roundings agree on the segment.
+            let z = |x: T, r: T| scale.to_f64() * x.to_f64() + shift.to_f64() + r.to_f64();
+            let near = |z: f64| ((z / grid.step()).fract().abs() - 0.5).abs() > 0.499;
+            loop {
+                *x = T::from_f64(rng.random_range(-reach..reach));
+                let of_r = T::from_f64(rng.random_range(-0.3..0.3) * reach);
+                if !near(z(*x, T::ZERO)) && !near(z(*x, of_r)) {
+                    r.push(of_r);
+                    break;
+                }
+            }
+        }
+        for residual in [None, Some(&r[..])] {
+            let at = |k: usize| {
+                scale.to_f64() * case.x[k].to_f64() + shift.to_f64() + residual.map_or(0.0, |r| r[k].to_f64())
+            };
+            let as_f64 = |v: &[T]| v.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
+            let z = (0..case.x.len()).map(at).collect();
+            let plain = Case { grid, planes, x: z, c: as_f64(&case.c), dy: as_f64(&case.dy) };
+            let (y, dz, dc) = plain.plain();
+            for path in available() {
+                let channels = Channels::with(path, grid, &case.c);
+                let normalised = Normalised { scale, shift, mean, residual };
+                let (mut ours_y, mut ours_dz) = (vec![T::ZERO; y.len()], vec![T::ZERO; y.len()]);
+                let mut ours_dc = vec![T::ZERO; dc.len()];
+                let (shared_y, shared_dz) = (SharedSlice::new(&mut ours_y), SharedSlice::new(&mut ours_dz));
+                let (mut products, mut expected, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+                for channel in 0..planes.channels {
+                    let mut sums = channels.sums(planes.outer * planes.inner);
+                    // SAFETY: one after the other.
+                    unsafe {
+                        let rows = 0..planes.outer;
+                        channels.normalised_forward(channel, planes, rows.clone(), &normalised, &case.x, &shared_y);
+                        products.push(channels.normalised_backward(
+                            channel,
+                            planes,
+                            rows,
+                            &normalised,
+                            &case.x,
+                            &case.dy,
+                            &shared_dz,
+                            &mut sums,
+                        ));
+                    }
+                    sums.merge_into(&mut ours_dc[channel * grid.size()..(channel + 1) * grid.size()]);
+                    let elements = || (0..y.len()).filter(|k| k / planes.inner % planes.channels == channel);
+                    let with_x = |k: usize| dz[k] * (case.x[k].to_f64() - mean.to_f64());
+                    expected.push([elements().map(with_x).sum::<f64>(), elements().map(|k| dz[k]).sum()]);
+                    scales.push([
+                        elements().map(|k| with_x(k).abs()).sum::<f64>(),
+                        elements().map(|k| dz[k].abs()).sum(),
+                    ]);
+                }
+                let what = format!("round {round}, {path:?}, {planes:?}, K={}", grid.size());
+                assert_close(&format!("{what}: y"), &ours_y, &y, tolerance);
+                assert_close(&format!("{what}: ∂z"), &ours_dz, &dz, tolerance);
+                assert_close(&format!("{what}: ∂c"), &ours_dc, &dc, tolerance);
+                for ((ours, expected), scale) in products.iter().zip(&expected).zip(&scales) {
+                    for k in 0..2 {
+                        let error = (ours[k] - expected[k]).abs();
+                        assert!(error <= tolerance * scale[k], "{what}: {ours:?} for {expected:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn normalised_f32_paths_agree() {
+    normalised_paths_agree::<f32>(2e-5);
+}
+
+#[test]
+fn normalised_f64_paths_agree() {
+    normalised_paths_agree::<f64>(1e-12);
+}
+
 #[test]
 fn knots_take_the_slope_to_their_right_and_nan_stays_nan() {
     let grid = Grid::from_step(51, 0.16).unwrap();
