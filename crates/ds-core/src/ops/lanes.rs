@@ -30,6 +30,21 @@ pub trait Lanes: Copy {
     /// # Safety
     /// The instructions must be there.
     unsafe fn fused(self, b: Self, c: Self) -> Self;
+    /// self + b.
+    ///
+    /// # Safety
+    /// The instructions must be there.
+    unsafe fn plus(self, b: Self) -> Self;
+    /// self − b.
+    ///
+    /// # Safety
+    /// The instructions must be there.
+    unsafe fn minus(self, b: Self) -> Self;
+    /// self·b.
+    ///
+    /// # Safety
+    /// The instructions must be there.
+    unsafe fn times(self, b: Self) -> Self;
     /// The sum of all lanes.
     ///
     /// # Safety
@@ -59,6 +74,18 @@ impl<T: Real> Lanes for [T; 4] {
     unsafe fn fused(self, b: Self, c: Self) -> Self {
         // Two roundings: a fused operation is a function call where the machine has none.
         std::array::from_fn(|k| self[k] * b[k] + c[k])
+    }
+    #[inline(always)]
+    unsafe fn plus(self, b: Self) -> Self {
+        std::array::from_fn(|k| self[k] + b[k])
+    }
+    #[inline(always)]
+    unsafe fn minus(self, b: Self) -> Self {
+        std::array::from_fn(|k| self[k] - b[k])
+    }
+    #[inline(always)]
+    unsafe fn times(self, b: Self) -> Self {
+        std::array::from_fn(|k| self[k] * b[k])
     }
     #[inline(always)]
     unsafe fn total(self) -> T {
@@ -96,6 +123,21 @@ mod x86 {
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
+        unsafe fn plus(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_add_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn minus(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_sub_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn times(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm256_mul_ps(self, b) }
+        }
+        #[inline(always)]
         unsafe fn total(self) -> f32 {
             let mut lanes = [0f32; 8];
             // SAFETY: as above.
@@ -128,6 +170,21 @@ mod x86 {
         unsafe fn fused(self, b: Self, c: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn plus(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_add_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn minus(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_sub_ps(self, b) }
+        }
+        #[inline(always)]
+        unsafe fn times(self, b: Self) -> Self {
+            // SAFETY: as above.
+            unsafe { _mm512_mul_ps(self, b) }
         }
         #[inline(always)]
         unsafe fn total(self) -> f32 {

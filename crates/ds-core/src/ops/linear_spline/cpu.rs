@@ -1,10 +1,15 @@
-//! CPU kernels of the linear spline, chosen at run time: AVX-512, AVX2 + FMA, or portable code.
+//! CPU kernels of the linear spline, chosen at run time: AVX-512, AVX2 + FMA, or portable code. For f32 the registers of the
+//! first two are planned by hand; f64 goes through plain loops, compiled for AVX2 or the baseline.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod block;
 mod normalised;
 mod sums;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use normalised::Normalised;
 pub use sums::Sums;
@@ -17,6 +22,7 @@ use crate::ops::planes::Planes;
 use crate::ops::real::Real;
 use crate::ops::simd::{Instructions, instructions};
 use candle_core::Result;
+#[cfg(target_arch = "x86_64")]
 use std::any::TypeId;
 
 /// What an input's segment is found with. Segments are counted from the knot at 0, so that x/step needs no offset that would
@@ -126,6 +132,12 @@ impl<'a, T: Real> Channels<'a, T> {
         }
     }
 
+    /// Whether the machine has registers for the tables.
+    #[cfg(target_arch = "x86_64")]
+    fn fits_registers(&self) -> bool {
+        self.instructions == Instructions::Avx512 && self.grid.size() - 1 <= avx512::IN_REGISTERS
+    }
+
     /// The segments of a channel in the tables.
     fn of(&self, channel: usize) -> std::ops::Range<usize> {
         channel * (self.grid.size() - 1)..(channel + 1) * (self.grid.size() - 1)
@@ -135,14 +147,19 @@ impl<'a, T: Real> Channels<'a, T> {
     /// As for [`Kernel::forward`].
     unsafe fn forward_runs(&self, channel: usize, argument: Argument<T>, runs: Runs, x: *const T, y: *mut T) {
         let segments = &self.segments(channel);
-        // SAFETY: by the caller's promise; AVX-512 is only chosen for f32, so the casts keep their type.
+        // SAFETY: by the caller's promise; the casts are for f32 only and keep the type.
         unsafe {
-            match self.instructions {
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 if is_f32::<T>() => {
-                    let segments = &*std::ptr::from_ref(segments).cast();
-                    avx512::Avx512.forward(segments, argument.as_f32(), runs, x.cast(), y.cast());
+            #[cfg(target_arch = "x86_64")]
+            if is_f32::<T>() && self.instructions >= Instructions::Avx2 {
+                let (segments, argument) = (&*std::ptr::from_ref(segments).cast(), argument.as_f32());
+                if self.fits_registers() {
+                    avx512::Avx512.forward(segments, argument, runs, x.cast(), y.cast());
+                } else {
+                    avx2::Avx2.forward(segments, argument, runs, x.cast(), y.cast());
                 }
+                return;
+            }
+            match self.instructions {
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx2 | Instructions::Avx512 => block::Avx2.forward(segments, argument, runs, x, y),
                 _ => block::Portable.forward(segments, argument, runs, x, y),
@@ -166,14 +183,19 @@ impl<'a, T: Real> Channels<'a, T> {
         let (segments, slope) = (&self.segments(channel), &self.slopes[self.of(channel)]);
         // SAFETY: as above.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if is_f32::<T>() && self.instructions >= Instructions::Avx2 {
+                let (segments, argument) = (&*std::ptr::from_ref(segments).cast(), argument.as_f32());
+                let slope = &*(std::ptr::from_ref(slope) as *const [f32]);
+                let (x, dy, dz) = (x.cast(), dy.cast(), dz.cast());
+                let sums = &mut *std::ptr::from_mut(sums).cast::<Sums<f32>>();
+                return if self.fits_registers() {
+                    avx512::Avx512.backward(segments, slope, argument, runs, x, dy, dz, sums)
+                } else {
+                    avx2::Avx2.backward(segments, slope, argument, runs, x, dy, dz, sums)
+                };
+            }
             match self.instructions {
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 if is_f32::<T>() => {
-                    let (segments, argument) = (&*std::ptr::from_ref(segments).cast(), argument.as_f32());
-                    let slope = &*(std::ptr::from_ref(slope) as *const [f32]);
-                    let sums = &mut *std::ptr::from_mut(sums).cast::<Sums<f32>>();
-                    avx512::Avx512.backward(segments, slope, argument, runs, x.cast(), dy.cast(), dz.cast(), sums)
-                }
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx2 | Instructions::Avx512 => {
                     block::Avx2.backward(segments, slope, argument, runs, x, dy, dz, sums)
@@ -315,6 +337,7 @@ fn backward_units<T: Real>(
     (dx, dc)
 }
 
+#[cfg(target_arch = "x86_64")]
 fn is_f32<T: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<f32>()
 }

@@ -1,6 +1,6 @@
 //! Splines of what batch norm, or its sum with a residual branch, makes of x.
 
-use super::{Channels, Sums, is_f32, runs_of};
+use super::{Channels, Sums, runs_of};
 use crate::ops::parallel::SharedSlice;
 use crate::ops::planes::Planes;
 use crate::ops::real::Real;
@@ -38,13 +38,14 @@ pub(super) enum Argument<T> {
     Sum(Line<T>, *const T),
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<T: Real> Argument<T> {
     /// The same.
     ///
     /// # Panics
     /// If T is not f32.
     pub fn as_f32(self) -> Argument<f32> {
-        assert!(is_f32::<T>(), "these are no f32");
+        assert!(super::is_f32::<T>(), "these are no f32");
         // The conversion changes nothing.
         let line = |line: Line<T>| Line {
             scale: line.scale.to_f64() as f32,
