@@ -82,8 +82,9 @@ NIN = [(3, 192, 5, 32), (192, 160, 1, 32), (160, 96, 1, 32), (96, 192, 5, 16), (
 CONVNET = [(1, 2, 5, 24), (2, 2, 5, 8)]
 # Passes over each map that a step cannot do without. Forward: the convolution reads and writes, the activation too, and with
 # batch norm the statistics read. Backward: x, ∂y and ∂x of the activation, with batch norm x and ∂y once more; the
-# convolution reads ∂y twice and its input once, and writes ∂x.
+# convolution reads ∂y twice and its input once, and writes ∂x. An evaluation has the first four.
 LAYERS = {"resnet32": (resnet32(), 14), "nin": (NIN, 11), "convnet": (CONVNET, 11)}
+EVALUATION_PASSES = 4
 
 
 def work(line):
@@ -95,13 +96,17 @@ def work(line):
     if kind == "convolution":
         n, c, h = map(int, words[1:])
         return 2 * n * c * h * h, 2 * 9 * n * c * c * h * h
-    if kind == "step" and words[0] in LAYERS:
-        layers, passes = LAYERS[words[0]]
-        n = 64 if words[0] == "convnet" else 128
-        forward = [2 * n * i * o * k * k * side * side for i, o, k, side in layers]
-        # The images need no gradient.
-        return passes * sum(n * o * side * side for _, o, _, side in layers), 3 * sum(forward) - forward[0]
-    return None
+    if words[0] not in LAYERS:
+        return None
+    layers, passes = LAYERS[words[0]]
+    map_floats = sum(o * side * side for _, o, _, side in layers)
+    forward = [2 * i * o * k * k * side * side for i, o, k, side in layers]
+    # Of one image each; the images need no gradient.
+    trained = passes * map_floats, 3 * sum(forward) - forward[0]
+    evaluated = EVALUATION_PASSES * map_floats, sum(forward)
+    count = {"convnet": 60_000, "resnet32": 50_000}.get(words[0])
+    images = {"step": (64 if words[0] == "convnet" else 128, 0), "evaluate": (0, 1000), "epoch": (count, 10_000)}[kind]
+    return tuple(images[0] * t + images[1] * e for t, e in zip(trained, evaluated))
 
 
 def cases(long):
