@@ -20,6 +20,7 @@ use ds_core::activation::{Init, Spline};
 use ds_core::graph::CandleGraph;
 use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::Rectifier;
+use ds_core::ops::simd::{Instructions, instructions};
 use ds_lab::batches::Epoch;
 use ds_lab::cli::in_thread_pool;
 use ds_lab::config::Config;
@@ -201,28 +202,39 @@ fn copy(count: usize) -> Case {
     })
 }
 
-ds_core::vectorized! {
-    /// Independent chains, enough to keep all units busy.
-    fn multiply_add<T>(rounds: usize, factor: T) -> T {
-        let step = |chain: [T; 16]| chain.map(|lane| lane.fused(factor, factor));
-        let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = [[T::ONE; 16]; 8];
-        for _ in 0..rounds {
-            (a, b, c, d) = (step(a), step(b), step(c), step(d));
-            (e, f, g, h) = (step(e), step(f), step(g), step(h));
+/// Independent chains, more than a multiply-add takes cycles on two units, of as many lanes as keep them in registers.
+macro_rules! multiply_add {
+    ($name:ident, $lanes:literal) => {
+        ds_core::vectorized! {
+            fn $name<T>(rounds: usize, factor: T) -> T {
+                let step = |chain: [T; $lanes]| chain.map(|lane| lane.fused(factor, factor));
+                let [mut a, mut b, mut c, mut d, mut e, mut f] = [[T::ONE; $lanes]; 6];
+                let [mut g, mut h, mut i, mut j, mut k, mut l] = [[T::ONE; $lanes]; 6];
+                for _ in 0..rounds {
+                    (a, b, c, d) = (step(a), step(b), step(c), step(d));
+                    (e, f, g, h) = (step(e), step(f), step(g), step(h));
+                    (i, j, k, l) = (step(i), step(j), step(k), step(l));
+                }
+                let mut sum = T::ZERO;
+                for lane in [a, b, c, d, e, f, g, h, i, j, k, l].into_iter().flatten() {
+                    sum += lane;
+                }
+                sum
+            }
         }
-        let mut sum = T::ZERO;
-        for lane in [a, b, c, d, e, f, g, h].into_iter().flatten() {
-            sum += lane;
-        }
-        sum
-    }
+    };
 }
+const CHAINS: usize = 12;
+multiply_add!(multiply_add_16, 16);
+multiply_add!(multiply_add_8, 8);
 
 /// What arithmetic costs at least.
 fn arithmetic(operations: usize) -> Case {
-    let rounds = operations / (2 * 8 * 16);
+    let wide = instructions() == Instructions::Avx512;
+    let rounds = operations / (2 * CHAINS * if wide { 16 } else { 8 });
     Box::new(move || {
-        rayon::broadcast(|_| black_box(multiply_add(rounds, black_box(0.5f32))));
+        let run = if wide { multiply_add_16 } else { multiply_add_8 };
+        rayon::broadcast(|_| black_box(run(rounds, black_box(0.5f32))));
         Ok(())
     })
 }
