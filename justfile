@@ -23,3 +23,19 @@ reproduce-quick *ARGS:
 # All experiments with the full protocols; says first what they will take, and goes on where it was cut off
 reproduce-all *ARGS:
     cargo run --release -p reproduce -- --configs configs --out results {{ARGS}}
+
+# The kernels against the CPU's, on a GPU; needs nvcc. Without a GPU it says so and tests nothing
+gpu-test:
+    cargo test --release -p ds-core --features cuda --test gpu -- --nocapture
+
+# Registers, spills and shared memory of every GPU kernel, and how wide its memory accesses are; needs nvcc and cuobjdump
+gpu-report ARCH="sm_90":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    object=$(mktemp); trap 'rm -f "$object"' EXIT
+    "${NVCC:-nvcc}" -cubin -O3 -std=c++17 -arch={{ARCH}} -Xptxas -v -o "$object" crates/ds-core/src/ops/linear_spline/kernel.cu 2>&1 \
+        | grep -E "Compiling|registers|spill"
+    cuobjdump -sass "$object" | awk '
+        /Function :/ { name = $3 }
+        match($0, /(LDG|STG|LDL|STL|LDS|STS)[A-Z0-9._]*/) { count[name " " substr($0, RSTART, RLENGTH)]++ }
+        END { for (k in count) print k, count[k] }' | sort

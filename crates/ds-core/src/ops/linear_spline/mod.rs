@@ -6,6 +6,9 @@
 //! segment to its right.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+pub mod geometry;
 
 pub use cpu::{Channels, Normalised, Sums};
 
@@ -13,10 +16,39 @@ use crate::Grid;
 use crate::dispatch_real;
 use crate::ops::planes::Planes;
 use crate::ops::real::elements;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+#[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
-/// σ(x) per channel: x (N, C, …), coefficients (C, K) → y like x. f32 or f64, both alike.
+/// Runs a generic expression for the type of a GPU's inputs.
+#[cfg(feature = "cuda")]
+macro_rules! on_gpu {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            other => {
+                bail!("{}: the GPU kernels take f32, f16 and bf16 with coefficients in f32, got {other:?}", Self::NAME)
+            }
+        }
+    };
+}
+
+/// σ(x) per channel: x (N, C, …), coefficients (C, K) → y like x. On the CPU f32 or f64, both alike; on a GPU (feature `cuda`)
+/// f32, f16 or bf16 with coefficients in f32.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearSpline {
     grid: Grid,
@@ -49,16 +81,24 @@ impl LinearSpline {
         }
         let (x, c, dy) = (x.contiguous()?, coefficients.contiguous()?, grad_y.contiguous()?);
         let ((xs, xl), (cs, cl), (ds, dl)) = (x.storage_and_layout(), c.storage_and_layout(), dy.storage_and_layout());
-        let (Storage::Cpu(xs), Storage::Cpu(cs), Storage::Cpu(ds)) = (&*xs, &*cs, &*ds) else {
-            bail!("{}: no backward pass for {:?}", Self::NAME, x.device().location())
+        let (dx, dc) = match (&*xs, &*cs, &*ds) {
+            (Storage::Cpu(xs), Storage::Cpu(cs), Storage::Cpu(ds)) => {
+                let (dx, dc) = dispatch_real!(x.dtype(), Self::NAME, T => {
+                    let (x, c, dy) = (elements(xs, xl)?, elements(cs, cl)?, elements(ds, dl)?);
+                    let (dx, dc) = cpu::backward::<T>(self.grid, planes, x, c, dy)?;
+                    Ok((T::to_cpu_storage_owned(dx), T::to_cpu_storage_owned(dc)))
+                })?;
+                (Storage::Cpu(dx), Storage::Cpu(dc))
+            }
+            #[cfg(feature = "cuda")]
+            (Storage::Cuda(xs), Storage::Cuda(cs), Storage::Cuda(ds)) => {
+                let (grid, x, c, dy) = (self.grid, (xs, xl), (cs, cl), (ds, dl));
+                let (dx, dc) = on_gpu!(x.0.dtype(), T => cuda::backward::<T>(grid, planes, x, c, dy))?;
+                (Storage::Cuda(dx), Storage::Cuda(dc))
+            }
+            _ => bail!("{}: no backward pass for {:?}", Self::NAME, x.device().location()),
         };
-        let (dx, dc) = dispatch_real!(x.dtype(), Self::NAME, T => {
-            let (dx, dc) = cpu::backward::<T>(self.grid, planes, elements(xs, xl)?, elements(cs, cl)?, elements(ds, dl)?)?;
-            Ok((T::to_cpu_storage_owned(dx), T::to_cpu_storage_owned(dc)))
-        })?;
-        let wrap = |storage, shape: &Shape| {
-            Tensor::from_storage(Storage::Cpu(storage), shape.clone(), BackpropOp::none(), false)
-        };
+        let wrap = |storage, shape: &Shape| Tensor::from_storage(storage, shape.clone(), BackpropOp::none(), false);
         Ok((wrap(dx, x.shape()), wrap(dc, c.shape())))
     }
 
@@ -88,6 +128,13 @@ impl CustomOp2 for LinearSpline {
         let y = dispatch_real!(dtype, Self::NAME, T => {
             Ok(T::to_cpu_storage_owned(cpu::forward::<T>(self.grid, planes, elements(x, xl)?, elements(c, cl)?)?))
         })?;
+        Ok((y, xl.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, c: &CudaStorage, cl: &Layout) -> Result<(CudaStorage, Shape)> {
+        let planes = self.planes(xl.shape(), cl.shape())?;
+        let y = on_gpu!(x.dtype(), T => cuda::forward::<T>(self.grid, planes, (x, xl), (c, cl)))?;
         Ok((y, xl.shape().clone()))
     }
 

@@ -1,0 +1,245 @@
+//! How the GPU kernels of the linear spline are launched: which of them, with how many threads, over which rows.
+//!
+//! This is arithmetic on shapes and on what a device has; it is tested without one.
+
+use crate::ops::planes::Planes;
+
+/// What a launch must know of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Its multiprocessors.
+    pub multiprocessors: usize,
+    /// The most shared memory that a block may ask for, in bytes.
+    pub shared_per_block: usize,
+    /// The shared memory of a multiprocessor, in bytes.
+    pub shared_per_multiprocessor: usize,
+}
+
+/// Which elements a block works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// Rows of one channel, 16 bytes at a time.
+    Vectors,
+    /// Rows of one channel, element by element: planes that are not made of whole vectors.
+    Scalars,
+    /// Rows of 32 neighbouring columns of (N, C·inner): planes that are too small for the others.
+    Columns,
+}
+
+impl Mapping {
+    /// As it stands in the names of the kernels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vectors => "vectors",
+            Self::Scalars => "scalars",
+            Self::Columns => "columns",
+        }
+    }
+
+    /// For planes of elements of so many bytes; `aligned` tells whether all tensors begin at a multiple of 16 bytes.
+    pub fn new(planes: Planes, element_bytes: usize, aligned: bool) -> Self {
+        if planes.inner < SMALLEST_PLANE {
+            Self::Columns
+        } else if aligned && planes.inner.is_multiple_of(VECTOR_BYTES / element_bytes) {
+            Self::Vectors
+        } else {
+            Self::Scalars
+        }
+    }
+
+    /// Into how many columns a channel's ∂c is split until it is merged.
+    pub fn columns_of_a_channel(self, planes: Planes) -> usize {
+        if self == Self::Columns { planes.inner } else { 1 }
+    }
+
+    /// The blocks beside each other for the same rows.
+    fn across(self, planes: Planes) -> usize {
+        match self {
+            Self::Vectors | Self::Scalars => planes.channels,
+            Self::Columns => (planes.channels * planes.inner).div_ceil(COLUMNS),
+        }
+    }
+}
+
+/// A launch of a kernel with grid (pieces, across).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Which elements a block works on.
+    pub mapping: Mapping,
+    /// Threads of a block: a power of two, at least 32.
+    pub threads: usize,
+    /// Into how many pieces the rows are cut.
+    pub pieces: usize,
+    /// Channels, or tiles of columns.
+    pub across: usize,
+    /// The rows of a piece; the last one may have fewer.
+    pub rows_per_block: usize,
+    /// Bytes of dynamic shared memory.
+    pub shared: usize,
+}
+
+const VECTOR_BYTES: usize = 16;
+/// Columns that a block of [`Mapping::Columns`] works on.
+const COLUMNS: usize = 32;
+/// Elements of a plane from which on it is worth blocks of its own.
+const SMALLEST_PLANE: usize = 32;
+/// Elements from which on a block is worth its tables.
+const SMALLEST_BLOCK: usize = 4096;
+const THREADS: usize = 256;
+/// What a system keeps of the shared memory for each block.
+const RESERVED: usize = 1024;
+/// Limit of the second dimension of a grid.
+const MOST_ACROSS: usize = 65535;
+
+/// Why there is no launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoLaunch {
+    /// The tables do not fit.
+    #[error(
+        "{knots} knots need {needed} bytes of shared memory, the device has {available} for a block: use fewer knots or the CPU"
+    )]
+    TooManyKnots {
+        /// K.
+        knots: usize,
+        /// For the smallest block.
+        needed: usize,
+        /// On this device.
+        available: usize,
+    },
+    /// More blocks beside each other than a grid may have.
+    #[error("{0} channels are more than the {MOST_ACROSS} that a launch can have")]
+    TooManyChannels(usize),
+}
+
+impl Launch {
+    /// Threads of a block of the kernel that merges ∂c.
+    pub const MERGE_THREADS: usize = 256;
+
+    /// y = σ(x).
+    ///
+    /// # Errors
+    /// If the device cannot hold the tables or the grid.
+    pub fn forward(
+        planes: Planes,
+        segments: usize,
+        element_bytes: usize,
+        aligned: bool,
+        limits: Limits,
+    ) -> Result<Self, NoLaunch> {
+        let mapping = Mapping::new(planes, element_bytes, aligned);
+        let shared = if mapping == Mapping::Columns { 0 } else { 8 * segments };
+        if shared > limits.shared_per_block {
+            return Err(too_many(segments, shared, limits));
+        }
+        // Eight blocks of 256 threads fill a multiprocessor.
+        Self::new(planes, mapping, THREADS, shared, 8 * limits.multiprocessors)
+    }
+
+    /// (∂x, ∂c).
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn backward(
+        planes: Planes,
+        segments: usize,
+        element_bytes: usize,
+        aligned: bool,
+        limits: Limits,
+    ) -> Result<Self, NoLaunch> {
+        let mapping = Mapping::new(planes, element_bytes, aligned);
+        let slopes = if mapping == Mapping::Columns { 0 } else { 4 * segments };
+        let shared = |threads: usize| 8 * segments * threads + slopes;
+        let sizes = || [256, 128, 64, 32].into_iter();
+        // Two blocks on a multiprocessor hide each other's beginning and end.
+        let fits_twice = |&threads: &usize| {
+            shared(threads) <= limits.shared_per_block
+                && 2 * (shared(threads) + RESERVED) <= limits.shared_per_multiprocessor
+        };
+        let twice = sizes().find(fits_twice);
+        let once = sizes().find(|&threads| shared(threads) <= limits.shared_per_block);
+        let (threads, resident) = match (twice, once) {
+            (Some(twice), Some(once)) if 2 * twice >= once => (twice, 2),
+            (_, Some(once)) => (once, 1),
+            _ => return Err(too_many(segments, shared(32), limits)),
+        };
+        Self::new(planes, mapping, threads, shared(threads), resident * limits.multiprocessors)
+    }
+
+    /// About so many blocks in all.
+    fn new(planes: Planes, mapping: Mapping, threads: usize, shared: usize, blocks: usize) -> Result<Self, NoLaunch> {
+        let across = mapping.across(planes);
+        if across > MOST_ACROSS {
+            return Err(NoLaunch::TooManyChannels(planes.channels));
+        }
+        let in_row = if mapping == Mapping::Columns { COLUMNS } else { planes.inner };
+        let wanted = (blocks / across.max(1)).clamp(1, planes.outer.max(1));
+        let rows_per_block =
+            planes.outer.div_ceil(wanted).max(SMALLEST_BLOCK.div_ceil(in_row)).min(planes.outer.max(1));
+        let pieces = planes.outer.div_ceil(rows_per_block);
+        Ok(Self { mapping, threads, pieces, across, rows_per_block, shared })
+    }
+}
+
+fn too_many(segments: usize, needed: usize, limits: Limits) -> NoLaunch {
+    NoLaunch::TooManyKnots { knots: segments + 1, needed, available: limits.shared_per_block }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const H200: Limits =
+        Limits { multiprocessors: 132, shared_per_block: 227 << 10, shared_per_multiprocessor: 228 << 10 };
+    const TURING: Limits =
+        Limits { multiprocessors: 40, shared_per_block: 64 << 10, shared_per_multiprocessor: 64 << 10 };
+
+    #[test]
+    fn all_rows_are_in_one_piece_and_blocks_fit() {
+        for limits in [H200, TURING] {
+            for outer in [1, 2, 3, 127, 128, 1000, 100_000] {
+                for channels in [1, 3, 16, 64, 1000] {
+                    for inner in [1, 2, 31, 32, 33, 49, 64, 1024, 50_176] {
+                        for segments in [2, 50, 200] {
+                            for bytes in [2, 4] {
+                                let planes = Planes { outer, channels, inner };
+                                let forward = Launch::forward(planes, segments, bytes, true, limits).unwrap();
+                                let backward = Launch::backward(planes, segments, bytes, true, limits).unwrap();
+                                for launch in [forward, backward] {
+                                    let what = format!("{planes:?} {launch:?}");
+                                    assert!(launch.pieces * launch.rows_per_block >= outer, "{what}");
+                                    assert!((launch.pieces - 1) * launch.rows_per_block < outer, "{what}");
+                                    assert!(launch.shared <= limits.shared_per_block, "{what}");
+                                    assert!(launch.threads.is_power_of_two() && launch.threads >= 32, "{what}");
+                                    let width = 16 / bytes;
+                                    assert_eq!(launch.mapping == Mapping::Columns, inner < 32, "{what}");
+                                    assert_eq!(launch.mapping == Mapping::Vectors, inner >= 32 && inner % width == 0);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_papers_networks_fill_the_device() {
+        let planes = Planes { outer: 1024, channels: 64, inner: 1024 };
+        let launch = Launch::backward(planes, 50, 4, true, H200).unwrap();
+        assert_eq!((launch.mapping, launch.threads), (Mapping::Vectors, 256));
+        let blocks = launch.pieces * launch.across;
+        assert!((240..=264).contains(&blocks), "one wave of two blocks on each of 132 multiprocessors, got {blocks}");
+    }
+
+    #[test]
+    fn what_does_not_fit_says_so() {
+        let planes = Planes { outer: 4, channels: 2, inner: 64 };
+        let error = Launch::backward(planes, 5000, 4, true, TURING).unwrap_err().to_string();
+        assert!(error.contains("5001 knots") && error.contains("fewer knots"), "{error}");
+        let many = Planes { outer: 4, channels: 70_000, inner: 64 };
+        let error = Launch::forward(many, 50, 4, true, H200).unwrap_err().to_string();
+        assert!(error.contains("70000 channels"), "{error}");
+        assert_eq!(Mapping::new(planes, 4, false), Mapping::Scalars);
+    }
+}

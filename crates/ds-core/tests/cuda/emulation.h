@@ -1,0 +1,129 @@
+// Enough of CUDA to run a kernel on the CPU, one block after the other: every thread is a fiber, and __syncthreads goes on to
+// the next one. Shared memory is filled with NaN before each block, and each array has NaN around it, so that what was not
+// written or not meant shows in the results.
+#pragma once
+#include <immintrin.h>
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __align__(n) alignas(n)
+#define __launch_bounds__(...)
+#define SHARED(type, name) type *name = reinterpret_cast<type *>(emulation::shared.data())
+
+struct float2 {
+    float x, y;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+};
+
+struct __half {
+    uint16_t bits;
+};
+inline float __half2float(__half h) { return _cvtsh_ss(h.bits); }
+inline __half __float2half_rn(float f) { return {_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT)}; }
+
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+inline float __bfloat162float(__nv_bfloat16 b) {
+    const uint32_t bits = static_cast<uint32_t>(b.bits) << 16;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+}
+inline __nv_bfloat16 __float2bfloat16_rn(float f) {
+    if (std::isnan(f))
+        return {0x7fc0};
+    uint32_t bits;
+    std::memcpy(&bits, &f, 4);
+    return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+// CUDA's min, fminf and fmaxf give the number where the other operand is NaN, as those of C do.
+template <typename T> T min(T a, T b) { return a < b ? a : b; }
+
+namespace emulation {
+// 64-bit words, so that it is aligned for every type.
+inline std::vector<double> shared;
+inline dim3 thread, block, threads, blocks;
+
+constexpr size_t STACK = 64 << 10;
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(STACK);
+    unsigned index;
+    bool done;
+};
+inline ucontext_t scheduler;
+inline std::vector<Fiber> fibers;
+inline Fiber *current;
+inline std::function<void()> kernel;
+
+inline void enter() {
+    kernel();
+    current->done = true;
+    swapcontext(&current->context, &scheduler);
+}
+
+inline void synchronize() {
+    swapcontext(&current->context, &scheduler);
+    thread.x = current->index;
+}
+
+// Each round goes on with every thread up to its next barrier, forwards and backwards by turns: a missing barrier is wrong in one
+// of the two.
+inline void run_block() {
+    for (unsigned t = 0; t < threads.x; t++) {
+        Fiber &fiber = fibers[t];
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.index = t;
+        fiber.done = false;
+        makecontext(&fiber.context, enter, 0);
+    }
+    bool forwards = true;
+    for (bool alive = true; alive; forwards = !forwards) {
+        alive = false;
+        for (unsigned k = 0; k < threads.x; k++) {
+            current = &fibers[forwards ? k : threads.x - 1 - k];
+            if (current->done)
+                continue;
+            thread.x = current->index;
+            swapcontext(&scheduler, &current->context);
+            alive |= !current->done;
+        }
+    }
+}
+
+inline void launch(dim3 grid, unsigned threads_of_block, size_t shared_bytes, std::function<void()> f) {
+    kernel = std::move(f);
+    threads.x = threads_of_block;
+    blocks = grid;
+    if (fibers.size() < threads_of_block)
+        fibers = std::vector<Fiber>(threads_of_block);
+    for (block.y = 0; block.y < grid.y; block.y++)
+        for (block.x = 0; block.x < grid.x; block.x++) {
+            shared.assign((shared_bytes + 7) / 8, NAN);
+            shared.shrink_to_fit();
+            run_block();
+        }
+}
+} // namespace emulation
+
+#define threadIdx emulation::thread
+#define blockIdx emulation::block
+#define blockDim emulation::threads
+#define gridDim emulation::blocks
+#define __syncthreads emulation::synchronize
