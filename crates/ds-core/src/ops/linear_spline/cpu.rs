@@ -2,11 +2,15 @@
 //! first two are planned by hand; f64 goes through plain loops, compiled for AVX2 or the baseline.
 
 #[cfg(target_arch = "x86_64")]
+mod adder;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod block;
 mod normalised;
+#[cfg(target_arch = "x86_64")]
+mod source;
 mod sums;
 #[cfg(target_arch = "x86_64")]
 mod wide;

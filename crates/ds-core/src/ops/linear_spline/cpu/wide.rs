@@ -1,10 +1,11 @@
 //! The loops of the f32 kernels whose registers are planned by hand, for the vectors of AVX-512 and of AVX2.
 
-use super::normalised::{Argument, Line};
+use super::adder::{Adder, ByPair, BySegment};
+use super::normalised::Argument;
+use super::source::{Affine, AffineSum, Plain, Source, fetch, fetch_to_write};
 use super::sums::{COPIES, Place, Sums};
 use super::{Knots, Runs, Segments, block};
 use crate::ops::lanes::Lanes;
-use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 /// Vectors of a machine. All methods must be called where it has their instructions, and are inlined into kernels that are
@@ -63,148 +64,6 @@ pub(super) trait Slopes<W: Wide>: Copy {
     /// # Safety
     /// As for [`Lines::at`].
     unsafe fn of(self, segments: W::Integers) -> W::Vector;
-}
-
-/// What the spline is evaluated at.
-trait Source<L>: Copy {
-    /// Whether the sums of ∂z are wanted, which are those of a normalisation.
-    const NORMALISED: bool;
-
-    /// (x, z) of the elements from an offset on.
-    ///
-    /// # Safety
-    /// The instructions must be there, and the elements readable.
-    unsafe fn vector(self, at: usize) -> (L, L);
-    /// (x, z) of one element.
-    ///
-    /// # Safety
-    /// The element must be readable.
-    unsafe fn one(self, at: usize) -> (f32, f32);
-    /// Asks for what `vector` would read, wherever that is.
-    fn prefetch(self, at: usize);
-    /// μ.
-    fn mean(self) -> f32;
-}
-
-/// z = x.
-#[derive(Clone, Copy)]
-struct Plain(*const f32);
-
-impl<L: Lanes<Element = f32>> Source<L> for Plain {
-    const NORMALISED: bool = false;
-
-    #[inline(always)]
-    unsafe fn vector(self, at: usize) -> (L, L) {
-        // SAFETY: by the caller's promise, here and below.
-        let x = unsafe { L::load(self.0.add(at)) };
-        (x, x)
-    }
-    #[inline(always)]
-    unsafe fn one(self, at: usize) -> (f32, f32) {
-        // SAFETY: as above.
-        let x = unsafe { *self.0.add(at) };
-        (x, x)
-    }
-    #[inline(always)]
-    fn prefetch(self, at: usize) {
-        fetch(self.0, at);
-    }
-    #[inline(always)]
-    fn mean(self) -> f32 {
-        0.0
-    }
-}
-
-/// z = scale·x + shift.
-#[derive(Clone, Copy)]
-struct Affine<L> {
-    x: *const f32,
-    line: Line<f32>,
-    scale: L,
-    shift: L,
-}
-
-impl<L: Lanes<Element = f32>> Affine<L> {
-    /// # Safety
-    /// The instructions must be there.
-    #[inline(always)]
-    unsafe fn new(x: *const f32, line: Line<f32>) -> Self {
-        // SAFETY: as above.
-        unsafe { Self { x, line, scale: L::splat(line.scale), shift: L::splat(line.shift) } }
-    }
-}
-
-impl<L: Lanes<Element = f32>> Source<L> for Affine<L> {
-    const NORMALISED: bool = true;
-
-    #[inline(always)]
-    unsafe fn vector(self, at: usize) -> (L, L) {
-        // SAFETY: as above.
-        unsafe {
-            let x = L::load(self.x.add(at));
-            (x, self.scale.fused(x, self.shift))
-        }
-    }
-    #[inline(always)]
-    unsafe fn one(self, at: usize) -> (f32, f32) {
-        // SAFETY: as above.
-        let x = unsafe { *self.x.add(at) };
-        (x, self.line.scale.mul_add(x, self.line.shift))
-    }
-    #[inline(always)]
-    fn prefetch(self, at: usize) {
-        fetch(self.x, at);
-    }
-    #[inline(always)]
-    fn mean(self) -> f32 {
-        self.line.mean
-    }
-}
-
-/// z = scale·x + shift + r.
-#[derive(Clone, Copy)]
-struct AffineSum<L>(Affine<L>, *const f32);
-
-impl<L: Lanes<Element = f32>> Source<L> for AffineSum<L> {
-    const NORMALISED: bool = true;
-
-    #[inline(always)]
-    unsafe fn vector(self, at: usize) -> (L, L) {
-        // SAFETY: as above.
-        unsafe {
-            let (x, z) = self.0.vector(at);
-            (x, z.plus(L::load(self.1.add(at))))
-        }
-    }
-    #[inline(always)]
-    unsafe fn one(self, at: usize) -> (f32, f32) {
-        // SAFETY: as above.
-        unsafe {
-            let (x, z) = self.0.one(at);
-            (x, z + *self.1.add(at))
-        }
-    }
-    #[inline(always)]
-    fn prefetch(self, at: usize) {
-        self.0.prefetch(at);
-        fetch(self.1, at);
-    }
-    #[inline(always)]
-    fn mean(self) -> f32 {
-        self.0.line.mean
-    }
-}
-
-#[inline(always)]
-fn fetch(from: *const f32, at: usize) {
-    // SAFETY: a prefetch may go anywhere.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
-}
-
-#[inline(always)]
-fn fetch_to_write(to: *mut f32, at: usize) {
-    // SAFETY: as above.
-    unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.wrapping_add(at).cast()) };
 }
 
 /// # Safety
@@ -282,91 +141,6 @@ const IN_SINGLE: usize = 4096;
 
 /// How far ahead memory is asked for, in elements.
 const AHEAD: usize = 512;
-
-/// Where the sums of a vector's elements are added.
-trait Adder<W: Wide>: Copy {
-    /// Where the elements in these segments, counted from the first, are added.
-    ///
-    /// # Safety
-    /// The instructions must be there, and each segment be one of the K−1.
-    unsafe fn offsets(self, segments: W::Integers) -> W::Integers;
-
-    /// Adds (∂y, ∂y·t) of each element, in the order of [`Wide::in_turn`].
-    ///
-    /// # Safety
-    /// `offsets` must be what the method of that name gave.
-    unsafe fn add(self, offsets: *const u32, pairs: *const f32);
-}
-
-/// Sums by segment, in copies.
-#[derive(Clone, Copy)]
-struct BySegment {
-    sums: *mut f32,
-    /// Where each copy begins.
-    copies: [u32; COPIES],
-}
-
-impl BySegment {
-    fn new(sums: &mut [f32]) -> Self {
-        let copy = sums.len() / COPIES;
-        Self { sums: sums.as_mut_ptr(), copies: std::array::from_fn(|k| (k * copy) as u32) }
-    }
-}
-
-impl<W: Wide> Adder<W> for BySegment {
-    #[inline(always)]
-    unsafe fn offsets(self, segments: W::Integers) -> W::Integers {
-        // SAFETY: by the caller's promise.
-        unsafe { W::offsets_by_segment(segments, &self.copies) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, offsets: *const u32, pairs: *const f32) {
-        for k in (0..W::Vector::COUNT).step_by(2) {
-            // SAFETY: by the caller's promise; neighbours are in different copies; a pair of floats is moved as one number of
-            // 8 bytes.
-            unsafe {
-                let first = self.sums.add(*offsets.add(k) as usize).cast::<f64>();
-                let second = self.sums.add(*offsets.add(k + 1) as usize).cast::<f64>();
-                let both = _mm_loadh_pd(_mm_load_sd(first), second);
-                let both = _mm_castps_pd(_mm_add_ps(_mm_castpd_ps(both), _mm_loadu_ps(pairs.add(2 * k))));
-                _mm_storel_pd(first, both);
-                _mm_storeh_pd(second, both);
-            }
-        }
-    }
-}
-
-/// Sums by pair of segments.
-#[derive(Clone, Copy)]
-struct ByPair {
-    sums: *mut f32,
-    /// The bytes of a row of pairs.
-    row: u32,
-}
-
-impl<W: Wide> Adder<W> for ByPair {
-    #[inline(always)]
-    unsafe fn offsets(self, segments: W::Integers) -> W::Integers {
-        // SAFETY: by the caller's promise.
-        unsafe { W::offsets_by_pair(segments, self.row) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(self, offsets: *const u32, pairs: *const f32) {
-        let (offsets, count) = (offsets.cast::<u64>(), W::Vector::COUNT);
-        for k in 0..count / 4 {
-            for half in 0..2 {
-                // SAFETY: by the caller's promise.
-                unsafe {
-                    let at = self.sums.byte_add(*offsets.add(2 * k + half) as usize);
-                    let more = _mm_loadu_ps(pairs.add(count * half + 4 * k));
-                    _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), more));
-                }
-            }
-        }
-    }
-}
 
 /// # Safety
 /// As for [`Kernel::backward`](super::Kernel::backward); `of_tails` are two sums for each segment.
