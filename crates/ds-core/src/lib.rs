@@ -25,7 +25,7 @@
 //! ```
 //!
 //! Ops share their work out over the threads of rayon's pool. Let one of them do the training, `rayon::scope(|_| train())`:
-//! from any other thread, each op takes two wake-ups, 20 to 50 µs.
+//! from any other thread, each op wakes one of them and waits to be woken, some tens of µs.
 //!
 //! - Bohra, Campos, Gupta, Aziznejad, Unser: *Learning Activation Functions in Deep (Spline) Neural Networks*, 2020
 //!   (Bohra-Campos2020).
