@@ -12,7 +12,7 @@ use candle_core::cuda_backend::{CudaDType, CudaDevice, DeviceId, WrapErr};
 use candle_core::{CudaStorage, Error, Layout, Result, bail};
 use half::{bf16, f16};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Machine code and PTX, by `build.rs`.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linear_spline.fatbin"));
@@ -69,9 +69,8 @@ struct Loaded {
 impl Loaded {
     /// Those of a device, loaded when they are first asked for.
     fn on(device: &CudaDevice) -> Result<Self> {
-        static ALL: Mutex<Option<HashMap<DeviceId, Loaded>>> = Mutex::new(None);
+        static ALL: LazyLock<Mutex<HashMap<DeviceId, Loaded>>> = LazyLock::new(Mutex::default);
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = all.get_or_insert_default();
         if let Some(loaded) = all.get(&device.id()) {
             return Ok(loaded.clone());
         }
@@ -106,6 +105,12 @@ fn integer(value: usize) -> Result<i32> {
 
 fn unsigned(value: usize) -> Result<u32> {
     Ok(integer(value)?.unsigned_abs())
+}
+
+/// N, C, the elements of a plane and the rows of a block, as kernels take them.
+fn sizes(planes: Planes, launch: &Launch) -> Result<[i32; 4]> {
+    let Planes { outer, channels, inner } = planes;
+    Ok([integer(outer)?, integer(channels)?, integer(inner)?, integer(launch.rows_per_block)?])
 }
 
 fn config(launch: &Launch) -> Result<LaunchConfig> {
@@ -150,9 +155,7 @@ pub(super) fn forward<T: Input>(
             .map_err(no_launch)?;
         let name = format!("spline_forward_{}_{}", launch.mapping.name(), T::NAME);
         let (kernel, stream, knots) = (loaded.kernel(&name, launch.shared)?, device.cuda_stream(), Knots::new(grid));
-        let sizes = [planes.outer, planes.channels, planes.inner, launch.rows_per_block].map(integer);
-        let [rows, channels, inner, rows_per_block] = sizes;
-        let (rows, channels, inner, rows_per_block) = (rows?, channels?, inner?, rows_per_block?);
+        let [rows, channels, inner, rows_per_block] = sizes(planes, &launch)?;
         let mut builder = stream.launch_builder(&kernel);
         builder.arg(&x).arg(&c).arg(&y).arg(&knots).arg(&rows).arg(&channels).arg(&inner).arg(&rows_per_block);
         // SAFETY: the arguments are those of the kernel, and the launch covers its tensors and no more.
@@ -188,9 +191,7 @@ pub(super) fn backward<T: Input>(
         let partial = device.alloc::<f32>(launch.pieces * planes.channels * columns * size)?;
         (partial, device.alloc::<f32>(planes.channels * size)?)
     };
-    let sizes = [planes.outer, planes.channels, planes.inner, launch.rows_per_block].map(integer);
-    let [rows, channels, inner, rows_per_block] = sizes;
-    let (rows, channels, inner, rows_per_block) = (rows?, channels?, inner?, rows_per_block?);
+    let [rows, channels, inner, rows_per_block] = sizes(planes, &launch)?;
     let (stream, knots) = (device.cuda_stream(), Knots::new(grid));
     let name = format!("spline_backward_{}_{}", launch.mapping.name(), T::NAME);
     let kernel = loaded.kernel(&name, launch.shared)?;
