@@ -10,8 +10,8 @@ use crate::samples::{Normalization, Samples, shuffled};
 use crate::sparsify;
 use crate::train::{Evaluation, Trainer, count_active_knots, evaluate};
 use anyhow::{Context, Result, bail};
+use ds_core::Group;
 use ds_core::activation::Init;
-use ds_core::{Grid, Group};
 use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32, ScalarNet};
 use ds_nn::rng::{Purpose, Seed};
 use std::path::{Path, PathBuf};
@@ -74,10 +74,7 @@ pub fn network(config: &Config, classes: usize) -> Result<Network> {
 }
 
 fn activation(config: &config::Activation) -> Result<ActivationKind> {
-    let grid = match config.step {
-        Some(step) => Grid::from_step(config.size, step)?,
-        None => Grid::from_range(config.size, config.range)?,
-    };
+    let grid = config.grid()?;
     let init = match config.init {
         config::InitShape::LeakyRelu => Init::LeakyRelu,
         config::InitShape::Relu => Init::Relu,
@@ -249,7 +246,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
     let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
     let active = count_active_knots(network)?;
     let bound = network.lipschitz_bound_l1()?;
-    let sparse = sparsify::run(config, &setup, train, &directory.join("sparsified.safetensors"))?;
+    let sparse = sparsify::run(config, &setup, train, directory)?;
     let splines = |p: &&ds_core::Parameter| p.group == Group::Splines;
     let row = SummaryRow {
         run: config.name.clone(),
@@ -280,7 +277,9 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         lipschitz_bound_l1: bound,
         seconds,
         peak_memory_mb: files::peak_memory_mb(),
-    };
+        ..SummaryRow::default()
+    }
+    .with_settings(config);
     metrics::write_summary(&directory.join("summary.csv"), &row)?;
     say(report(&row, directory));
     Ok(row)
@@ -340,7 +339,7 @@ fn open_directory(config: &Config, options: &RunOptions) -> Result<Option<Checkp
 fn claim_directory(config: &Config, directory: &Path, resumes: bool) -> Result<()> {
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot make the run's directory {}", directory.display()))?;
-    for stale in ["checkpoint.safetensors", "summary.csv", "metrics.csv", "sparsified.safetensors"] {
+    for stale in ["checkpoint.safetensors", "summary.csv", "metrics.csv", sparsify::NETWORK, sparsify::THRESHOLDS] {
         let path = directory.join(stale);
         match if resumes { Ok(()) } else { std::fs::remove_file(&path) } {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

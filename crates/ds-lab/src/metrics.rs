@@ -1,5 +1,6 @@
 //! Metrics as CSV: rows that are appended while a run goes on, and one summary row a run.
 
+use crate::config::Config;
 use crate::files::{FileError, write_atomically};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{File, OpenOptions};
@@ -53,7 +54,7 @@ pub struct MetricsRow {
 }
 
 /// One row of `summary.csv`. Losses and accuracies are those of the network after the last epoch, in evaluation mode.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
 pub struct SummaryRow {
     pub run: String,
@@ -84,6 +85,42 @@ pub struct SummaryRow {
     pub lipschitz_bound_l1: Option<f64>,
     pub seconds: f64,
     pub peak_memory_mb: Option<f64>,
+    /// Units of the hidden layers of an area network, such as `4x4`.
+    #[serde(default)]
+    pub hidden: Option<String>,
+    /// Knots of a spline, the outermost two included.
+    #[serde(default)]
+    pub spline_size: Option<usize>,
+    #[serde(default)]
+    pub spline_range: Option<f64>,
+    /// Norm of the splines that was penalised: tv2, bv2 or none.
+    #[serde(default)]
+    pub norm: Option<String>,
+    #[serde(default)]
+    pub lambda: Option<f64>,
+    #[serde(default)]
+    pub weight_decay: Option<f64>,
+    /// Fraction of the training set that was held out.
+    #[serde(default)]
+    pub validation: Option<f64>,
+}
+
+impl SummaryRow {
+    /// The settings of the run's config that tables and pictures group by.
+    #[must_use]
+    pub fn with_settings(mut self, config: &Config) -> Self {
+        let hidden: Vec<String> = config.network.hidden.iter().map(ToString::to_string).collect();
+        self.hidden = (!hidden.is_empty()).then(|| hidden.join("x"));
+        let grid = config.activation.grid().ok().filter(|_| config.activation.kind.is_spline());
+        self.spline_size = grid.map(|grid| grid.size());
+        self.spline_range =
+            grid.map(|grid| config.activation.step.map_or(config.activation.range, |_| grid.knot(grid.size() - 1)));
+        self.norm = grid.map(|_| config.regularization.norm.to_string());
+        self.lambda = grid.map(|_| config.regularization.lambda);
+        self.weight_decay = Some(config.regularization.weight_decay);
+        self.validation = Some(config.data.validation);
+        self
+    }
 }
 
 /// What can be wrong with a metrics file.
@@ -184,17 +221,39 @@ fn to_csv<R: Serialize>(rows: &[R], header: bool) -> Result<Vec<u8>, String> {
     writer.into_inner().map_err(|error| error.to_string())
 }
 
-fn read<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, MetricsError> {
-    let error = |error: csv::Error| MetricsError::Table { path: path.to_owned(), message: error.to_string() };
-    csv::Reader::from_path(path).map_err(error)?.deserialize().collect::<Result<_, _>>().map_err(error)
-}
-
 /// The rows of a `metrics.csv`.
 ///
 /// # Errors
 /// If the file is missing or has other columns.
 pub fn read_metrics(path: &Path) -> Result<Vec<MetricsRow>, MetricsError> {
-    read(path)
+    read_table(path)
+}
+
+/// One row of `thresholds.csv`: what the search for the largest threshold saw.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct ThresholdRow {
+    pub threshold: f64,
+    pub active_knots: usize,
+    pub train_accuracy: f64,
+}
+
+/// Writes the rows of a table, in the place of one that may be there.
+///
+/// # Errors
+/// If it cannot be written; the old one is then untouched.
+pub fn write_table<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), MetricsError> {
+    let bytes = to_csv(rows, true).map_err(|message| MetricsError::Table { path: path.to_owned(), message })?;
+    Ok(write_atomically(path, |file| file.write_all(&bytes))?)
+}
+
+/// The rows of a table.
+///
+/// # Errors
+/// If the file is missing or has other columns.
+pub fn read_table<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, MetricsError> {
+    let error = |error: csv::Error| MetricsError::Table { path: path.to_owned(), message: error.to_string() };
+    csv::Reader::from_path(path).map_err(error)?.deserialize().collect::<Result<_, _>>().map_err(error)
 }
 
 /// The rows of a `summary.csv`.
@@ -202,7 +261,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<MetricsRow>, MetricsError> {
 /// # Errors
 /// If the file is missing or has other columns.
 pub fn read_summary(path: &Path) -> Result<Vec<SummaryRow>, MetricsError> {
-    read(path)
+    read_table(path)
 }
 
 /// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
@@ -215,8 +274,7 @@ pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> 
         Some(old) => *old = row.clone(),
         None => rows.push(row.clone()),
     }
-    let bytes = to_csv(&rows, true).map_err(|message| MetricsError::Table { path: path.to_owned(), message })?;
-    Ok(write_atomically(path, |file| file.write_all(&bytes))?)
+    write_table(path, &rows)
 }
 
 #[cfg(test)]

@@ -3,12 +3,18 @@
 use crate::config::{Config, Search};
 use crate::experiment::Setup;
 use crate::files::write_atomically;
+use crate::metrics::{ThresholdRow, write_table};
 use crate::train::{Evaluation, evaluate};
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use ds_core::activation::Spline;
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
 use std::path::Path;
+
+/// The file of the sparsified network's parameters.
+pub const NETWORK: &str = "sparsified.safetensors";
+/// The file of the thresholds that were tried.
+pub const THRESHOLDS: &str = "thresholds.csv";
 
 /// The sparsified network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,11 +54,12 @@ impl<'a> Unchanged<'a> {
 }
 
 /// Eliminates knots at the config's threshold, or at the largest of the papers' that costs no more training accuracy than
-/// the tolerance, and saves the parameters. The network is left as it was; `None` if there is nothing to sparsify.
+/// the tolerance, and saves the parameters ([`NETWORK`]) and what the search saw ([`THRESHOLDS`]) in the directory. The network
+/// is left as it was; `None` if there is nothing to sparsify.
 ///
 /// # Errors
-/// On Candle's errors, or if the file cannot be written.
-pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, path: &Path) -> Result<Option<Sparsified>> {
+/// On Candle's errors, or if a file cannot be written.
+pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Option<Sparsified>> {
     let network = &setup.network;
     if !config.sparsify.enabled || network.splines().is_empty() {
         return Ok(None);
@@ -60,7 +67,12 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, path: &Path) -
     let splines = Unchanged::of(setup)?;
     let threshold = match (config.sparsify.threshold, unchanged.accuracy) {
         (Some(threshold), _) => Some(threshold),
-        (None, Some(accuracy)) => search(config, setup, &splines, accuracy)?,
+        (None, Some(accuracy)) => {
+            let (threshold, mut tried) = search(config, setup, &splines, accuracy)?;
+            tried.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
+            write_table(&directory.join(THRESHOLDS), &tried)?;
+            threshold
+        }
         (None, None) => bail!(
             "sparsify.threshold is needed for `{}`: without an accuracy there is nothing to search with",
             config.experiment
@@ -75,21 +87,30 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, path: &Path) -
     let tensors = network.parameters().into_iter().map(|p| (p.name, p.var.as_tensor().clone()));
     let tensors = tensors.chain(network.buffers().into_iter().map(|(name, var)| (name, var.as_tensor().clone())));
     let bytes = safetensors::serialize(tensors, None)?;
-    write_atomically(path, |file| file.write_all(&bytes))?;
+    write_atomically(&directory.join(NETWORK), |file| file.write_all(&bytes))?;
     splines.restore()?;
     Ok(Some(Sparsified { threshold, active_knots, train_accuracy: train.accuracy, test_accuracy: test.accuracy }))
 }
 
-fn search(config: &Config, setup: &Setup, splines: &Unchanged<'_>, accuracy: f64) -> Result<Option<f64>> {
+/// The largest threshold that costs no more than the tolerance, and all that were tried.
+fn search(
+    config: &Config,
+    setup: &Setup,
+    splines: &Unchanged<'_>,
+    accuracy: f64,
+) -> Result<(Option<f64>, Vec<ThresholdRow>)> {
     let thresholds = papers_thresholds();
-    let evaluate_at = |threshold: f64| -> Result<f64> {
-        splines.eliminate(threshold)?;
-        Ok(evaluate(&setup.network, &setup.train)?.accuracy.unwrap_or(0.0))
+    let mut tried = Vec::new();
+    let mut evaluate_at = |threshold: f64| -> Result<f64> {
+        let active_knots = splines.eliminate(threshold)?;
+        let train_accuracy = evaluate(&setup.network, &setup.train)?.accuracy.unwrap_or(0.0);
+        tried.push(ThresholdRow { threshold, active_knots, train_accuracy });
+        Ok(train_accuracy)
     };
-    match config.sparsify.search {
+    let best = match config.sparsify.search {
         Search::Every => {
             let best = largest_threshold(&thresholds, accuracy, config.sparsify.tolerance, evaluate_at)?;
-            Ok(best.map(|(threshold, _)| threshold))
+            best.map(|(threshold, _)| threshold)
         }
         Search::Bisect => {
             // The first threshold that falls, taking accuracy to fall for all larger ones.
@@ -102,7 +123,8 @@ fn search(config: &Config, setup: &Setup, splines: &Unchanged<'_>, accuracy: f64
                     holds = middle + 1;
                 }
             }
-            Ok(holds.checked_sub(1).map(|k| thresholds[k]))
+            holds.checked_sub(1).map(|k| thresholds[k])
         }
-    }
+    };
+    Ok((best, tried))
 }

@@ -10,6 +10,7 @@ pub use error::ConfigError;
 pub use keys::{KEYS, Key, Kind, reference_doc};
 pub use protocol::protocol;
 
+use ds_core::Grid;
 use ds_core::regularization::Norm;
 use ds_nn::optim::Rule;
 use serde::{Deserialize, Serialize};
@@ -222,6 +223,26 @@ pub struct Activation {
     pub fixed_bias: Option<bool>,
     pub hinges: usize,
     pub hinge_penalty: f64,
+}
+
+impl ActivationName {
+    /// Whether it is one of the three spline kinds.
+    pub fn is_spline(self) -> bool {
+        matches!(self, Self::Bspline | Self::ExplicitLinear | Self::ReluSpline)
+    }
+}
+
+impl Activation {
+    /// The knots of its splines.
+    ///
+    /// # Errors
+    /// If size, range or step are not allowed.
+    pub fn grid(&self) -> ds_core::Result<Grid> {
+        match self.step {
+            Some(step) => Grid::from_step(self.size, step),
+            None => Grid::from_range(self.size, self.range),
+        }
+    }
 }
 
 /// `[regularization]`
