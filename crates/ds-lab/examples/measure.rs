@@ -26,6 +26,7 @@ use ds_lab::cli::in_thread_pool;
 use ds_lab::config::Config;
 use ds_lab::data::ImageSet;
 use ds_lab::experiment::network;
+use ds_lab::penalty::SplinePenalty;
 use ds_lab::samples::{Normalization, Samples};
 use ds_lab::train::{Optimizers, evaluate, step};
 use ds_nn::memory::Recycling;
@@ -152,12 +153,12 @@ fn training_step(name: &str, kind: &str) -> Result<Case> {
     let (config, network, mut optimizers) = prepared(name, kind)?;
     let size = config.train.batch_size;
     let batch = samples(name, size)?.batch(&(0..size).collect::<Vec<_>>())?;
-    let norm = config.regularization.spline_norm();
+    let penalty = SplinePenalty::new(&config, &network)?;
     let mut count = 0;
     Ok(Box::new(move || {
         count += 1;
         // Far beyond the last milestone: random images shall not make the loss diverge.
-        step(&network, &batch, norm, &mut optimizers, 100_000, count)?;
+        step(&network, &batch, penalty.as_ref(), &mut optimizers, 100_000, count)?;
         Ok(())
     }))
 }
@@ -176,7 +177,7 @@ fn epoch(name: &str, kind: &str) -> Result<Case> {
     let (config, network, mut optimizers) = prepared(name, kind)?;
     let (train, augment) = if name == "convnet" { (60_000, false) } else { (50_000, true) };
     let (train, test) = (samples(name, train)?, samples(name, 10_000)?);
-    let norm = config.regularization.spline_norm();
+    let penalty = SplinePenalty::new(&config, &network)?;
     Ok(Box::new(move || {
         let order: Vec<usize> = (0..train.len()).collect();
         let (size, seed) = (config.train.batch_size, Seed(0));
@@ -184,7 +185,7 @@ fn epoch(name: &str, kind: &str) -> Result<Case> {
         let mut count = 0;
         batches.for_each(|batch| {
             count += 1;
-            step(&network, &batch, norm, &mut optimizers, 100_000, count)?;
+            step(&network, &batch, penalty.as_ref(), &mut optimizers, 100_000, count)?;
             Ok(())
         })?;
         evaluate(&network, &test)?;

@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Search};
 use crate::experiment::Setup;
+use crate::penalty::SplinePenalty;
 use crate::train::{Optimizers, evaluate, step};
 use anyhow::Result;
 use ds_core::sparsify::papers_thresholds;
@@ -15,12 +16,12 @@ pub fn estimate(config: &Config, setup: &Setup) -> Result<f64> {
     let (train, size) = (&setup.train, config.train.batch_size.min(setup.train.len()));
     let indices: Vec<usize> = (0..size).collect();
     let mut optimizers = Optimizers::new(config, &setup.network)?;
-    let norm = config.regularization.spline_norm();
+    let penalty = SplinePenalty::new(config, &setup.network)?;
     let mut seconds = Vec::new();
     for _ in 0..3 {
         let start = Instant::now();
         let batch = train.batch(&indices)?;
-        step(&setup.network, &batch, norm, &mut optimizers, 0, 0)?;
+        step(&setup.network, &batch, penalty.as_ref(), &mut optimizers, 0, 0)?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);

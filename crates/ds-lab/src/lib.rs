@@ -10,6 +10,7 @@ pub mod estimate;
 pub mod experiment;
 pub mod files;
 pub mod metrics;
+pub mod penalty;
 pub mod progress;
 pub mod samples;
 pub mod sparsify;

@@ -5,12 +5,13 @@ use crate::checkpoint::{Checkpoint, EpochSums, Position};
 use crate::config::Config;
 use crate::experiment::Setup;
 use crate::metrics::{MetricsRow, MetricsWriter, Split};
+use crate::penalty::{SplinePenalty, decay_factors};
 use crate::progress::{Loss, Progress, Status};
 use crate::samples::{Batch, Samples, shuffled};
 use anyhow::{Context, Result};
 use candle_core::DType;
 use ds_core::graph::Graph;
-use ds_core::regularization::{Norm, active_knots};
+use ds_core::regularization::active_knots;
 use ds_core::{Group, Parameter};
 use ds_nn::layers::Mode;
 use ds_nn::networks::Network;
@@ -41,7 +42,7 @@ pub struct Optimizers {
 }
 
 impl Optimizers {
-    /// As the config has it.
+    /// As the config has it, for a network before its first step.
     ///
     /// # Errors
     /// On Candle's errors.
@@ -49,9 +50,15 @@ impl Optimizers {
         let decay = Decay { weights: config.regularization.weight_decay, hinges: config.activation.hinge_penalty };
         let of_group = |group| network.parameters().into_iter().filter(move |p: &Parameter| p.group == group);
         let (weights, splines) = (&config.optimizer.weights, &config.optimizer.splines);
+        let factors = decay_factors(config, network)?;
+        let optimizer = |rule, group| -> Result<Optimizer> {
+            let mut optimizer = Optimizer::new(rule, decay, of_group(group))?;
+            optimizer.scale_decay(|parameter| factors.get(&parameter.name).copied().unwrap_or(1.0));
+            Ok(optimizer)
+        };
         Ok(Self {
-            weights: Optimizer::new(Rule::from(weights), decay, of_group(Group::Weights))?,
-            splines: Optimizer::new(Rule::from(splines), decay, of_group(Group::Splines))?,
+            weights: optimizer(Rule::from(weights), Group::Weights)?,
+            splines: optimizer(Rule::from(splines), Group::Splines)?,
             rates: (weights.lr, splines.lr),
             milestones: config.train.milestones.clone(),
             gamma: config.train.gamma,
@@ -72,7 +79,7 @@ impl Optimizers {
 pub fn step(
     network: &Network,
     batch: &Batch,
-    norm: Option<(Norm, f64)>,
+    penalty: Option<&SplinePenalty>,
     optimizers: &mut Optimizers,
     epoch: usize,
     dropout: u64,
@@ -84,10 +91,8 @@ pub fn step(
     let value = f64::from(tape.tensor(&loss).to_scalar::<f32>()?);
     let correct = batch.targets.correct(tape.tensor(&output))?;
     let mut gradients = tape.backward(&loss)?;
-    if let Some((norm, lambda)) = norm {
-        for spline in network.splines() {
-            norm.add_gradient(spline, lambda, &mut gradients)?;
-        }
+    if let Some(penalty) = penalty {
+        penalty.add_gradient(network, &mut gradients)?;
     }
     let (weights, splines) = optimizers.rates(epoch);
     optimizers.weights.step(&gradients, weights)?;
@@ -122,6 +127,7 @@ pub struct Trainer<'a> {
     config: &'a Config,
     setup: &'a Setup,
     optimizers: Optimizers,
+    penalty: Option<SplinePenalty>,
     position: Position,
     metrics: MetricsWriter,
     checkpoint: std::path::PathBuf,
@@ -137,7 +143,9 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// If files cannot be written, or the checkpoint does not fit.
     pub fn new(config: &'a Config, setup: &'a Setup, directory: &Path, resume: Option<&Checkpoint>) -> Result<Self> {
+        // Both may be relative to the weights before training, so they come before those of a checkpoint.
         let mut optimizers = Optimizers::new(config, &setup.network)?;
+        let penalty = SplinePenalty::new(config, &setup.network)?;
         let metrics_path = directory.join("metrics.csv");
         let (position, metrics) = match resume {
             None => (Position::default(), MetricsWriter::create(&metrics_path)?),
@@ -152,6 +160,7 @@ impl<'a> Trainer<'a> {
             config,
             setup,
             optimizers,
+            penalty,
             seconds_before: position.seconds,
             position,
             metrics,
@@ -175,7 +184,6 @@ impl<'a> Trainer<'a> {
         let (config, samples) = (self.config, &self.setup.train);
         let (size, epochs) = (config.train.batch_size, config.train.epochs);
         let batches = samples.len().div_ceil(size);
-        let norm = config.regularization.spline_norm();
         let mut progress = Progress::new(&config.name, (batches * epochs) as u64, self.position.step, quiet);
         let mut rate = Rate::new();
         while self.position.epoch < epochs {
@@ -192,7 +200,8 @@ impl<'a> Trainer<'a> {
             };
             batches_left.for_each(|batch| {
                 let dropout = self.seed.key(Purpose::Dropout, self.position.step);
-                let (loss, correct) = step(&self.setup.network, &batch, norm, &mut self.optimizers, epoch, dropout)?;
+                let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
+                let (loss, correct) = step(network, &batch, penalty, &mut self.optimizers, epoch, dropout)?;
                 if !loss.is_finite() {
                     anyhow::bail!(
                         "the loss is {loss} at step {} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
@@ -262,12 +271,7 @@ impl<'a> Trainer<'a> {
 
     fn append_row(&mut self, split: Split, epoch: usize, result: Evaluation, rate: Option<f64>) -> Result<()> {
         let (config, network) = (self.config, &self.setup.network);
-        let mut regularizer = 0.0;
-        if let Some((norm, lambda)) = config.regularization.spline_norm() {
-            for spline in network.splines() {
-                regularizer += lambda * norm.value(spline)?;
-            }
-        }
+        let regularizer = self.penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(network))?;
         let (lr_weights, lr_splines) = self.optimizers.rates(epoch);
         let row = MetricsRow {
             run: config.name.clone(),

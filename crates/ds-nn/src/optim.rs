@@ -51,6 +51,8 @@ impl Decay {
 
 struct Slot {
     parameter: Parameter,
+    /// λ of its L2 term.
+    decay: f64,
     /// The rule's moving averages, one after the other.
     state: RefCell<Vec<f32>>,
 }
@@ -58,7 +60,6 @@ struct Slot {
 /// One optimiser and the parameters that it updates (f32 on the CPU).
 pub struct Optimizer {
     rule: Rule,
-    decay: Decay,
     slots: Vec<Slot>,
     steps: u64,
 }
@@ -75,9 +76,16 @@ impl Optimizer {
                 bail!("optimiser: parameter {} is {:?}, expected F32", parameter.name, parameter.var.dtype());
             }
             let state = RefCell::new(vec![0.0; rule.slots() * parameter.var.elem_count()]);
-            slots.push(Slot { parameter, state });
+            slots.push(Slot { decay: decay.of(parameter.l2), parameter, state });
         }
-        Ok(Self { rule, decay, slots, steps: 0 })
+        Ok(Self { rule, slots, steps: 0 })
+    }
+
+    /// Multiplies λ of each parameter's L2 term with a factor of its own.
+    pub fn scale_decay(&mut self, factor: impl Fn(&Parameter) -> f64) {
+        for slot in &mut self.slots {
+            slot.decay *= factor(&slot.parameter);
+        }
     }
 
     /// Updates all parameters; one that took no gradient counts as having gradient 0.
@@ -86,14 +94,8 @@ impl Optimizer {
     /// If a gradient does not have its parameter's shape.
     pub fn step(&mut self, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
         self.steps += 1;
-        for Slot { parameter, state } in &self.slots {
-            let update = Update {
-                rule: self.rule,
-                decay: self.decay.of(parameter.l2) as f32,
-                learning_rate,
-                steps: self.steps,
-                state,
-            };
+        for Slot { parameter, decay, state } in &self.slots {
+            let update = Update { rule: self.rule, decay: *decay as f32, learning_rate, steps: self.steps, state };
             match gradients.gradient(&parameter.var) {
                 Some(gradient) => parameter.var.inplace_op2(&gradient.contiguous()?, &update)?,
                 None => parameter.var.inplace_op2(&parameter.var.zeros_like()?, &update)?,

@@ -175,7 +175,7 @@ impl Graph for Tape {
 }
 
 /// The gradients that a tape found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct TapeGradients(Vec<(TensorId, Tensor)>);
 
 impl Gradients for TapeGradients {

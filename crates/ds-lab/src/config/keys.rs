@@ -100,6 +100,11 @@ pub const KEYS: &[Key] = &[
         Kind::Number(0.0, 1e6),
         "weight of half the squares of weights, biases, norms' scales and splines' linear terms",
     ),
+    key(
+        "regularization.per_layer",
+        Kind::Bool,
+        "divide lambda by the TV2 of a layer's splines, and weight_decay by the squares of its weights, before training",
+    ),
     key("optimizer.weights.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of all that is no spline"),
     key("optimizer.weights.lr", Kind::Positive(1e6), "its learning rate"),
     key("optimizer.weights.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd"),

@@ -253,6 +253,7 @@ pub struct Regularization {
     pub norm: NormName,
     pub lambda: f64,
     pub weight_decay: f64,
+    pub per_layer: bool,
 }
 
 impl Regularization {
