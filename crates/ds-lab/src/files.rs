@@ -1,5 +1,6 @@
 //! Files that are written whole or not at all, and what a result says about its origin.
 
+use md5::{Digest, Md5};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,6 +54,11 @@ pub fn git_revision() -> String {
         Some(changes) if changes.is_empty() => revision,
         _ => revision + "-dirty",
     }
+}
+
+/// The MD5 of bytes, as hexadecimal digits.
+pub fn md5(bytes: &[u8]) -> String {
+    Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The most memory that the process has held, in MB (10⁶ bytes), where the system tells.

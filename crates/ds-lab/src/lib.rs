@@ -14,4 +14,5 @@ pub mod penalty;
 pub mod progress;
 pub mod samples;
 pub mod sparsify;
+pub mod sweep;
 pub mod train;

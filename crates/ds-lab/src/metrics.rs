@@ -1,10 +1,10 @@
 //! Metrics as CSV: rows that are appended while a run goes on, and one summary row a run.
 
 use crate::config::Config;
-use crate::files::{FileError, write_atomically};
+use crate::files::{FileError, md5, write_atomically};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Which samples a row is about.
@@ -103,6 +103,9 @@ pub struct SummaryRow {
     /// Fraction of the training set that was held out.
     #[serde(default)]
     pub validation: Option<f64>,
+    /// Of the resolved config.
+    #[serde(default)]
+    pub config_md5: Option<String>,
 }
 
 impl SummaryRow {
@@ -119,6 +122,7 @@ impl SummaryRow {
         self.lambda = grid.map(|_| config.regularization.lambda);
         self.weight_decay = Some(config.regularization.weight_decay);
         self.validation = Some(config.data.validation);
+        self.config_md5 = Some(md5(config.to_toml().as_bytes()));
         self
     }
 }
@@ -275,6 +279,49 @@ pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> 
         None => rows.push(row.clone()),
     }
     write_table(path, &rows)
+}
+
+/// Appends rows to the `summary.csv` of a sweep, one a finished run.
+pub struct SummaryWriter {
+    path: PathBuf,
+    file: File,
+    rows: Vec<SummaryRow>,
+}
+
+impl SummaryWriter {
+    /// The file with the rows that it has. A last line that was cut off is no row.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or has other columns.
+    pub fn open(path: &Path) -> Result<Self, MetricsError> {
+        let error = |source| write_error(path, source);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(error)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(error)?;
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64).map_err(error)?;
+        file.seek(SeekFrom::End(0)).map_err(error)?;
+        let rows = if whole == 0 { Vec::new() } else { read_summary(path)? };
+        Ok(Self { path: path.to_owned(), file, rows })
+    }
+
+    /// The rows so far.
+    pub fn rows(&self) -> &[SummaryRow] {
+        &self.rows
+    }
+
+    /// Appends a row, on the disk when this returns.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(&mut self, row: SummaryRow) -> Result<(), MetricsError> {
+        let bytes = to_csv(std::slice::from_ref(&row), self.rows.is_empty())
+            .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
+        self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).map_err(|e| write_error(&self.path, e))?;
+        self.rows.push(row);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,76 @@ impl std::fmt::Display for Status {
     }
 }
 
+/// The progress of a sweep, on standard error: one bar over all of its runs.
+pub struct SweepProgress {
+    bar: Option<ProgressBar>,
+    name: String,
+    runs: usize,
+    finished: usize,
+    /// Runs that were finished before.
+    before: usize,
+    failed: usize,
+    start: Instant,
+    last_line: Instant,
+    quiet: bool,
+}
+
+impl SweepProgress {
+    /// Progress towards `runs` runs.
+    pub fn new(name: &str, runs: usize, quiet: bool) -> Self {
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let bar = (terminal && !quiet).then(|| {
+            let style = ProgressStyle::with_template("{prefix} {bar:30} {pos} of {len} runs  {msg}  {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(runs as u64).with_style(style).with_prefix(name.to_owned())
+        });
+        let (name, start) = (name.to_owned(), Instant::now());
+        Self { bar, name, runs, finished: 0, before: 0, failed: 0, start, last_line: start, quiet }
+    }
+
+    /// A run is done: now, by this name, or before.
+    pub fn done(&mut self, title: Option<&str>) {
+        self.finished += 1;
+        match (&self.bar, title) {
+            (Some(bar), None) => {
+                self.before += 1;
+                bar.set_position(self.finished as u64);
+                bar.reset_eta();
+            }
+            (Some(bar), Some(title)) => {
+                bar.set_position(self.finished as u64);
+                bar.set_message(title.to_owned());
+            }
+            (None, None) => self.before += 1,
+            (None, Some(_)) if !self.quiet && self.last_line.elapsed() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                let made = (self.finished - self.before).max(1);
+                let left = self.runs.saturating_sub(self.finished + self.failed);
+                let left = self.start.elapsed().mul_f64(left as f64 / made as f64);
+                eprintln!("{}: {} of {} runs  {} left", self.name, self.finished, self.runs, HumanDuration(left));
+            }
+            _ => {}
+        }
+    }
+
+    /// A run failed.
+    pub fn failed(&mut self, title: &str, error: &anyhow::Error) {
+        self.failed += 1;
+        let line = format!("{}: {title} FAILED: {error:#}", self.name);
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Progress {
     /// Progress towards `steps`, of which `first_step` are done.
     pub fn new(name: &str, steps: u64, first_step: u64, quiet: bool) -> Self {

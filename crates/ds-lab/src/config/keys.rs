@@ -140,7 +140,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The key of a path.
-pub(super) fn find(path: &str) -> Option<&'static Key> {
+pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 

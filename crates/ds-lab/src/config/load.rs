@@ -138,7 +138,29 @@ impl Kind {
     }
 }
 
-fn parse(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
+/// A value for one key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// The key's path.
+    pub key: String,
+    /// What it is set to.
+    pub value: Value,
+    /// Where that was said.
+    pub origin: Origin,
+}
+
+impl Setting {
+    /// `KEY=VALUE` as `--set` has it.
+    ///
+    /// # Errors
+    /// If the text is no assignment.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let (key, value) = parse_override(text)?;
+        Ok(Self { key, value, origin: Origin::Set(text.to_owned()) })
+    }
+}
+
+pub(crate) fn parse(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
     text.parse::<Table>()
         .map_err(|error| ConfigError::Toml { origin: origin.clone(), message: error.to_string().trim().to_owned() })
 }
@@ -168,7 +190,9 @@ impl Config {
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::from_text(&text, Origin::File(path.to_owned()), overrides)
+        let origin = Origin::File(path.to_owned());
+        let settings = overrides.iter().map(|text| Setting::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        Self::from_table(parse(&text, &origin)?, origin, &settings)
     }
 
     /// The config that a resolved TOML text holds, such as a checkpoint's.
@@ -176,18 +200,19 @@ impl Config {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        Self::from_text(text, Origin::Defaults, &[])
+        Self::from_table(parse(text, &Origin::Defaults)?, Origin::Defaults, &[])
     }
 
-    fn from_text(text: &str, origin: Origin, overrides: &[String]) -> Result<Self, ConfigError> {
-        let file = parse(text, &origin)?;
-        let overrides =
-            overrides.iter().map(|text| Ok((text, parse_override(text)?))).collect::<Result<Vec<_>, ConfigError>>()?;
+    /// The config of a table, overlaid with settings.
+    ///
+    /// # Errors
+    /// If a key is unknown or a value not allowed.
+    pub fn from_table(table: Table, origin: Origin, settings: &[Setting]) -> Result<Self, ConfigError> {
         // What the user says decides which defaults lie below it.
         let mut given = Layers::default();
-        given.overlay(file, "", &origin)?;
-        for (text, (key, value)) in &overrides {
-            given.put(key, value.clone(), &Origin::Set((*text).clone()))?;
+        given.overlay(table, "", &origin)?;
+        for setting in settings {
+            given.put(&setting.key, setting.value.clone(), &setting.origin)?;
         }
         let defaults = match (choice(&given, "experiment"), choice(&given, "network.kind")) {
             (Some("area2d"), _) => AREA2D,

@@ -6,8 +6,10 @@ mod load;
 mod protocol;
 mod validate;
 
-pub use error::ConfigError;
-pub use keys::{KEYS, Key, Kind, reference_doc};
+pub use error::{ConfigError, Origin};
+pub use keys::{KEYS, Key, Kind, find, reference_doc};
+pub use load::Setting;
+pub(crate) use load::parse;
 pub use protocol::protocol;
 
 use ds_core::Grid;

@@ -1,0 +1,93 @@
+//! The choice of a value on validation data.
+
+use super::{PlannedRun, Select, Sweep, combinations, show};
+use crate::config::Setting;
+use crate::metrics::SummaryRow;
+use anyhow::{Context, Result, bail};
+
+impl Select {
+    /// The runs that differ in the chosen key and the seed only, group by group.
+    pub(super) fn groups<'a>(&self, runs: &'a [PlannedRun]) -> Vec<(Vec<Setting>, Vec<&'a PlannedRun>)> {
+        let mut groups: Vec<(usize, Vec<Setting>, Vec<&PlannedRun>)> = Vec::new();
+        for run in runs {
+            let fixed: Vec<Setting> =
+                run.settings.iter().filter(|s| s.key != "seed" && !self.keys.contains(&s.key)).cloned().collect();
+            match groups.iter_mut().find(|(grid, settings, _)| *grid == run.grid && *settings == fixed) {
+                Some((_, _, members)) => members.push(run),
+                None => groups.push((run.grid, fixed, vec![run])),
+            }
+        }
+        groups.into_iter().map(|(_, settings, members)| (settings, members)).collect()
+    }
+
+    /// The settings of the chosen key: of the candidates whose median validation accuracy is within the tolerance of the
+    /// best, the one with the largest value.
+    fn choose(&self, members: &[&PlannedRun], rows: &[SummaryRow]) -> Result<Vec<Setting>> {
+        let mut candidates: Vec<(Vec<Setting>, Vec<f64>)> = Vec::new();
+        for run in members {
+            let config = &run.config;
+            let row = rows.iter().find(|row| row.run == config.name && row.seed == config.seed);
+            let row = row.with_context(|| format!("the run {} with seed {} failed", config.name, config.seed))?;
+            let accuracy = row.validation_accuracy.with_context(|| {
+                format!("{} has no validation accuracy; set data.validation above 0 in [config]", config.name)
+            })?;
+            let chosen: Vec<Setting> =
+                run.settings.iter().filter(|setting| self.keys.contains(&setting.key)).cloned().collect();
+            match candidates.iter_mut().find(|(settings, _)| *settings == chosen) {
+                Some((_, accuracies)) => accuracies.push(accuracy),
+                None => candidates.push((chosen, vec![accuracy])),
+            }
+        }
+        let medians: Vec<(Vec<Setting>, f64)> =
+            candidates.into_iter().map(|(settings, accuracies)| (settings, median(accuracies))).collect();
+        let best = medians.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);
+        let near = medians.into_iter().filter(|(_, accuracy)| *accuracy >= best - self.tolerance);
+        let size = |settings: &[Setting]| {
+            let value = settings.first().map(|setting| &setting.value);
+            value.and_then(|value| value.as_float().or(value.as_integer().map(|v| v as f64))).unwrap_or(0.0)
+        };
+        match near.max_by(|a, b| size(&a.0).total_cmp(&size(&b.0))) {
+            Some((settings, _)) => Ok(settings),
+            None => bail!("nothing to select from"),
+        }
+    }
+}
+
+impl Sweep {
+    /// The runs with the values that the rows of the others choose, and a line for each choice.
+    pub(super) fn selected(&self, runs: &[PlannedRun], rows: &[SummaryRow]) -> Result<(Vec<PlannedRun>, Vec<String>)> {
+        let Some(select) = &self.select else { return Ok((Vec::new(), Vec::new())) };
+        let (mut all, mut choices) = (Vec::new(), Vec::new());
+        for (fixed, members) in select.groups(runs) {
+            let chosen = select.choose(&members, rows)?;
+            let varied = &self.grids[members[0].grid];
+            let lists: Vec<String> = varied
+                .iter()
+                .filter(|axis| axis.is_list && !select.keys.contains(&axis.keys[0]))
+                .map(|axis| axis.keys[0].clone())
+                .collect();
+            for (last, more) in combinations(&select.last, &self.origin) {
+                let mut settings = fixed.clone();
+                settings.extend(chosen.iter().cloned());
+                settings.extend(last);
+                let lists: Vec<String> = lists.iter().chain(&more).cloned().collect();
+                all.push(self.planned(members[0].grid, settings, &lists, "-selected")?);
+            }
+            if let (Some(setting), Some(run)) = (chosen.first(), all.last()) {
+                choices.push(format!("{}: {} = {}", run.config.name, setting.key, show(&setting.value)));
+            }
+        }
+        self.check_names(&all)?;
+        Ok((all, choices))
+    }
+}
+
+/// The middle value, or the mean of the two in the middle; NaN of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match (values.len(), values.len() / 2) {
+        (0, _) => f64::NAN,
+        (n, middle) if n % 2 == 1 => values[middle],
+        (_, middle) => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
