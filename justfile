@@ -18,11 +18,11 @@ bench *ARGS:
 
 # All experiments with reduced protocols, in minutes; CIFAR takes the shipped sample where the data set is not found
 reproduce-quick *ARGS:
-    cargo run --release -p reproduce -- --configs configs/quick --out results/quick --sample-if-missing {{ARGS}}
+    cargo run --release -p reproduce -- all --configs configs/quick --out results/quick --sample-if-missing {{ARGS}}
 
 # All experiments with the full protocols; says first what they will take, and goes on where it was cut off
 reproduce-all *ARGS:
-    cargo run --release -p reproduce -- --configs configs --out results {{ARGS}}
+    cargo run --release -p reproduce -- all --configs configs --out results {{ARGS}}
 
 # The kernels against the CPU's, on a GPU; needs nvcc. Without a GPU it says so and tests nothing
 gpu-test:

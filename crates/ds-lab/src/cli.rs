@@ -61,9 +61,9 @@ impl DataArgs {
     }
 }
 
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
+/// What a single run is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
     /// The run's config (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -89,6 +89,13 @@ struct Args {
     quiet: bool,
 }
 
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
 /// The main function of an experiment's binary.
 pub fn main(experiment: Experiment, about: &'static str) -> ExitCode {
     let command = Args::command().about(about).after_long_help(config::reference_doc());
@@ -96,7 +103,7 @@ pub fn main(experiment: Experiment, about: &'static str) -> ExitCode {
         Ok(args) => args,
         Err(error) => error.exit(),
     };
-    exit_code(start(experiment, &args))
+    exit_code(train(Some(experiment), &args.run))
 }
 
 /// Refuses a `DS_INSTRUCTIONS` that kernels would not understand.
@@ -118,10 +125,14 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
     }
 }
 
-fn start(experiment: Experiment, args: &Args) -> Result<()> {
+/// Trains as the arguments say; the config must be of the experiment, if one is given.
+///
+/// # Errors
+/// If the config or the arguments are wrong, data is missing, or the run fails.
+pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
     check_instructions()?;
     let config = Config::load(&args.config, &args.set)?;
-    if config.experiment != experiment {
+    if experiment.is_some_and(|experiment| config.experiment != experiment) {
         bail!(
             "{} is a config of the experiment `{}`; run it with `cargo run --release -p {} -- --config {}`",
             args.config.display(),

@@ -1,8 +1,10 @@
 //! What a run will take on this machine, from a few of its steps.
 
 use crate::config::{Config, Search};
-use crate::experiment::Setup;
+use crate::data::Source;
+use crate::experiment::{Setup, network};
 use crate::penalty::SplinePenalty;
+use crate::sweep::{PlannedRun, Sweep};
 use crate::train::{Optimizers, evaluate, step};
 use anyhow::Result;
 use ds_core::sparsify::papers_thresholds;
@@ -45,4 +47,28 @@ pub fn estimate(config: &Config, setup: &Setup) -> Result<f64> {
         evaluated += (tried + 1.0) * train.len() as f64 + setup.test.len() as f64;
     }
     Ok(steps * of_step + evaluated * of_sample)
+}
+
+/// Seconds for a whole sweep, one run a core, from some of its runs.
+///
+/// # Errors
+/// On Candle's errors, or if data is missing.
+pub fn estimate_sweep(sweep: &Sweep, source: &Source) -> Result<f64> {
+    let runs = sweep.runs()?;
+    let tried: Vec<&PlannedRun> = runs.iter().step_by((runs.len() / 8).max(1)).collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    let mut seconds = 0.0;
+    let mut last: Option<(Config, Setup)> = None;
+    for run in &tried {
+        // Data is read once; another run of the sweep may be of another data set or network.
+        let is_same = |config: &Config| config.data == run.config.data && config.network == run.config.network;
+        let setup = match last.take().filter(|(config, _)| is_same(config)) {
+            Some((_, setup)) => Setup { network: network(&run.config, setup.classes())?, ..setup },
+            None => Setup::new(&run.config, source)?,
+        };
+        seconds += pool.install(|| estimate(&run.config, &setup))?;
+        last = Some((run.config.clone(), setup));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(seconds / tried.len() as f64 * sweep.count()? as f64 / cores.min(runs.len()) as f64)
 }

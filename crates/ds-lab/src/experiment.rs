@@ -41,11 +41,12 @@ impl Setup {
     pub fn new(config: &Config, source: &Source) -> Result<Self> {
         let (train, test, origin, is_sample) = samples(config, source)?;
         let (train, validation) = split(config, train)?;
-        let classes = match &train {
-            Samples::Images { set, .. } => set.classes,
-            _ => 1,
-        };
-        Ok(Self { network: network(config, classes)?, train, validation, test, origin, is_sample })
+        Ok(Self { network: network(config, classes(&train))?, train, validation, test, origin, is_sample })
+    }
+
+    /// The outputs of the network.
+    pub fn classes(&self) -> usize {
+        classes(&self.train)
     }
 
     /// What is evaluated after an epoch.
@@ -54,6 +55,13 @@ impl Setup {
         all.extend(self.validation.iter().map(|samples| (Split::Validation, samples)));
         all.push((Split::Test, &self.test));
         all
+    }
+}
+
+fn classes(samples: &Samples) -> usize {
+    match samples {
+        Samples::Images { set, .. } => set.classes,
+        _ => 1,
     }
 }
 

@@ -1,7 +1,9 @@
-//! The bound of Aziznejad2020 for fully connected networks, with p = 1.
+//! The bound of Aziznejad2020 with p = 1, for chains of dense layers and convolutions.
 //!
 //! A layer σ∘W changes ℓ1 distances by at most max|W_ij|·Σ_n BV²(σ_n) (Aziznejad2020, theorem 1 with p = 1), since BV²(σ)
-//! bounds the slope of σ and the rows of W have the dual norm ℓ∞. A last linear layer adds its max|W_ij|.
+//! bounds the slope of σ and the rows of W have the dual norm ℓ∞. A last linear layer adds its max|W_ij|. A convolution is such
+//! a W too, with one σ for each channel *and pixel*: the sum goes over both (the original's code counts channels only, which
+//! proves nothing). Pools whose windows do not overlap change no ℓ1 distance.
 
 use crate::activation::Activation;
 use crate::dispatch_real;
@@ -12,7 +14,7 @@ use candle_core::{Result, Tensor};
 /// One factor of the bound.
 #[derive(Debug, Clone, Copy)]
 pub enum Factor<'a> {
-    /// A weight matrix.
+    /// The weights of a dense layer or of a convolution.
     Dense(&'a Tensor),
     /// A layer of activations, one per unit.
     Activation {
@@ -21,9 +23,18 @@ pub enum Factor<'a> {
         /// The number of units that they act on.
         units: usize,
     },
+    /// A layer of activations, one per channel.
+    Channels {
+        /// The functions.
+        activation: &'a Activation,
+        /// The number of channels.
+        channels: usize,
+        /// The pixels of a channel.
+        pixels: usize,
+    },
 }
 
-/// The bound of a chain of dense layers and activations, from ℓ1 to ℓ1.
+/// The bound of a chain of linear layers and activations: from ℓ1 to ℓ1, or to ℓ∞ if a linear layer is the last.
 ///
 /// # Errors
 /// If parameters are not f32 or f64 on the CPU.
@@ -33,6 +44,7 @@ pub fn bound_l1<'a>(factors: impl IntoIterator<Item = Factor<'a>>) -> Result<f64
         bound *= match factor {
             Factor::Dense(weight) => largest_weight(weight)?,
             Factor::Activation { activation, units } => sum_of_bv2(activation, units)?,
+            Factor::Channels { activation, channels, pixels } => pixels as f64 * sum_of_bv2(activation, channels)?,
         };
     }
     Ok(bound)

@@ -9,6 +9,7 @@ use candle_core::Result;
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
+use ds_core::lipschitz::bv2::{Factor, bound_l1};
 use rand_chacha::ChaCha8Rng;
 
 /// 5×5 convolution to 2 channels, activation, 2×2 max-pool, twice, then a linear layer: (N, 1, 28, 28) → (N, classes).
@@ -20,6 +21,8 @@ pub struct ConvNet {
 
 impl ConvNet {
     const CHANNELS: usize = 2;
+    /// Pixels of a side where the activations are.
+    const SIDES: [usize; 2] = [24, 8];
     /// Pixels of a channel after the second pool: 28 → 24 → 12 → 8 → 4.
     const PIXELS: usize = 16;
 
@@ -60,6 +63,21 @@ impl ConvNet {
         }
         all.extend(self.last.parameters("last"));
         all
+    }
+
+    /// The bound of Aziznejad2020 with p = 1, counted over channels and pixels: from ℓ1 of the (normalised) image to ℓ∞ of
+    /// the logits.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn lipschitz_bound_l1(&self) -> Result<f64> {
+        let mut factors = Vec::new();
+        for ((conv, activation), side) in self.blocks.iter().zip(Self::SIDES) {
+            factors.push(Factor::Dense(&conv.weight));
+            factors.push(Factor::Channels { activation, channels: Self::CHANNELS, pixels: side * side });
+        }
+        factors.push(Factor::Dense(&self.last.weight));
+        bound_l1(factors)
     }
 
     /// The activation layers.

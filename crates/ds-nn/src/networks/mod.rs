@@ -156,8 +156,7 @@ impl Network {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()
     }
 
-    /// The bound of Aziznejad2020 with p = 1, for the fully connected networks; for convolutions the papers' count, one
-    /// activation per channel, proves nothing, so there is none.
+    /// The bound of Aziznejad2020 with p = 1, for networks that are chains; there is none for ResNet32 and NiN.
     ///
     /// # Errors
     /// On Candle's errors.
@@ -165,6 +164,7 @@ impl Network {
         match self {
             Self::Area(network) => network.lipschitz_bound_l1().map(Some),
             Self::Scalar(network) => network.lipschitz_bound_l1().map(Some),
+            Self::ConvNet(network) => network.lipschitz_bound_l1().map(Some),
             _ => Ok(None),
         }
     }

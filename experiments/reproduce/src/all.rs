@@ -1,0 +1,254 @@
+//! All runs and sweeps of a directory of configs, in the order of their names, sweeps after runs.
+//!
+//! A run whose data is missing is named and skipped, never silently; a quick CIFAR run takes the shipped sample instead. What
+//! is done is not done again, and what was cut off goes on. Each run has a process of its own, so that its peak memory is its
+//! own and a crash takes nothing else with it.
+
+use crate::told;
+use anyhow::{Context, Result, bail};
+use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
+use ds_lab::config::{Config, Experiment};
+use ds_lab::data::Source;
+use ds_lab::estimate::{estimate, estimate_sweep};
+use ds_lab::experiment::Setup;
+use ds_lab::metrics::{SummaryRow, read_summary, write_summary};
+use ds_lab::sweep::{Sweep, SweepOptions, run_sweep};
+use indicatif::HumanDuration;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What `reproduce all` is told.
+#[derive(Debug, clap::Args)]
+pub struct AllArgs {
+    /// Directory of configs, with a folder `sweeps`: configs for the full protocols, configs/quick for reduced ones.
+    #[arg(long, value_name = "DIR", default_value = "configs")]
+    configs: PathBuf,
+    /// Directory that all results are written to.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    out: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Use the shipped sample for CIFAR-10 where the data set is not found (for reduced runs).
+    #[arg(long)]
+    sample_if_missing: bool,
+    /// Only what has this in the name of its config; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Only say what would be run and what it would take.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+enum Work {
+    Run(Box<Config>),
+    Sweep(Sweep),
+}
+
+/// One config or sweep and what is known before it runs.
+struct Planned {
+    path: PathBuf,
+    work: Work,
+    source: Source,
+    /// Seconds that it will take, or why it cannot run.
+    cost: Result<f64>,
+}
+
+impl Planned {
+    fn title(&self) -> String {
+        match &self.work {
+            Work::Run(config) => format!("{} {}", config.experiment, config.name),
+            Work::Sweep(sweep) => match sweep.count() {
+                Ok(count) => format!("sweep {} ({count} runs)", sweep.name),
+                Err(_) => format!("sweep {}", sweep.name),
+            },
+        }
+    }
+
+    fn data_name(&self) -> &str {
+        match self.source {
+            Source::Sample => "shipped sample",
+            Source::Auto { .. } => "data set",
+        }
+    }
+}
+
+/// What a config or sweep came to.
+enum Outcome {
+    Row(Box<SummaryRow>),
+    Sweep(String),
+}
+
+pub fn run(args: &AllArgs) -> Result<()> {
+    check_instructions()?;
+    let source = args.data.source()?;
+    let mut plan = Vec::new();
+    let is_meant = |path: &PathBuf| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        args.only.is_empty() || args.only.iter().any(|text| name.contains(text))
+    };
+    for path in config_files(&args.configs)?.into_iter().filter(is_meant) {
+        let config = Config::load(&path, &[])?;
+        plan.push(planned(args, &source, path, Work::Run(Box::new(config))));
+    }
+    let sweeps = args.configs.join("sweeps");
+    if sweeps.is_dir() {
+        for path in config_files(&sweeps)?.into_iter().filter(is_meant) {
+            let sweep = Sweep::load(&path)?;
+            plan.push(planned(args, &source, path, Work::Sweep(sweep)));
+        }
+    }
+    if plan.is_empty() {
+        bail!("no config in {} has {} in its name", args.configs.display(), args.only.join(" or "));
+    }
+    println!("{:44} {:>14}  data", "run", "will take");
+    for planned in &plan {
+        match &planned.cost {
+            Ok(seconds) => println!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data_name()),
+            Err(error) => println!("{:44} {:>14}  {error:#}", planned.title(), "CANNOT RUN"),
+        }
+    }
+    let total: f64 = plan.iter().filter_map(|planned| planned.cost.as_ref().ok()).sum();
+    println!("{:44} {:>14}  measured from a few steps of each, on this machine\n", "all", duration(total));
+    if args.dry_run {
+        return Ok(());
+    }
+    let mut failed = 0;
+    let mut outcomes = Vec::new();
+    for mut planned in plan {
+        // Reduced runs are for machines with nothing but the checkout: data that is missing there is no failure.
+        let expected = planned.cost.is_err() && args.sample_if_missing;
+        let title = planned.title();
+        let cost = std::mem::replace(&mut planned.cost, Ok(0.0));
+        let outcome = cost.and_then(|_| made(args, &planned));
+        failed += usize::from(outcome.is_err() && !expected);
+        outcomes.push((title, outcome));
+    }
+    report(&outcomes);
+    if failed > 0 {
+        bail!("{failed} of {} could not be made; the table says why", outcomes.len());
+    }
+    Ok(())
+}
+
+fn config_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(directory).with_context(|| format!("cannot read the directory {}", directory.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        bail!("{} has no config (*.toml)", directory.display());
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planned {
+    let first = match &work {
+        Work::Run(config) => Ok((**config).clone()),
+        Work::Sweep(sweep) => sweep.runs().map(|mut runs| runs.remove(0).config),
+    };
+    let first = match first {
+        Ok(first) => first,
+        Err(error) => return Planned { path, work, source: source.clone(), cost: Err(error.into()) },
+    };
+    // Asking for the sample is asking for it where there is one.
+    let is_cifar = first.experiment == Experiment::Cifar10;
+    let mut source = match (args.data.data, is_cifar) {
+        (DataChoice::Sample, false) => Source::Auto { dir: None },
+        _ => source.clone(),
+    };
+    let mut setup = Setup::new(&first, &source);
+    if setup.is_err() && is_cifar && args.sample_if_missing {
+        let of_sample = Setup::new(&first, &Source::Sample);
+        // Where there is no sample either, the first error says more.
+        if of_sample.is_ok() {
+            (source, setup) = (Source::Sample, of_sample);
+        }
+    }
+    let cost = setup.and_then(|setup| match &work {
+        Work::Run(config) => estimate(config, &setup),
+        Work::Sweep(sweep) => estimate_sweep(sweep, &source),
+    });
+    Planned { path, work, source, cost }
+}
+
+fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
+    match &planned.work {
+        Work::Run(config) => {
+            let directory = args.out.join(config.experiment.to_string());
+            let directory = directory.join(format!("{}-seed{}", config.name, config.seed));
+            let row = run_alone(planned, config, &directory)?;
+            write_summary(&args.out.join("summary.csv"), &row)?;
+            Ok(Outcome::Row(Box::new(row)))
+        }
+        Work::Sweep(sweep) => {
+            let directory = args.out.join(&sweep.name);
+            let options = SweepOptions { directory: directory.clone(), jobs: 0, overwrite: false, quiet: false };
+            let outcome = run_sweep(sweep, &planned.source, &options)?;
+            let text = told(&sweep.name, &outcome, &directory);
+            if !outcome.failures.is_empty() {
+                bail!("{text}");
+            }
+            Ok(Outcome::Sweep(text))
+        }
+    }
+}
+
+/// A run in a process of its own.
+fn run_alone(planned: &Planned, config: &Config, directory: &Path) -> Result<SummaryRow> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(this);
+    command.arg("train").arg("--config").arg(&planned.path).arg("--resume").arg("--out").arg(directory);
+    match &planned.source {
+        Source::Sample => command.args(["--data", "sample"]),
+        Source::Auto { dir: Some(dir) } => command.arg("--data-dir").arg(dir),
+        Source::Auto { dir: None } => &mut command,
+    };
+    let status = command.status().context("cannot start this program again")?;
+    if !status.success() {
+        bail!("{} ended with {status}; its own words are above", planned.path.display());
+    }
+    let rows = read_summary(&directory.join("summary.csv"))?;
+    let row = rows.into_iter().find(|row| row.run == config.name && row.seed == config.seed);
+    row.with_context(|| format!("{} has no row of the run", directory.join("summary.csv").display()))
+}
+
+fn duration(seconds: f64) -> String {
+    HumanDuration(Duration::from_secs_f64(seconds.max(0.0))).to_string()
+}
+
+fn report(outcomes: &[(String, Result<Outcome>)]) {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
+    let count = |value: Option<usize>| value.map_or("-".to_owned(), |v| v.to_string());
+    println!(
+        "\n{:44} {:>10} {:>9} {:>9} {:>9} {:>9}  protocol",
+        "run", "test loss", "test acc", "knots", "sparse", "sp. acc"
+    );
+    for (title, outcome) in outcomes {
+        match outcome {
+            Ok(Outcome::Row(row)) => println!(
+                "{title:44} {:>10.3e} {:>9} {:>9} {:>9} {:>9}  {}",
+                row.test_loss,
+                number(row.test_accuracy),
+                count(row.active_knots),
+                count(row.sparsified_active_knots),
+                number(row.sparsified_test_accuracy),
+                row.protocol
+            ),
+            Ok(Outcome::Sweep(_)) => {}
+            Err(error) => println!("{title:44} NOT RUN: {error:#}"),
+        }
+    }
+    println!();
+    for (_, outcome) in outcomes {
+        if let Ok(Outcome::Sweep(text)) = outcome {
+            println!("{text}");
+        }
+    }
+}
