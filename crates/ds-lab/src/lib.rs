@@ -4,6 +4,7 @@
 pub mod batches;
 pub mod checkpoint;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod data;
 pub mod estimate;
@@ -15,4 +16,5 @@ pub mod progress;
 pub mod samples;
 pub mod sparsify;
 pub mod sweep;
+pub mod table;
 pub mod train;

@@ -1,10 +1,12 @@
 //! Every experiment of both papers: runs, sweeps, comparison and report.
 
 mod all;
+mod sparsify;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use ds_lab::cli::{DataArgs, RunArgs, check_instructions, exit_code, in_thread_pool, train};
+use ds_lab::compare::{self, References};
 use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
 use ds_nn::memory::Recycling;
 use indicatif::HumanDuration;
@@ -32,6 +34,23 @@ enum Command {
     Train(RunArgs),
     /// The runs of one sweep.
     Sweep(SweepArgs),
+    /// Results beside the papers' values and beside the original's code, as tables, Markdown and CSV.
+    Compare(CompareArgs),
+    /// Eliminates knots of a finished run: every threshold of the papers' list, from its checkpoint.
+    Sparsify(sparsify::SparsifyArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// Folder of results; comparison.md and comparison-*.csv are written to it.
+    #[arg(default_value = "results")]
+    results: PathBuf,
+    /// The papers' values.
+    #[arg(long, value_name = "FILE", default_value = "results/papers.csv")]
+    papers: PathBuf,
+    /// Runs of the original's code, from benches/original.py.
+    #[arg(long, value_name = "FILE", default_value = "results/original.csv")]
+    original: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +81,8 @@ fn main() -> ExitCode {
         Command::All(args) => in_thread_pool(|| all::run(&args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep(&args),
+        Command::Compare(args) => compare(&args),
+        Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
     })
 }
 
@@ -82,6 +103,17 @@ fn sweep(args: &SweepArgs) -> Result<()> {
     if !outcome.failures.is_empty() {
         bail!("{} runs failed; the same command tries them again", outcome.failures.len());
     }
+    Ok(())
+}
+
+fn compare(args: &CompareArgs) -> Result<()> {
+    let references = References { papers: &args.papers, original: &args.original };
+    let tables = compare::tables(&args.results, &references)?;
+    for table in &tables {
+        println!("{table}");
+    }
+    compare::write(&args.results, &tables)?;
+    println!("written to {}", args.results.join("comparison.md").display());
     Ok(())
 }
 
