@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ds_lab::config::{Config, KEYS, protocol, reference_doc};
+use ds_lab::sweep::Sweep;
 use std::path::{Path, PathBuf};
 
 fn load(text: &str, overrides: &[&str]) -> Result<Config, String> {
@@ -39,6 +40,21 @@ fn shipped_configs_load_and_survive_a_round_trip() {
         let is_quick = path.parent().unwrap().ends_with("quick");
         assert_eq!(protocol(&config, false).starts_with("reduced"), is_quick, "{}", path.display());
     }
+}
+
+#[test]
+fn shipped_sweeps_load() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut count = 0;
+    for directory in ["sweeps", "quick/sweeps", "reduced"] {
+        for entry in std::fs::read_dir(configs.join(directory)).unwrap() {
+            let sweep = Sweep::load(&entry.unwrap().path()).unwrap_or_else(|e| panic!("{e}"));
+            let is_full = |config| protocol(config, false) == "full";
+            assert!(sweep.runs().unwrap().iter().all(|run| is_full(&run.config) == (directory == "sweeps")));
+            count += 1;
+        }
+    }
+    assert!(count > 12);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use ds_lab::cli::{DataArgs, RunArgs, check_instructions, exit_code, in_thread_pool, train};
 use ds_lab::compare::{self, References};
 use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
+use ds_lab::table::Table;
 use ds_nn::memory::Recycling;
 use indicatif::HumanDuration;
 use mimalloc::MiMalloc;
@@ -110,11 +111,25 @@ fn compare(args: &CompareArgs) -> Result<()> {
     let references = References { papers: &args.papers, original: &args.original };
     let tables = compare::tables(&args.results, &references)?;
     for table in &tables {
-        println!("{table}");
+        println!("{}", known(table));
     }
     compare::write(&args.results, &tables)?;
     println!("written to {}", args.results.join("comparison.md").display());
     Ok(())
+}
+
+/// A table without the rows that know neither our value nor the other.
+fn known(table: &Table) -> Table {
+    let column = |name: &str| table.columns.iter().position(|column| column == name);
+    let (Some(ours), Some(papers)) = (column("ours"), column("paper's")) else { return table.clone() };
+    let is_known = |row: &&Vec<String>| [ours, papers].iter().any(|&k| row.get(k).is_some_and(|cell| !cell.is_empty()));
+    let rows: Vec<_> = table.rows.iter().filter(is_known).cloned().collect();
+    let left_out = table.rows.len() - rows.len();
+    let note = match left_out {
+        0 => table.note.clone(),
+        _ => format!("{} {left_out} rows with neither value are in comparison.md.", table.note),
+    };
+    Table { rows, note, ..table.clone() }
 }
 
 /// What a sweep came to, in words.
