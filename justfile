@@ -12,13 +12,17 @@ check:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings
 
+# Results beside the papers' values and the original's; comparison.md and comparison-*.csv in DIR
+compare DIR="results":
+    cargo run --release -p reproduce -- compare {{DIR}}
+
 # Everything beside PyTorch and DeepSplines, in turn (needs: pip install torch deepsplines)
 bench *ARGS:
     python3 benches/compare_pytorch.py {{ARGS}}
 
 # All experiments with reduced protocols, in minutes; CIFAR takes the shipped sample where the data set is not found
 reproduce-quick *ARGS:
-    cargo run --release -p reproduce -- all --configs configs/quick --out results/quick --sample-if-missing {{ARGS}}
+    cargo run --release -p reproduce -- all --configs configs/quick --out results-quick --sample-if-missing {{ARGS}}
 
 # All experiments with the full protocols; says first what they will take, and goes on where it was cut off
 reproduce-all *ARGS:

@@ -4,7 +4,7 @@
 //! is done is not done again, and what was cut off goes on. Each run has a process of its own, so that its peak memory is its
 //! own and a crash takes nothing else with it.
 
-use crate::told;
+use crate::{ReferenceArgs, compare, told};
 use anyhow::{Context, Result, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
@@ -32,6 +32,8 @@ pub struct AllArgs {
     /// Use the shipped sample for CIFAR-10 where the data set is not found (for reduced runs).
     #[arg(long)]
     sample_if_missing: bool,
+    #[command(flatten)]
+    references: ReferenceArgs,
     /// Only what has this in the name of its config; may be given several times.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
@@ -125,6 +127,10 @@ pub fn run(args: &AllArgs) -> Result<()> {
         outcomes.push((title, outcome));
     }
     report(&outcomes);
+    // Nothing to compare is told by the table above.
+    if outcomes.iter().any(|(_, outcome)| outcome.is_ok()) {
+        compare(&args.out, &args.references)?;
+    }
     if failed > 0 {
         bail!("{failed} of {} could not be made; the table says why", outcomes.len());
     }

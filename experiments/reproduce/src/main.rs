@@ -46,6 +46,12 @@ struct CompareArgs {
     /// Folder of results; comparison.md and comparison-*.csv are written to it.
     #[arg(default_value = "results")]
     results: PathBuf,
+    #[command(flatten)]
+    references: ReferenceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReferenceArgs {
     /// The papers' values.
     #[arg(long, value_name = "FILE", default_value = "results/papers.csv")]
     papers: PathBuf,
@@ -82,7 +88,7 @@ fn main() -> ExitCode {
         Command::All(args) => in_thread_pool(|| all::run(&args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep(&args),
-        Command::Compare(args) => compare(&args),
+        Command::Compare(args) => compare(&args.results, &args.references),
         Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
     })
 }
@@ -107,14 +113,14 @@ fn sweep(args: &SweepArgs) -> Result<()> {
     Ok(())
 }
 
-fn compare(args: &CompareArgs) -> Result<()> {
+fn compare(results: &Path, args: &ReferenceArgs) -> Result<()> {
     let references = References { papers: &args.papers, original: &args.original };
-    let tables = compare::tables(&args.results, &references)?;
+    let tables = compare::tables(results, &references)?;
     for table in &tables {
         println!("{}", known(table));
     }
-    compare::write(&args.results, &tables)?;
-    println!("written to {}", args.results.join("comparison.md").display());
+    compare::write(results, &tables)?;
+    println!("written to {}", results.join("comparison.md").display());
     Ok(())
 }
 
