@@ -52,6 +52,8 @@ struct Planned {
     path: PathBuf,
     work: Work,
     source: Source,
+    /// The data that it needs, and where that was found.
+    data: String,
     /// Seconds that it will take, or why it cannot run.
     cost: Result<f64>,
 }
@@ -64,13 +66,6 @@ impl Planned {
                 Ok(count) => format!("sweep {} ({count} runs)", sweep.name),
                 Err(_) => format!("sweep {}", sweep.name),
             },
-        }
-    }
-
-    fn data_name(&self) -> &str {
-        match self.source {
-            Source::Sample => "shipped sample",
-            Source::Auto { .. } => "data set",
         }
     }
 }
@@ -106,8 +101,8 @@ pub fn run(args: &AllArgs) -> Result<()> {
     println!("{:44} {:>14}  data", "run", "will take");
     for planned in &plan {
         match &planned.cost {
-            Ok(seconds) => println!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data_name()),
-            Err(error) => println!("{:44} {:>14}  {error:#}", planned.title(), "CANNOT RUN"),
+            Ok(seconds) => println!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data),
+            Err(error) => println!("{:44} {:>14}  {}: {error:#}", planned.title(), "CANNOT RUN", planned.data),
         }
     }
     let total: f64 = plan.iter().filter_map(|planned| planned.cost.as_ref().ok()).sum();
@@ -155,33 +150,48 @@ fn config_files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planned {
-    let first = match &work {
-        Work::Run(config) => Ok((**config).clone()),
-        Work::Sweep(sweep) => sweep.runs().map(|mut runs| runs.remove(0).config),
+    let configs = match &work {
+        Work::Run(config) => Ok(vec![(**config).clone()]),
+        Work::Sweep(sweep) => sweep.runs().map(|runs| runs.into_iter().map(|run| run.config).collect()),
     };
-    let first = match first {
-        Ok(first) => first,
-        Err(error) => return Planned { path, work, source: source.clone(), cost: Err(error.into()) },
+    let configs: Vec<Config> = match configs {
+        Ok(configs) => configs,
+        Err(error) => {
+            let (source, data) = (source.clone(), String::new());
+            return Planned { path, work, source, data, cost: Err(error.into()) };
+        }
     };
+    let first = &configs[0];
+    let mut datasets: Vec<String> = Vec::new();
+    for config in &configs {
+        let name = config.data.dataset.to_string();
+        if !datasets.contains(&name) {
+            datasets.push(name);
+        }
+    }
+    let mut data = datasets.join(", ");
     // Asking for the sample is asking for it where there is one.
     let is_cifar = first.experiment == Experiment::Cifar10;
     let mut source = match (args.data.data, is_cifar) {
         (DataChoice::Sample, false) => Source::Auto { dir: None },
         _ => source.clone(),
     };
-    let mut setup = Setup::new(&first, &source);
+    let mut setup = Setup::new(first, &source);
     if setup.is_err() && is_cifar && args.sample_if_missing {
-        let of_sample = Setup::new(&first, &Source::Sample);
+        let of_sample = Setup::new(first, &Source::Sample);
         // Where there is no sample either, the first error says more.
         if of_sample.is_ok() {
             (source, setup) = (Source::Sample, of_sample);
         }
     }
+    if let Ok(setup) = &setup {
+        data += &format!(": {}", setup.origin);
+    }
     let cost = setup.and_then(|setup| match &work {
         Work::Run(config) => estimate(config, &setup),
         Work::Sweep(sweep) => estimate_sweep(sweep, &source),
     });
-    Planned { path, work, source, cost }
+    Planned { path, work, source, data, cost }
 }
 
 fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
