@@ -1,5 +1,5 @@
 //! What an experiment with deep spline networks needs around the network: configuration, data sets, the training loop,
-//! checkpoints and metrics.
+//! checkpoints, metrics, and pictures of the results.
 
 pub mod batches;
 pub mod checkpoint;
@@ -12,6 +12,7 @@ pub mod experiment;
 pub mod files;
 pub mod metrics;
 pub mod penalty;
+pub mod plot;
 pub mod progress;
 pub mod samples;
 pub mod sparsify;

@@ -1,0 +1,20 @@
+//! Pictures of results, as SVG and PNG: what was learned, how training went, and what sweeps say.
+
+pub mod activations;
+pub mod axes;
+pub mod basis;
+pub mod canvas;
+mod contour;
+pub mod curves;
+pub mod decision;
+pub mod fit;
+pub mod functions;
+pub mod grouping;
+pub mod lambda;
+pub mod palette;
+pub mod parameters;
+pub mod size;
+pub mod spread;
+pub mod thresholds;
+
+pub use canvas::{Canvas, Figure, save, to_png, to_svg};
