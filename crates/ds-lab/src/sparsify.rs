@@ -5,10 +5,11 @@ use crate::experiment::Setup;
 use crate::files::write_atomically;
 use crate::metrics::{ThresholdRow, write_table};
 use crate::train::{Evaluation, evaluate};
-use anyhow::{Result, bail};
-use candle_core::Tensor;
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{Device, Tensor};
 use ds_core::activation::Spline;
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
+use ds_nn::networks::Network;
 use std::path::Path;
 
 /// The file of the sparsified network's parameters.
@@ -90,6 +91,24 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     write_atomically(&directory.join(NETWORK), |file| file.write_all(&bytes))?;
     splines.restore()?;
     Ok(Some(Sparsified { threshold, active_knots, train_accuracy: train.accuracy, test_accuracy: test.accuracy }))
+}
+
+/// Puts the parameters and running statistics of a sparsified network ([`NETWORK`]) into a network.
+///
+/// # Errors
+/// If the file cannot be read, or a tensor is missing or has another shape.
+pub fn restore_network(path: &Path, network: &Network) -> Result<()> {
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+        .with_context(|| format!("cannot read the sparsified network {}", path.display()))?;
+    let parameters = network.parameters().into_iter().map(|p| (p.name, p.var));
+    for (name, var) in parameters.chain(network.buffers()) {
+        let saved = tensors.get(&name).ok_or_else(|| anyhow!("{} has no {name}", path.display()))?;
+        if saved.shape() != var.shape() {
+            bail!("{}: {name} has shape {:?}, the network's has {:?}", path.display(), saved.shape(), var.shape());
+        }
+        var.set(saved)?;
+    }
+    Ok(())
 }
 
 /// The largest threshold that costs no more than the tolerance, and all that were tried.
