@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod penalty;
 pub mod plot;
 pub mod progress;
+pub mod report;
 pub mod samples;
 pub mod sparsify;
 pub mod sweep;

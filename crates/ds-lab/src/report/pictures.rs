@@ -1,0 +1,301 @@
+//! Which pictures the results give.
+
+use super::html::Picture;
+use super::results::{Run, Sweep};
+use crate::config::{Config, Dataset, Experiment};
+use crate::data::{AreaShape, Target};
+use crate::metrics::SummaryRow;
+use crate::plot::activations::Activations;
+use crate::plot::curves::{Curve, Curves};
+use crate::plot::decision::Decision;
+use crate::plot::fit::Fit;
+use crate::plot::functions::Layer;
+use crate::plot::grouping::scientific;
+use crate::plot::spread::SpreadChart;
+use crate::plot::{Figure, lambda, palette, parameters, save, size, thresholds};
+use anyhow::{Context, Result};
+use ds_nn::networks::Network;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Draws into a folder.
+pub struct Gallery<'a> {
+    folder: &'a Path,
+    names: BTreeSet<String>,
+}
+
+/// The name of an activation in texts.
+fn plain(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// The name of a data set in texts.
+pub fn dataset_title(name: &str) -> String {
+    match name {
+        "cifar10" => "CIFAR-10".to_owned(),
+        "cifar100" => "CIFAR-100".to_owned(),
+        "mnist" => "MNIST".to_owned(),
+        "fashion_mnist" => "Fashion-MNIST".to_owned(),
+        "s_shape" => "S-shape".to_owned(),
+        "square" => "x²".to_owned(),
+        "sine" => "sin(πx)".to_owned(),
+        "absolute" => "|x|".to_owned(),
+        "cube" => "x³".to_owned(),
+        "cosine7" => "cos(7πx)/(7π)".to_owned(),
+        other => plain(other),
+    }
+}
+
+/// The name of a network in texts; empty where there is only one for the data.
+fn network_title(name: &str) -> &str {
+    match name {
+        "resnet32" => "ResNet32",
+        "nin" => "NiN",
+        "convnet" => "ConvNet",
+        _ => "",
+    }
+}
+
+fn joined<'t>(parts: impl IntoIterator<Item = &'t str>, between: &str) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(between)
+}
+
+/// Config, seed, protocol, device and revision of a run.
+fn origin(run: &Run) -> String {
+    let (config, seed) = (&run.config.name, run.config.seed);
+    match &run.summary {
+        Some(row) => format!(
+            "Config {config}, seed {seed}, {} epochs; protocol {}; {}, {} threads; revision {}",
+            row.epochs, row.protocol, row.device, row.threads, row.revision
+        ),
+        None => format!("Config {config}, seed {seed}; the run has not ended"),
+    }
+}
+
+/// What rows of a sweep have in common: how many runs and seeds, protocols, devices and revisions.
+fn rows_origin(sweep: &str, rows: &[&SummaryRow]) -> String {
+    let all = |value: fn(&SummaryRow) -> String| {
+        let distinct: BTreeSet<String> = rows.iter().map(|row| value(row)).collect();
+        match distinct.len() {
+            0..=2 => distinct.into_iter().collect::<Vec<_>>().join(" and "),
+            n => format!("{n} different"),
+        }
+    };
+    let seeds = rows.iter().map(|row| row.seed).collect::<BTreeSet<_>>().len();
+    format!(
+        "Sweep {sweep}: {} runs, {seeds} {}; protocol {}; {}, threads: {}; revision {}",
+        rows.len(),
+        if seeds == 1 { "seed" } else { "seeds" },
+        all(|row| row.protocol.clone()),
+        all(|row| row.device.clone()),
+        all(|row| row.threads.to_string()),
+        all(|row| row.revision.clone())
+    )
+}
+
+/// The settings of a run that tell it from others of its data set and network.
+fn settings(config: &Config) -> String {
+    let activation = plain(&config.activation.kind.to_string());
+    if !config.activation.kind.is_spline() {
+        return activation;
+    }
+    format!("{activation}, K = {}, λ = {}", config.activation.size, scientific(config.regularization.lambda))
+}
+
+impl<'a> Gallery<'a> {
+    /// A gallery in a folder that is there.
+    pub fn new(folder: &'a Path) -> Self {
+        Self { folder, names: BTreeSet::new() }
+    }
+
+    /// Draws a picture; its file has the kind and the name of where it comes from.
+    ///
+    /// # Errors
+    /// If it cannot be drawn or written.
+    pub fn add(
+        &mut self,
+        figure: &impl Figure,
+        kind: &str,
+        of: &str,
+        title: String,
+        caption: String,
+    ) -> Result<Picture> {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+        let base: String = joined([kind, of], "-").chars().map(safe).collect();
+        let mut name = base.clone();
+        let mut copies = 1;
+        while !self.names.insert(name.clone()) {
+            copies += 1;
+            name = format!("{base}-{copies}");
+        }
+        Ok(Picture { svg: save(figure, self.folder, &name)?, title, caption })
+    }
+
+    /// The pictures of one run, but for its training.
+    ///
+    /// # Errors
+    /// If a checkpoint is wrong or a picture cannot be written.
+    pub fn of_run(&mut self, run: &Run) -> Result<Vec<Picture>> {
+        let mut pictures = Vec::new();
+        let (config, origin) = (&run.config, origin(run));
+        let data = dataset_title(&config.data.dataset.to_string());
+        let what = joined([data.as_str(), network_title(&config.network.kind.to_string()), &settings(config)], ", ");
+        let colour = palette::activation(&config.activation.kind.to_string());
+        if let Some(network) = run.network().with_context(|| format!("run {}", run.name))? {
+            if let Some(shape) = area(config.data.dataset) {
+                let title = format!("Decision: {what}");
+                let accuracy = run.summary.as_ref().and_then(|row| row.test_accuracy);
+                let accuracy = accuracy.map_or(String::new(), |a| format!("Test accuracy {a:.2} %. "));
+                let figure = Decision::of(title.clone(), shape, &network)?;
+                pictures.push(self.add(&figure, "decision", &run.name, title, accuracy + &origin)?);
+            }
+            if let Some(target) = function(config) {
+                let title = format!("Fit: {what}");
+                let figure = Fit::of(title.clone(), colour, target, &network)?;
+                let (largest, mean) = figure.errors();
+                let caption = format!("Largest error {largest:.2e}, root mean square {mean:.2e}. {origin}");
+                pictures.push(self.add(&figure, "fit", &run.name, title, caption)?);
+            }
+            let sparsified = run.sparsified().with_context(|| format!("run {}", run.name))?;
+            // A fit shows its only function already.
+            let shown = function(config).is_some() && sparsified.is_none();
+            if !network.splines().is_empty() && !shown {
+                let title = format!("Learned activations: {what}");
+                let sparsified = sparsified.as_ref().map(layers).transpose()?;
+                let figure = Activations { title: title.clone(), colour, layers: layers(&network)?, sparsified };
+                let caption = format!("{}{origin}", knots_kept(run.summary.as_ref()));
+                pictures.push(self.add(&figure, "activations", &run.name, title, caption)?);
+            }
+        }
+        let title = format!("Sparsification: {what}");
+        if let Some(chart) = thresholds::chart(title.clone(), &run.thresholds, run.summary.as_ref()) {
+            let caption = format!("{}{origin}", knots_kept(run.summary.as_ref()));
+            pictures.push(self.add(&chart, "thresholds", &run.name, title, caption)?);
+        }
+        Ok(pictures)
+    }
+
+    /// The training of runs on the same data with the same network, one picture each.
+    ///
+    /// # Errors
+    /// If a picture cannot be written.
+    pub fn of_training(&mut self, runs: &[&Run]) -> Result<Vec<Picture>> {
+        let mut alike: BTreeMap<(String, String), Vec<&Run>> = BTreeMap::new();
+        for run in runs.iter().filter(|run| run.metrics.iter().any(|row| row.epoch >= 2)) {
+            let key = (run.config.data.dataset.to_string(), run.config.network.kind.to_string());
+            alike.entry(key).or_default().push(run);
+        }
+        let mut pictures = Vec::new();
+        for ((dataset, network), runs) in alike {
+            let curves = curves(&runs);
+            let what = joined([dataset_title(&dataset).as_str(), network_title(&network)], ", ");
+            let title = format!("Training: {what}");
+            let figure = Curves { title: title.clone(), curves };
+            let origins: Vec<String> = runs.iter().map(|run| origin(run)).collect();
+            let of = format!("{dataset}-{network}");
+            pictures.push(self.add(&figure, "training", &of, title, origins.join(". "))?);
+        }
+        Ok(pictures)
+    }
+
+    /// The pictures of the rows of a sweep that are about one experiment.
+    ///
+    /// # Errors
+    /// If a picture cannot be written.
+    pub fn of_sweep(&mut self, sweep: &Sweep, experiment: Experiment) -> Result<Vec<Picture>> {
+        let mut alike: BTreeMap<(&str, &str), Vec<&SummaryRow>> = BTreeMap::new();
+        for row in sweep.rows.iter().filter(|row| row.experiment == experiment.to_string()) {
+            alike.entry((&row.dataset, &row.network)).or_default().push(row);
+        }
+        type Kind = (&'static str, &'static str, fn(String, &[&SummaryRow]) -> Option<SpreadChart>);
+        let kinds: [Kind; 3] = [
+            ("parameters", "Accuracy and parameters", parameters::chart),
+            ("lambda", "What λ does", lambda::chart),
+            ("size", "Accuracy and knots", size::chart),
+        ];
+        let mut pictures = Vec::new();
+        for ((dataset, network), rows) in alike {
+            let what = joined([dataset_title(dataset).as_str(), network_title(network)], ", ");
+            for (kind, heading, chart) in kinds {
+                let title = format!("{heading}: {what}");
+                if let Some(figure) = chart(title.clone(), &rows) {
+                    let of = format!("{}-{dataset}-{network}", sweep.name);
+                    pictures.push(self.add(&figure, kind, &of, title, rows_origin(&sweep.name, &rows))?);
+                }
+            }
+        }
+        Ok(pictures)
+    }
+}
+
+/// Runs with their labels and colours; runs of one label have different seeds.
+fn curves(runs: &[&Run]) -> Vec<Curve> {
+    let short: Vec<String> = runs.iter().map(|run| plain(&run.config.activation.kind.to_string())).collect();
+    let is_unique = |labels: &[String]| labels.iter().collect::<BTreeSet<_>>().len() == labels.len();
+    let mut labels = short.clone();
+    if !is_unique(&labels) {
+        labels = runs.iter().map(|run| settings(&run.config)).collect();
+    }
+    if !is_unique(&labels) {
+        labels = runs.iter().map(|run| format!("{}, seed {}", run.config.name, run.config.seed)).collect();
+    }
+    let own_colours = is_unique(&short);
+    let curve = |(k, (run, label)): (usize, (&&Run, String))| {
+        let activation = palette::activation(&run.config.activation.kind.to_string());
+        let colour = if own_colours { activation } else { palette::series(k) };
+        Curve { label, colour, rows: run.metrics.clone() }
+    };
+    runs.iter().zip(labels).enumerate().map(curve).collect()
+}
+
+fn knots_kept(row: Option<&SummaryRow>) -> String {
+    let kept = row.and_then(|row| Some((row.sparsified_active_knots?, row.knots?, row.sparsified_threshold?)));
+    kept.map_or(String::new(), |(kept, all, threshold)| {
+        format!("{kept} of {all} knots are kept at the threshold {threshold}. ")
+    })
+}
+
+fn layers(network: &Network) -> Result<Vec<Layer>> {
+    network.splines().into_iter().map(Layer::of).collect()
+}
+
+fn area(dataset: Dataset) -> Option<AreaShape> {
+    match dataset {
+        Dataset::Circle => Some(AreaShape::Circle),
+        Dataset::SShape => Some(AreaShape::SShape),
+        _ => None,
+    }
+}
+
+fn function(config: &Config) -> Option<Target> {
+    match config.data.dataset {
+        Dataset::Square => Some(Target::Square),
+        Dataset::Sine => Some(Target::Sine),
+        Dataset::Absolute => Some(Target::Absolute),
+        Dataset::Cube => Some(Target::Cube),
+        Dataset::Cosine7 => Some(Target::Cosine7),
+        _ => None,
+    }
+}
+
+/// The runs of an experiment that are drawn one by one: those outside of sweeps, and of those that differ in their seeds
+/// only the first. Where there are none, the few different ones of sweeps.
+pub fn drawn_runs(runs: &[Run], experiment: Experiment) -> Vec<&Run> {
+    const FEW: usize = 6;
+    let first_seeds = |in_sweeps: bool| {
+        let mut drawn: Vec<&Run> = Vec::new();
+        for run in runs.iter().filter(|run| run.config.experiment == experiment && run.sweep.is_some() == in_sweeps) {
+            let is_same = |other: &&Run| Config { seed: run.config.seed, ..other.config.clone() } == run.config;
+            if !drawn.iter().any(is_same) {
+                drawn.push(run);
+            }
+        }
+        drawn
+    };
+    let outside = first_seeds(false);
+    if !outside.is_empty() {
+        return outside;
+    }
+    let inside = first_seeds(true);
+    if inside.len() <= FEW { inside } else { Vec::new() }
+}
