@@ -16,6 +16,10 @@ check:
 compare DIR="results":
     cargo run --release -p reproduce -- compare {{DIR}}
 
+# Pictures and tables of a folder of results: DIR/report.html and DIR/figures
+report DIR="results":
+    cargo run --release -p reproduce -- report {{DIR}}
+
 # Everything beside PyTorch and DeepSplines, in turn (needs: pip install torch deepsplines)
 bench *ARGS:
     python3 benches/compare_pytorch.py {{ARGS}}

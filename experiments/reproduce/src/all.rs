@@ -4,7 +4,7 @@
 //! is done is not done again, and what was cut off goes on. Each run has a process of its own, so that its peak memory is its
 //! own and a crash takes nothing else with it.
 
-use crate::{ReferenceArgs, compare, told};
+use crate::{ReferenceArgs, told};
 use anyhow::{Context, Result, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
@@ -121,10 +121,10 @@ pub fn run(args: &AllArgs) -> Result<()> {
         failed += usize::from(outcome.is_err() && !expected);
         outcomes.push((title, outcome));
     }
-    report(&outcomes);
+    list(&outcomes);
     // Nothing to compare is told by the table above.
     if outcomes.iter().any(|(_, outcome)| outcome.is_ok()) {
-        compare(&args.out, &args.references)?;
+        crate::report(&args.out, &args.references)?;
     }
     if failed > 0 {
         bail!("{failed} of {} could not be made; the table says why", outcomes.len());
@@ -239,7 +239,7 @@ fn duration(seconds: f64) -> String {
     HumanDuration(Duration::from_secs_f64(seconds.max(0.0))).to_string()
 }
 
-fn report(outcomes: &[(String, Result<Outcome>)]) {
+fn list(outcomes: &[(String, Result<Outcome>)]) {
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let count = |value: Option<usize>| value.map_or("-".to_owned(), |v| v.to_string());
     println!(

@@ -37,6 +37,8 @@ enum Command {
     Sweep(SweepArgs),
     /// Results beside the papers' values and beside the original's code, as tables, Markdown and CSV.
     Compare(CompareArgs),
+    /// The comparison, and a page with all pictures and tables: report.html and figures/ in the folder.
+    Report(CompareArgs),
     /// Eliminates knots of a finished run: every threshold of the papers' list, from its checkpoint.
     Sparsify(sparsify::SparsifyArgs),
 }
@@ -88,7 +90,8 @@ fn main() -> ExitCode {
         Command::All(args) => in_thread_pool(|| all::run(&args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep(&args),
-        Command::Compare(args) => compare(&args.results, &args.references),
+        Command::Compare(args) => compare(&args.results, &args.references).map(|_| ()),
+        Command::Report(args) => in_thread_pool(|| report(&args.results, &args.references)),
         Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
     })
 }
@@ -113,7 +116,7 @@ fn sweep(args: &SweepArgs) -> Result<()> {
     Ok(())
 }
 
-fn compare(results: &Path, args: &ReferenceArgs) -> Result<()> {
+fn compare(results: &Path, args: &ReferenceArgs) -> Result<Vec<Table>> {
     let references = References { papers: &args.papers, original: &args.original };
     let tables = compare::tables(results, &references)?;
     for table in &tables {
@@ -121,6 +124,13 @@ fn compare(results: &Path, args: &ReferenceArgs) -> Result<()> {
     }
     compare::write(results, &tables)?;
     println!("written to {}", results.join("comparison.md").display());
+    Ok(tables)
+}
+
+fn report(results: &Path, args: &ReferenceArgs) -> Result<()> {
+    let tables: Vec<Table> = compare(results, args)?.iter().map(known).collect();
+    let page = ds_lab::report::write(results, &tables)?;
+    println!("pictures and tables in {}", page.display());
     Ok(())
 }
 

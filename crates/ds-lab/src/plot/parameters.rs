@@ -3,16 +3,8 @@
 use super::grouping::{Setting, band_note, distinct, groups, line};
 use super::palette;
 use super::spread::{SpreadChart, Stack};
+use crate::compare::effective_parameters;
 use crate::metrics::SummaryRow;
-
-/// Parameters that are left after sparsification: those outside of the splines, one for each kept knot, and two for the
-/// straight line under each function. `None` for a row without splines, without sparsification, or without hidden units.
-pub fn effective_parameters(row: &SummaryRow) -> Option<usize> {
-    let functions: usize =
-        row.hidden.as_deref()?.split('x').map(|units| units.parse::<usize>().ok()).sum::<Option<usize>>()?;
-    let kept = row.sparsified_active_knots?;
-    Some(row.parameters.checked_sub(row.spline_parameters)? + kept + 2 * functions)
-}
 
 /// The chart of the rows of one data set; `None` with less than three networks.
 pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
@@ -24,7 +16,7 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
         let hidden = |row: &SummaryRow| row.hidden.clone();
         lines.push(line(&group, hidden, |row| Some((row.parameters as f64, row.test_accuracy?))));
         let mut sparse =
-            line(&group, hidden, |row| Some((effective_parameters(row)? as f64, row.sparsified_test_accuracy?)));
+            line(&group, hidden, |row| Some((effective_parameters(row) as f64, row.sparsified_test_accuracy?)));
         let name = if group.label.is_empty() { group.rows[0].activation.replace('_', " ") } else { group.label };
         sparse.label = format!("{name}, after sparsification");
         sparse.dashed = true;
@@ -56,17 +48,13 @@ mod tests {
             parameters,
             spline_parameters: if splines { 20 } else { 0 },
             test_accuracy: Some(accuracy),
+            // Three knots, one of them inner, for each function.
+            spline_size: splines.then_some(3),
+            knots: splines.then(|| hidden.parse().unwrap()),
             sparsified_active_knots: splines.then_some(7),
             sparsified_test_accuracy: splines.then_some(accuracy - 1.0),
             ..SummaryRow::default()
         }
-    }
-
-    #[test]
-    fn effective_parameters_count_lines_and_kept_knots() {
-        // 50 − 20 outside of the splines, 7 knots, 2 for each of 4 + 2 functions.
-        assert_eq!(effective_parameters(&row("bspline", "4x2", 0, 50, 90.0)), Some(49));
-        assert_eq!(effective_parameters(&row("relu", "4x2", 0, 50, 90.0)), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The page: text is escaped, pictures are part of it, nothing is loaded.
 
-use super::Table;
+use crate::table::Table;
 use std::fmt::Write;
 
 /// Text as HTML, also inside of quoted attributes.

@@ -8,23 +8,11 @@ mod results;
 use crate::config::Experiment;
 use crate::files::write_atomically;
 use crate::plot::basis::Basis;
+use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use html::{Picture, Section};
 use pictures::{Gallery, drawn_runs};
 use std::path::{Path, PathBuf};
-
-/// A table of the page.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
-    /// Its heading.
-    pub title: String,
-    /// What is said below it.
-    pub note: String,
-    /// The heads of its columns.
-    pub columns: Vec<String>,
-    /// Its rows, with a cell for each column.
-    pub rows: Vec<Vec<String>>,
-}
 
 const TITLE: &str = "Deep spline networks";
 

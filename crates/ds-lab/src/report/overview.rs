@@ -1,9 +1,9 @@
 //! Tables of everything that a results folder holds.
 
-use super::Table;
 use super::pictures::dataset_title;
 use super::results::{Run, Sweep};
 use crate::metrics::SummaryRow;
+use crate::table::Table;
 use std::collections::BTreeSet;
 
 fn percent(v: Option<f64>) -> String {
