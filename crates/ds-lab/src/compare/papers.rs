@@ -78,7 +78,8 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
         "Ours and the papers",
         "Ours: median [least, largest] over n seeds, after sparsification where splines are sparsified. Where a paper gives a \
          number of parameters, ours is the largest network that has no more (for splines: weights, kept knots and a line for \
-         each function). A value is unverified until someone has read it in the publication; one that is not known is \
+         each function); elsewhere it is the longest training, with a λ chosen on validation data if there is one, and then \
+         the one that fits the training set best. A value is unverified until someone has read it in the publication; one that is not known is \
          empty and can be filled in in results/papers.csv.",
         &["paper", "what", "quantity", "ours", "n", "paper's", "provenance", "difference", "run of ours", "protocol"],
     );
@@ -146,11 +147,17 @@ fn best_match<'a>(paper: &PaperRow, summaries: &'a [SummaryRow]) -> Option<Ours<
         Some(limit) => candidates
             .filter(|ours| ours.parameters <= limit)
             .max_by_key(|ours| (ours.group[0].protocol == "full", ours.parameters, ours.values.len())),
-        // The longest training, then a selected λ, then more seeds.
-        None => candidates.max_by_key(|ours| {
-            let first = ours.group[0];
-            let is_selected = first.run.ends_with("-selected");
-            (first.protocol == "full", first.epochs, is_selected, ours.values.len())
+        // The longest training, then a selected λ, then what fits the training set best: never what tests best.
+        None => candidates.max_by(|a, b| {
+            let rank = |ours: &Ours<'_>| {
+                let first = ours.group[0];
+                (first.protocol == "full", first.epochs, first.run.ends_with("-selected"))
+            };
+            let fit = |ours: &Ours<'_>| {
+                let of = |row: &&SummaryRow| row.sparsified_train_accuracy.or(row.train_accuracy);
+                median(ours.group.iter().filter_map(of).collect())
+            };
+            rank(a).cmp(&rank(b)).then(fit(a).total_cmp(&fit(b)))
         }),
     }
 }

@@ -78,9 +78,16 @@ pub struct Group<'a> {
 
 /// The groups along a setting, in the order of their first rows.
 pub fn groups<'a>(rows: &[&'a SummaryRow], along: Setting) -> Vec<Group<'a>> {
-    // The norm is none where λ is 0, or the other way round: that is no line of its own.
+    // A weight decay that is coupled to λ is no line of its own, nor is a norm of none, where λ is 0.
+    let lambdas = distinct(rows, |row| row.lambda.map(f64::to_bits));
+    let pairs = distinct(rows, |row| Some((row.lambda?.to_bits(), row.weight_decay?.to_bits())));
     let follows = |setting: Setting, row: &SummaryRow| {
-        along == Setting::Lambda && setting == Setting::Norm && row.norm.as_deref() == Some("none")
+        along == Setting::Lambda
+            && match setting {
+                Setting::Norm => row.norm.as_deref() == Some("none"),
+                Setting::WeightDecay => pairs == lambdas,
+                _ => false,
+            }
     };
     let texts = |row: &SummaryRow| -> Vec<Option<String>> {
         let kept = Setting::ALL.iter().filter(|setting| **setting != along);

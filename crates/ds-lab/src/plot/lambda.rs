@@ -16,7 +16,9 @@ fn lambda(row: &SummaryRow) -> Option<f64> {
 
 /// The chart of the rows of one data set and network; `None` with less than three λ.
 pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
-    let rows: Vec<&SummaryRow> = rows.iter().copied().filter(|row| row.lambda.is_some()).collect();
+    // Runs with a chosen λ are others: on all of the training set.
+    let is_meant = |row: &&SummaryRow| row.lambda.is_some() && !row.run.ends_with("-selected");
+    let rows: Vec<&SummaryRow> = rows.iter().copied().filter(is_meant).collect();
     if distinct(&rows, lambda_key) < 3 {
         return None;
     }
@@ -57,6 +59,21 @@ mod tests {
             lipschitz_bound_l1: Some(1e4),
             ..SummaryRow::default()
         }
+    }
+
+    #[test]
+    fn a_coupled_weight_decay_and_a_choice_are_no_lines() {
+        let of = |k: i32, run: &str| {
+            let lambda = 10f64.powi(-k);
+            SummaryRow { weight_decay: Some(lambda), run: run.to_owned(), ..row("tv2", lambda, 90.0) }
+        };
+        let rows: Vec<SummaryRow> = (1..4).map(|k| of(k, "a")).chain([of(2, "a-selected")]).collect();
+        let chart = chart(String::new(), &rows.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(chart.stacks[0].lines.len(), 1);
+        assert_eq!(chart.stacks[0].lines[0].points.len(), 3);
+        let other = SummaryRow { weight_decay: Some(0.5), ..row("tv2", 0.1, 80.0) };
+        let rows: Vec<&SummaryRow> = rows.iter().chain([&other]).collect();
+        assert_eq!(super::chart(String::new(), &rows).unwrap().stacks[0].lines.len(), 4);
     }
 
     #[test]

@@ -75,10 +75,6 @@ pub fn write(results: &Path, tables: &[Table]) -> Result<PathBuf> {
             .to_owned(),
     )?;
     let mut sections = Vec::new();
-    if !tables.is_empty() {
-        let title = "In numbers".to_owned();
-        sections.push(Section { title, tables: tables.to_vec(), ..Section::default() });
-    }
     for (experiment, title, text) in EXPERIMENTS {
         let of_experiment = drawn_runs(&found.runs, experiment);
         let mut pictures: Vec<Picture> = Vec::new();
@@ -92,6 +88,10 @@ pub fn write(results: &Path, tables: &[Table]) -> Result<PathBuf> {
         if !pictures.is_empty() {
             sections.push(Section { title: title.to_owned(), text: text.to_owned(), pictures, tables: Vec::new() });
         }
+    }
+    if !tables.is_empty() {
+        let title = "In numbers".to_owned();
+        sections.push(Section { title, tables: tables.to_vec(), ..Section::default() });
     }
     let all = vec![overview::runs(&found.runs), overview::sweeps(&found.sweeps)];
     let tables = all.into_iter().filter(|table| !table.rows.is_empty()).collect();
