@@ -1,0 +1,101 @@
+//! The program as a user meets it, on configs that take no time.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const RUN: &str = "experiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\n\
+                   train.epochs = 2\ntrain.milestones = []\n";
+
+fn reproduce(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_reproduce"))
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(folder.0.path().join("configs/sweeps")).unwrap();
+        folder.write("configs/a.toml", RUN);
+        let grid =
+            "[[grid]]\nactivation.kind = [\"relu\", \"bspline\"]\nnetwork.hidden = [[1], [2], [3]]\nseed = [0, 1]\n";
+        folder.write("configs/sweeps/widths.toml", &format!("[config]\n{RUN}{grid}"));
+        folder
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_string_lossy().into_owned()
+    }
+
+    fn all(&self, more: &[&str]) -> Output {
+        let (configs, out) = (self.path("configs"), self.path("out"));
+        reproduce(&[&["all", "--configs", configs.as_str(), "--out", out.as_str()], more].concat())
+    }
+}
+
+#[test]
+fn everything_runs_once_and_ends_in_a_report() {
+    let folder = Folder::new();
+    let planned = folder.all(&["--dry-run"]);
+    assert!(planned.status.success() && text(&planned).contains("sweep widths (12 runs)"), "{}", text(&planned));
+    assert!(!Path::new(&folder.path("out")).exists());
+
+    let output = folder.all(&[]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("widths: 12 runs, 12 of them made now"), "{}", text(&output));
+    assert!(text(&output).contains("Ours and the papers"));
+    for file in ["report.html", "comparison.md", "comparison-papers.csv", "summary.csv", "widths/summary.csv"] {
+        assert!(Path::new(&folder.path("out")).join(file).exists(), "{file}");
+    }
+    let rows = std::fs::read_to_string(folder.path("out/widths/summary.csv")).unwrap();
+
+    let again = folder.all(&[]);
+    assert!(again.status.success() && text(&again).contains("12 runs, 0 of them made now"), "{}", text(&again));
+    assert_eq!(std::fs::read_to_string(folder.path("out/widths/summary.csv")).unwrap(), rows);
+
+    let sparsified = reproduce(&["sparsify", &folder.path("out/area2d/area-bspline-circle-seed0")]);
+    assert!(sparsified.status.success() && text(&sparsified).contains(" *"), "{}", text(&sparsified));
+}
+
+#[test]
+fn what_cannot_run_is_told_with_its_reason() {
+    let folder = Folder::new();
+    folder.write("configs/b.toml", "experiment = \"mnist\"\ntrain.epochs = 1\ntrain.milestones = []\n");
+    let output = folder.all(&["--data-dir", &folder.path("nowhere")]);
+    assert!(!output.status.success());
+    let text = text(&output);
+    assert!(text.contains("CANNOT RUN") && text.contains("1 of 3 could not be made"), "{text}");
+    assert!(text.contains("mnist") && text.contains("nowhere"), "{text}");
+    // The others were made all the same.
+    assert!(text.contains("12 of them made now"), "{text}");
+}
+
+#[test]
+fn wrong_arguments_say_what_to_do() {
+    let folder = Folder::new();
+    folder.write("configs/sweeps/wrong.toml", "[config]\nexperiment = \"area2d\"\n[[grid]]\ntrain.epoch = [1]\n");
+    for (arguments, expected) in [
+        (vec!["sweep", "no/such.toml"], "no/such.toml"),
+        (vec!["sweep", &folder.path("configs/sweeps/wrong.toml")], "train.epochs"),
+        (vec!["sparsify", &folder.path("configs")], "checkpoint"),
+        (vec!["report", &folder.path("configs")], "no results"),
+        (vec!["compare", &folder.path("configs"), "--papers", "no/papers.csv"], "reproduce all"),
+    ] {
+        let output = reproduce(&arguments);
+        assert!(!output.status.success() && text(&output).contains(expected), "{arguments:?}: {}", text(&output));
+    }
+    assert!(!folder.all(&[]).status.success());
+}
