@@ -302,8 +302,19 @@ impl SummaryWriter {
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         file.set_len(whole as u64).map_err(error)?;
         file.seek(SeekFrom::End(0)).map_err(error)?;
-        let rows = if whole == 0 { Vec::new() } else { read_summary(path)? };
-        Ok(Self { path: path.to_owned(), file, rows })
+        let mut writer = Self { path: path.to_owned(), file, rows: Vec::new() };
+        if whole > 0 {
+            read_summary(path)?.into_iter().for_each(|row| writer.keep(row));
+        }
+        Ok(writer)
+    }
+
+    /// A run's last row is the one that counts.
+    fn keep(&mut self, row: SummaryRow) {
+        match self.rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
+            Some(old) => *old = row,
+            None => self.rows.push(row),
+        }
     }
 
     /// The rows so far.
@@ -319,7 +330,7 @@ impl SummaryWriter {
         let bytes = to_csv(std::slice::from_ref(&row), self.rows.is_empty())
             .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
         self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).map_err(|e| write_error(&self.path, e))?;
-        self.rows.push(row);
+        self.keep(row);
         Ok(())
     }
 }

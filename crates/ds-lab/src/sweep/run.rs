@@ -9,6 +9,7 @@ use crate::progress::SweepProgress;
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 /// How a sweep is run.
@@ -53,95 +54,140 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
         std::fs::remove_file(&summary).with_context(|| format!("cannot remove {}", summary.display()))?;
     }
     files::write_atomically(&directory.join("sweep.toml"), |file| file.write_all(sweep.text.as_bytes()))?;
-    let writer = Mutex::new(SummaryWriter::open(&summary)?);
     let start = Instant::now();
-    let mut progress = SweepProgress::new(&sweep.name, sweep.count()?, options.quiet);
-    let mut failures = Vec::new();
-    let mut made = run_all(&runs, sweep, source, options, &writer, &mut progress, &mut failures)?;
-    let so_far = lock(&writer).rows().to_vec();
-    let (selected, choices) = match sweep.selected(&runs, &so_far) {
+    let progress = SweepProgress::new(&sweep.name, sweep.count()?, options.quiet);
+    let execution = Execution {
+        sweep,
+        source,
+        options,
+        writer: Mutex::new(SummaryWriter::open(&summary)?),
+        progress: Mutex::new(progress),
+        failures: Mutex::new(Vec::new()),
+    };
+    let mut made = execution.run_all(&runs, Stage::Grid)?;
+    let rows_of_grid = lock(&execution.writer).rows().to_vec();
+    let (selected, choices) = match sweep.selected(&runs, &rows_of_grid) {
         Ok(selected) => selected,
-        Err(error) if !failures.is_empty() => {
-            failures.push((format!("{}: selection", sweep.name), error));
+        Err(error) if !lock(&execution.failures).is_empty() => {
+            lock(&execution.failures).push((format!("{}: selection", sweep.name), error));
             (Vec::new(), Vec::new())
         }
         Err(error) => return Err(error),
     };
-    made += run_all(&selected, sweep, source, options, &writer, &mut progress, &mut failures)?;
-    progress.finish();
-    // In the order of the definition, whatever the order in which runs ended.
-    let found = lock(&writer).rows().to_vec();
+    made += execution.run_all(&selected, Stage::Selected)?;
+    lock(&execution.progress).finish();
+    let found = lock(&execution.writer).rows().to_vec();
+    let failures = execution.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let of = |run: &PlannedRun| found.iter().find(|row| row.run == run.config.name && row.seed == run.config.seed);
     let rows: Vec<SummaryRow> = runs.iter().chain(&selected).filter_map(of).cloned().collect();
-    drop(writer);
-    write_table(&summary, &rows)?;
-    if !sweep.keep_runs && failures.is_empty() {
-        remove_if_there(&directory.join("runs"))?;
+    if failures.is_empty() {
+        // In the order of the definition, whatever the order in which runs ended.
+        write_table(&summary, &rows)?;
+        if !sweep.keep_runs {
+            remove_if_there(&directory.join("runs"))?;
+        }
     }
     Ok(Outcome { rows, failures, made, seconds: start.elapsed().as_secs_f64(), choices })
 }
 
-/// Makes the runs that have no row yet; returns how many.
-fn run_all(
-    runs: &[PlannedRun],
-    sweep: &Sweep,
-    source: &Source,
-    options: &SweepOptions,
-    writer: &Mutex<SummaryWriter>,
-    progress: &mut SweepProgress,
-    failures: &mut Vec<(String, anyhow::Error)>,
-) -> Result<usize> {
-    let mut waiting = Vec::new();
-    for run in runs {
-        match lock(writer).rows().iter().find(|row| row.run == run.config.name && row.seed == run.config.seed) {
-            None => waiting.push(run),
-            Some(row) if row.config_md5 == Some(files::md5(run.config.to_toml().as_bytes())) => progress.done(None),
-            Some(row) => bail!(
-                "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the sweep \
-                 again, another --out keeps both",
-                options.directory.join("summary.csv").display(),
-                row.run,
-                row.seed
-            ),
-        }
-    }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let jobs = if options.jobs == 0 { cores } else { options.jobs }.clamp(1, waiting.len().max(1));
-    let threads = |run: &PlannedRun| match run.config.train.threads {
-        0 => (cores / jobs).max(1),
-        threads => threads,
-    };
-    let (planned, failed_before) = (waiting.len(), failures.len());
-    let queue = Mutex::new(waiting.into_iter());
-    let (progress, failures) = (Mutex::new(progress), Mutex::new(failures));
-    std::thread::scope(|scope| -> Result<()> {
-        let work = || -> Result<()> {
-            loop {
-                let Some(run) = lock(&queue).next() else { return Ok(()) };
-                let title = format!("{}-seed{}", run.config.name, run.config.seed);
-                let directory = options.directory.join("runs").join(&title);
-                match one(run, source, &directory, threads(run)) {
-                    Ok(row) => {
-                        lock(writer).append(row)?;
-                        if !sweep.keep_runs {
-                            remove_if_there(&directory)?;
-                        }
-                        lock(&progress).done(Some(&title));
-                    }
-                    Err(error) => {
-                        lock(&progress).failed(&title, &error);
-                        lock(&failures).push((title, error));
-                    }
-                }
+/// The runs that the file lists, or those with a chosen value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Grid,
+    Selected,
+}
+
+/// A sweep that is being run.
+struct Execution<'a> {
+    sweep: &'a Sweep,
+    source: &'a Source,
+    options: &'a SweepOptions,
+    writer: Mutex<SummaryWriter>,
+    progress: Mutex<SweepProgress>,
+    failures: Mutex<Vec<(String, anyhow::Error)>>,
+}
+
+impl Execution<'_> {
+    /// Makes the runs that have no row yet; returns how many.
+    fn run_all(&self, runs: &[PlannedRun], stage: Stage) -> Result<usize> {
+        let mut waiting = Vec::new();
+        for run in runs {
+            if !self.is_done(run, stage)? {
+                waiting.push(run);
             }
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let jobs = if self.options.jobs == 0 { cores } else { self.options.jobs }.clamp(1, waiting.len().max(1));
+        let (planned, failed_before) = (waiting.len(), lock(&self.failures).len());
+        let queue = Mutex::new(waiting.into_iter());
+        std::thread::scope(|scope| -> Result<()> {
+            let work = || -> Result<()> {
+                loop {
+                    let Some(run) = lock(&queue).next() else { return Ok(()) };
+                    self.make(run, (cores / jobs).max(1))?;
+                }
+            };
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let joined = |worker: ScopedJoinHandle<'_, Result<()>>| {
+                worker.join().map_err(|_| anyhow!("a thread of the sweep panicked"))?
+            };
+            workers.into_iter().try_for_each(joined)
+        })?;
+        Ok(planned - (lock(&self.failures).len() - failed_before))
+    }
+
+    /// Whether the run has its row already.
+    fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
+        let writer = lock(&self.writer);
+        let mut rows = writer.rows().iter();
+        let Some(row) = rows.find(|row| row.run == run.config.name && row.seed == run.config.seed) else {
+            return Ok(false);
         };
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread of the sweep panicked"))?)
-    })?;
-    let failed = lock(&failures).len() - failed_before;
-    Ok(planned - failed)
+        if row.config_md5 == Some(files::md5(run.config.to_toml().as_bytes())) {
+            lock(&self.progress).done(None);
+            return Ok(true);
+        }
+        if stage == Stage::Selected {
+            // With more candidates the choice may be another one; what is left of the run with the old one is of no use.
+            remove_if_there(&self.directory(run))?;
+            return Ok(false);
+        }
+        bail!(
+            "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the sweep \
+             again, another --out keeps both",
+            self.options.directory.join("summary.csv").display(),
+            row.run,
+            row.seed
+        )
+    }
+
+    fn directory(&self, run: &PlannedRun) -> PathBuf {
+        self.options.directory.join("runs").join(title(run))
+    }
+
+    /// Makes one run, on threads of its own. Its failure is noted; an error is one of the sweep.
+    fn make(&self, run: &PlannedRun, threads: usize) -> Result<()> {
+        let directory = self.directory(run);
+        let threads = if run.config.train.threads == 0 { threads } else { run.config.train.threads };
+        match one(run, self.source, &directory, threads) {
+            Ok(row) => {
+                lock(&self.writer).append(row)?;
+                if !self.sweep.keep_runs {
+                    remove_if_there(&directory)?;
+                }
+                lock(&self.progress).done(Some(&title(run)));
+            }
+            Err(error) => {
+                lock(&self.progress).failed(&title(run), &error);
+                lock(&self.failures).push((title(run), error));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn title(run: &PlannedRun) -> String {
+    format!("{}-seed{}", run.config.name, run.config.seed)
 }
 
 fn one(planned: &PlannedRun, source: &Source, directory: &Path, threads: usize) -> Result<SummaryRow> {

@@ -182,3 +182,20 @@ fn failed_runs_are_told_and_tried_again() {
     let outcome = run();
     assert_eq!((outcome.rows.len(), outcome.made, outcome.failures.len()), (12, 4, 0));
 }
+
+#[test]
+fn a_choice_among_more_candidates_replaces_the_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    // The selected runs have another number of epochs than the candidates, whose rows stay.
+    let text = "[config]\nexperiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\ndata.validation = 0.5\n\
+                train.epochs = 1\ntrain.milestones = []\n[[grid]]\nregularization.lambda = [1e-5]\n\
+                [select]\nkey = \"regularization.lambda\"\ntolerance = 100\nfinal.seed = [3, 4]\n";
+    let lambdas = |rows: &[SummaryRow]| -> Vec<f64> { rows.iter().filter_map(|row| row.lambda).collect() };
+    let first = run_sweep(&sweep(text).unwrap(), &source, &options(directory.path(), 1)).unwrap();
+    assert_eq!((lambdas(&first.rows), first.made), (vec![1e-5; 3], 3));
+    let more = sweep(&text.replace("[1e-5]", "[1e-5, 1e-3]")).unwrap();
+    let second = run_sweep(&more, &source, &options(directory.path(), 1)).unwrap();
+    assert_eq!((lambdas(&second.rows), second.made), (vec![1e-5, 1e-3, 1e-3, 1e-3], 3));
+    assert_eq!(read_summary(&directory.path().join("summary.csv")).unwrap(), second.rows);
+}
