@@ -19,7 +19,7 @@
 //! "regularization.lambda + regularization.weight_decay" = [1e-6, 1e-5]    # one value for both
 //! seed = [0, 1, 2]
 //!
-//! [select]                         # then, for each combination of all other keys, the value with the best median
+//! [select]                         # then, for each combination of all other keys, the value with the best mean
 //! key = "regularization.lambda + regularization.weight_decay"   # validation accuracy over the seeds: the largest that
 //! tolerance = 0.0                  # is at most so many points below the best;
 //! final.data.validation = 0.0      # and runs with it and these values

@@ -20,8 +20,8 @@ impl Select {
         groups.into_iter().map(|(_, settings, members)| (settings, members)).collect()
     }
 
-    /// The settings of the chosen key: of the candidates whose median validation accuracy is within the tolerance of the
-    /// best, the one with the largest value.
+    /// The settings of the chosen key: of the candidates whose mean validation accuracy is within the tolerance of the best,
+    /// the one with the largest value. The mean, since a median does not see a value that fails for some seeds.
     fn choose(&self, members: &[&PlannedRun], rows: &[SummaryRow]) -> Result<Vec<Setting>> {
         let mut candidates: Vec<(Vec<Setting>, Vec<f64>)> = Vec::new();
         for run in members {
@@ -38,10 +38,11 @@ impl Select {
                 None => candidates.push((chosen, vec![accuracy])),
             }
         }
-        let medians: Vec<(Vec<Setting>, f64)> =
-            candidates.into_iter().map(|(settings, accuracies)| (settings, median(accuracies))).collect();
-        let best = medians.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);
-        let near = medians.into_iter().filter(|(_, accuracy)| *accuracy >= best - self.tolerance);
+        let mean = |accuracies: &[f64]| accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+        let means: Vec<(Vec<Setting>, f64)> =
+            candidates.into_iter().map(|(settings, accuracies)| (settings, mean(&accuracies))).collect();
+        let best = means.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);
+        let near = means.into_iter().filter(|(_, accuracy)| *accuracy >= best - self.tolerance);
         let size = |settings: &[Setting]| {
             let value = settings.first().map(|setting| &setting.value);
             value.and_then(|value| value.as_float().or(value.as_integer().map(|v| v as f64))).unwrap_or(0.0)
