@@ -1,7 +1,8 @@
 //! Test error, knots that are left and Lipschitz bound against the weight λ of the splines' penalty.
 
-use super::grouping::{Setting, band_note, distinct, groups, line};
-use super::spread::{SpreadChart, Stack};
+use super::grouping::{Group, Setting, band_note, distinct, groups, line};
+use super::palette;
+use super::spread::{Line, SpreadChart, Stack};
 use crate::metrics::SummaryRow;
 
 /// λ of a row in units of 1e-15, so that it can be a key; 0 where no norm is penalised, `None` without splines.
@@ -12,6 +13,32 @@ pub fn lambda_key(row: &SummaryRow) -> Option<u64> {
 
 fn lambda(row: &SummaryRow) -> Option<f64> {
     lambda_key(row).map(|key| if key == 0 { 0.0 } else { row.lambda.unwrap_or(0.0) })
+}
+
+/// With more lines than this, bands hide more than they show.
+const MOST_BANDS: usize = 4;
+
+/// With several norms and something else that varies, a colour is for the rest and dashes are for BV².
+fn tell_norms_apart(lines: &mut [Line], groups: &[Group<'_>]) {
+    let rest = |label: &str| {
+        let parts = label.split(", ").filter(|part| !["TV²", "BV²"].contains(part));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let mut colours: Vec<String> = Vec::new();
+    for group in groups {
+        let name = rest(&group.label);
+        if !colours.contains(&name) {
+            colours.push(name);
+        }
+    }
+    if colours.len() < 2 || colours.len() == groups.len() {
+        return;
+    }
+    for line in lines {
+        let place = colours.iter().position(|name| *name == rest(&line.label)).unwrap_or(0);
+        line.colour = palette::series(place);
+        line.dashed = line.label.split(", ").any(|part| part == "BV²");
+    }
 }
 
 /// The chart of the rows of one data set and network; `None` with less than three λ.
@@ -25,7 +52,11 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
     let groups = groups(&rows, Setting::Lambda);
     let stack = |label: &str, logarithmic: bool, value: &dyn Fn(&SummaryRow) -> Option<f64>| {
         let lines = groups.iter().map(|group| line(group, lambda_key, |row| Some((lambda(row)?, value(row)?))));
-        let lines = lines.filter(|line| !line.points.is_empty()).collect();
+        let mut lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
+        tell_norms_apart(&mut lines, &groups);
+        if lines.len() > MOST_BANDS {
+            lines.iter_mut().flat_map(|line| &mut line.points).for_each(|p| (p.low, p.high) = (p.median, p.median));
+        }
         let limits = if logarithmic { (0.0, f64::INFINITY) } else { (0.0, 100.0) };
         Stack { label: label.to_owned(), logarithmic, limits, lines }
     };
@@ -39,7 +70,10 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
     if stacks.is_empty() {
         return None;
     }
-    let note = band_note(&stacks[0].lines, &rows);
+    let note = match stacks[0].lines.len() {
+        n if n > MOST_BANDS => format!("medians over {} seeds", distinct(&rows, |row| Some(row.seed))),
+        _ => band_note(&stacks[0].lines, &rows),
+    };
     Some(SpreadChart { stacks, note, ..SpreadChart::new(title, "λ, weight of the splines' penalty", true) })
 }
 
@@ -59,6 +93,25 @@ mod tests {
             lipschitz_bound_l1: Some(1e4),
             ..SummaryRow::default()
         }
+    }
+
+    #[test]
+    fn colours_are_for_sizes_and_dashes_for_bv2() {
+        let mut rows = Vec::new();
+        for (norm, size) in [("tv2", 5), ("bv2", 5), ("tv2", 21), ("bv2", 21), ("tv2", 41)] {
+            for (k, shift) in [(1, 0.0), (2, 0.0), (3, 0.0), (3, 1.0)] {
+                let row = row(norm, 10f64.powi(-k), 90.0 + shift);
+                rows.push(SummaryRow { spline_size: Some(size), seed: shift as u64, ..row });
+            }
+        }
+        let chart = chart(String::new(), &rows.iter().collect::<Vec<_>>()).unwrap();
+        let lines = &chart.stacks[0].lines;
+        assert_eq!(lines.iter().map(|line| line.dashed).collect::<Vec<_>>(), [false, true, false, true, false]);
+        assert!(lines[0].colour == lines[1].colour && lines[2].colour == lines[3].colour);
+        assert!(lines[0].colour != lines[2].colour && lines[2].colour != lines[4].colour);
+        // Five bands would hide each other.
+        assert!(lines.iter().flat_map(|line| &line.points).all(|p| p.low == p.high));
+        assert_eq!(chart.note, "medians over 2 seeds");
     }
 
     #[test]
