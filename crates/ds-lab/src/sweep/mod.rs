@@ -179,7 +179,7 @@ impl Sweep {
         let is_named = self.base.contains_key("name");
         for setting in settings.iter().filter(|setting| lists.contains(&setting.key)) {
             let shown = ["network.kind", "activation.kind", "data.dataset"].contains(&setting.key.as_str());
-            if setting.key != "seed" && !(shown && !is_named) {
+            if setting.key != "seed" && (is_named || !shown) {
                 config.name += &format!("-{}", label(setting));
             }
         }
