@@ -131,6 +131,36 @@ pub fn line<K: Ord>(
     Line { label: group.label.clone(), colour: group.colour, dashed: false, points }
 }
 
+/// With more lines than this, bands hide more than they show.
+const MOST_BANDS: usize = 4;
+
+/// Many lines lose their bands. With several norms and something else that varies, a colour is for the rest and dashes are
+/// for BV².
+pub fn tell_apart(lines: &mut [Line], groups: &[Group<'_>]) {
+    if lines.len() > MOST_BANDS {
+        lines.iter_mut().flat_map(|line| &mut line.points).for_each(|p| (p.low, p.high) = (p.median, p.median));
+    }
+    let rest = |label: &str| {
+        let parts = label.split(", ").filter(|part| !["TV²", "BV²"].contains(part));
+        parts.collect::<Vec<_>>().join(", ")
+    };
+    let mut colours: Vec<String> = Vec::new();
+    for group in groups {
+        let name = rest(&group.label);
+        if !colours.contains(&name) {
+            colours.push(name);
+        }
+    }
+    if colours.len() < 2 || colours.len() == groups.len() {
+        return;
+    }
+    for line in lines {
+        let place = colours.iter().position(|name| *name == rest(&line.label)).unwrap_or(0);
+        line.colour = palette::series(place);
+        line.dashed = line.label.split(", ").any(|part| part == "BV²");
+    }
+}
+
 /// How many distinct values a setting has; rows without one do not count.
 pub fn distinct<K: Ord>(rows: &[&SummaryRow], key: impl Fn(&SummaryRow) -> Option<K>) -> usize {
     rows.iter().filter_map(|row| key(row)).collect::<BTreeSet<_>>().len()
@@ -140,7 +170,11 @@ pub fn distinct<K: Ord>(rows: &[&SummaryRow], key: impl Fn(&SummaryRow) -> Optio
 pub fn band_note(lines: &[Line], rows: &[&SummaryRow]) -> String {
     let seeds = distinct(rows, |row| Some(row.seed));
     let wide = lines.iter().flat_map(|line| &line.points).any(|p| p.high > p.low);
-    if wide { format!("median and quartiles over {seeds} seeds") } else { String::new() }
+    match (wide, lines.len() > MOST_BANDS && seeds > 1) {
+        (true, _) => format!("median and quartiles over {seeds} seeds"),
+        (false, true) => format!("medians over {seeds} seeds"),
+        (false, false) => String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Test error, knots that are left and Lipschitz bound against the weight λ of the splines' penalty.
 
-use super::grouping::{Group, Setting, band_note, distinct, groups, line};
-use super::palette;
+use super::grouping::{Setting, band_note, distinct, groups, line, tell_apart};
 use super::spread::{Line, SpreadChart, Stack};
 use crate::metrics::SummaryRow;
 
@@ -13,32 +12,6 @@ pub fn lambda_key(row: &SummaryRow) -> Option<u64> {
 
 fn lambda(row: &SummaryRow) -> Option<f64> {
     lambda_key(row).map(|key| if key == 0 { 0.0 } else { row.lambda.unwrap_or(0.0) })
-}
-
-/// With more lines than this, bands hide more than they show.
-const MOST_BANDS: usize = 4;
-
-/// With several norms and something else that varies, a colour is for the rest and dashes are for BV².
-fn tell_norms_apart(lines: &mut [Line], groups: &[Group<'_>]) {
-    let rest = |label: &str| {
-        let parts = label.split(", ").filter(|part| !["TV²", "BV²"].contains(part));
-        parts.collect::<Vec<_>>().join(", ")
-    };
-    let mut colours: Vec<String> = Vec::new();
-    for group in groups {
-        let name = rest(&group.label);
-        if !colours.contains(&name) {
-            colours.push(name);
-        }
-    }
-    if colours.len() < 2 || colours.len() == groups.len() {
-        return;
-    }
-    for line in lines {
-        let place = colours.iter().position(|name| *name == rest(&line.label)).unwrap_or(0);
-        line.colour = palette::series(place);
-        line.dashed = line.label.split(", ").any(|part| part == "BV²");
-    }
 }
 
 /// The chart of the rows of one data set and network; `None` with less than three λ.
@@ -53,10 +26,7 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
     let stack = |label: &str, logarithmic: bool, value: &dyn Fn(&SummaryRow) -> Option<f64>| {
         let lines = groups.iter().map(|group| line(group, lambda_key, |row| Some((lambda(row)?, value(row)?))));
         let mut lines: Vec<Line> = lines.filter(|line| !line.points.is_empty()).collect();
-        tell_norms_apart(&mut lines, &groups);
-        if lines.len() > MOST_BANDS {
-            lines.iter_mut().flat_map(|line| &mut line.points).for_each(|p| (p.low, p.high) = (p.median, p.median));
-        }
+        tell_apart(&mut lines, &groups);
         let limits = if logarithmic { (0.0, f64::INFINITY) } else { (0.0, 100.0) };
         Stack { label: label.to_owned(), logarithmic, limits, lines }
     };
@@ -70,10 +40,7 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
     if stacks.is_empty() {
         return None;
     }
-    let note = match stacks[0].lines.len() {
-        n if n > MOST_BANDS => format!("medians over {} seeds", distinct(&rows, |row| Some(row.seed))),
-        _ => band_note(&stacks[0].lines, &rows),
-    };
+    let note = band_note(&stacks[0].lines, &rows);
     Some(SpreadChart { stacks, note, ..SpreadChart::new(title, "λ, weight of the splines' penalty", true) })
 }
 

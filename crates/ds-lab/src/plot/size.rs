@@ -1,6 +1,6 @@
 //! Accuracy against the number of knots of a spline.
 
-use super::grouping::{Setting, band_note, groups, line};
+use super::grouping::{Setting, band_note, groups, line, tell_apart};
 use super::spread::{SpreadChart, Stack};
 use crate::metrics::SummaryRow;
 use std::collections::BTreeSet;
@@ -14,7 +14,8 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
         return None;
     }
     let value = |row: &SummaryRow| Some((row.spline_size? as f64, row.test_accuracy?));
-    let lines: Vec<_> = groups.iter().map(|group| line(group, |row| row.spline_size, value)).collect();
+    let mut lines: Vec<_> = groups.iter().map(|group| line(group, |row| row.spline_size, value)).collect();
+    tell_apart(&mut lines, &groups);
     let note = band_note(&lines, &rows);
     let stacks = vec![Stack { label: "test accuracy (%)".to_owned(), logarithmic: false, limits: (0.0, 100.0), lines }];
     Some(SpreadChart { stacks, note, ..SpreadChart::new(title, "K, knots of a spline", true) })

@@ -292,7 +292,12 @@ pub fn drawn_runs(runs: &[Run], experiment: Experiment) -> Vec<&Run> {
         }
         drawn
     };
-    let outside = first_seeds(false);
+    let mut outside = first_seeds(false);
+    // A shorter training of the same network shows nothing that the longer one does not.
+    let kind = |run: &Run| (run.config.data.dataset, run.config.network.clone(), run.config.activation.clone());
+    let epochs = |run: &Run| run.config.train.epochs;
+    let longest = |run: &&Run| outside.iter().all(|other| kind(other) != kind(run) || epochs(other) <= epochs(run));
+    outside = outside.iter().copied().filter(longest).collect();
     if !outside.is_empty() {
         return outside;
     }
