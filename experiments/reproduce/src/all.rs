@@ -12,7 +12,7 @@ use ds_lab::data::Source;
 use ds_lab::estimate::{estimate, estimate_sweep};
 use ds_lab::experiment::Setup;
 use ds_lab::metrics::{SummaryRow, read_summary, write_summary};
-use ds_lab::sweep::{Sweep, SweepOptions, run_sweep};
+use ds_lab::sweep::{Sweep, SweepOptions, count_done, run_sweep};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,7 +189,14 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
     }
     let cost = setup.and_then(|setup| match &work {
         Work::Run(config) => estimate(config, &setup),
-        Work::Sweep(sweep) => estimate_sweep(sweep, &source),
+        Work::Sweep(sweep) => {
+            // Runs that are there are not made again; a selection may be made again, for it may choose otherwise.
+            let (listed, there) = (configs.len(), count_done(sweep, &args.out.join(&sweep.name))?);
+            if there > 0 {
+                data += &format!("; {there} of {listed} runs are there");
+            }
+            Ok(estimate_sweep(sweep, &source)? * (1.0 - there as f64 / listed as f64))
+        }
     });
     Planned { path, work, source, data, cost }
 }

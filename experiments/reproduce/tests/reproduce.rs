@@ -62,6 +62,8 @@ fn everything_runs_once_and_ends_in_a_report() {
     }
     let rows = std::fs::read_to_string(folder.path("out/widths/summary.csv")).unwrap();
 
+    let planned = folder.all(&["--dry-run"]);
+    assert!(text(&planned).contains("12 of 12 runs are there"), "{}", text(&planned));
     let again = folder.all(&[]);
     assert!(again.status.success() && text(&again).contains("12 runs, 0 of them made now"), "{}", text(&again));
     assert_eq!(std::fs::read_to_string(folder.path("out/widths/summary.csv")).unwrap(), rows);

@@ -29,7 +29,7 @@
 mod run;
 mod select;
 
-pub use run::{Outcome, SweepOptions, run_sweep};
+pub use run::{Outcome, SweepOptions, count_done, run_sweep};
 pub use select::median;
 
 use crate::config::{self, Config, ConfigError, Kind, Origin, Setting};

@@ -4,7 +4,7 @@ use super::{PlannedRun, Sweep};
 use crate::data::Source;
 use crate::experiment::{RunOptions, run};
 use crate::files;
-use crate::metrics::{SummaryRow, SummaryWriter, write_table};
+use crate::metrics::{SummaryRow, SummaryWriter, read_summary, write_table};
 use crate::progress::SweepProgress;
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
@@ -88,6 +88,23 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
         }
     }
     Ok(Outcome { rows, failures, made, seconds: start.elapsed().as_secs_f64(), choices })
+}
+
+/// How many of the runs that the file lists have their row in a directory already.
+///
+/// # Errors
+/// If its summary is there and cannot be read.
+pub fn count_done(sweep: &Sweep, directory: &Path) -> Result<usize> {
+    let summary = directory.join("summary.csv");
+    if !summary.exists() {
+        return Ok(0);
+    }
+    let rows = read_summary(&summary)?;
+    let is_done = |run: &PlannedRun| {
+        let md5 = Some(files::md5(run.config.to_toml().as_bytes()));
+        rows.iter().any(|row| row.config_md5 == md5 && row.seed == run.config.seed)
+    };
+    Ok(sweep.runs()?.iter().filter(|run| is_done(run)).count())
 }
 
 /// The runs that the file lists, or those with a chosen value.
