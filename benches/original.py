@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy
@@ -175,7 +176,7 @@ def train(config, directory):
         train_accuracy = test_accuracy = ""
     return {"train_loss": train_loss, "train_accuracy": train_accuracy, "test_loss": test_loss,
             "test_accuracy": test_accuracy, "seconds": seconds,
-            "version": f"deepsplines 1.0.0 (PyPI), torch {torch.__version__.split('+')[0]}"}
+            "version": f"deepsplines {version('deepsplines')} (PyPI), torch {version('torch')}"}
 
 
 def ours(experiment, config, overrides, directory):
@@ -187,7 +188,7 @@ def ours(experiment, config, overrides, directory):
         subprocess.run(command, check=True, cwd=ROOT)
         row = next(csv.DictReader(open(Path(out) / "summary.csv", newline="")))
     names = ["train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
-    return {**{name: row[name] for name in names}, "version": row["revision"]}
+    return {name: row[name] for name in names} | {"version": row["revision"]}
 
 
 def text(value):

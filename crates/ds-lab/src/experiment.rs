@@ -367,5 +367,5 @@ fn finished(directory: &Path, config: &Config) -> Result<Option<SummaryRow>> {
         return Ok(None);
     }
     let rows = metrics::read_summary(&path)?;
-    Ok(rows.into_iter().find(|row| row.run == config.name && row.seed == config.seed))
+    Ok(rows.into_iter().find(|row| row.is_of(config)))
 }

@@ -17,6 +17,7 @@ pub mod progress;
 pub mod report;
 pub mod samples;
 pub mod sparsify;
+pub mod statistics;
 pub mod sweep;
 pub mod table;
 pub mod train;

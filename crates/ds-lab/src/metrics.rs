@@ -109,6 +109,16 @@ pub struct SummaryRow {
 }
 
 impl SummaryRow {
+    /// Whether it is of a run with the config's name and seed.
+    pub fn is_of(&self, config: &Config) -> bool {
+        self.run == config.name && self.seed == config.seed
+    }
+
+    /// Whether it was made with this very config.
+    pub fn has_config(&self, config: &Config) -> bool {
+        self.config_md5 == Some(md5(config.to_toml().as_bytes()))
+    }
+
     /// The settings of the run's config that tables and pictures group by.
     #[must_use]
     pub fn with_settings(mut self, config: &Config) -> Self {
@@ -268,16 +278,21 @@ pub fn read_summary(path: &Path) -> Result<Vec<SummaryRow>, MetricsError> {
     read_table(path)
 }
 
+/// A run's last row is the one that counts.
+fn put(rows: &mut Vec<SummaryRow>, row: SummaryRow) {
+    match rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
+        Some(old) => *old = row,
+        None => rows.push(row),
+    }
+}
+
 /// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
 ///
 /// # Errors
 /// If the file there has other columns, or cannot be written; it is then untouched.
 pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> {
     let mut rows = if path.exists() { read_summary(path)? } else { Vec::new() };
-    match rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
-        Some(old) => *old = row.clone(),
-        None => rows.push(row.clone()),
-    }
+    put(&mut rows, row.clone());
     write_table(path, &rows)
 }
 
@@ -304,17 +319,9 @@ impl SummaryWriter {
         file.seek(SeekFrom::End(0)).map_err(error)?;
         let mut writer = Self { path: path.to_owned(), file, rows: Vec::new() };
         if whole > 0 {
-            read_summary(path)?.into_iter().for_each(|row| writer.keep(row));
+            read_summary(path)?.into_iter().for_each(|row| put(&mut writer.rows, row));
         }
         Ok(writer)
-    }
-
-    /// A run's last row is the one that counts.
-    fn keep(&mut self, row: SummaryRow) {
-        match self.rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
-            Some(old) => *old = row,
-            None => self.rows.push(row),
-        }
     }
 
     /// The rows so far.
@@ -330,7 +337,7 @@ impl SummaryWriter {
         let bytes = to_csv(std::slice::from_ref(&row), self.rows.is_empty())
             .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
         self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).map_err(|e| write_error(&self.path, e))?;
-        self.keep(row);
+        put(&mut self.rows, row);
         Ok(())
     }
 }

@@ -238,7 +238,7 @@ fn run_alone(planned: &Planned, config: &Config, directory: &Path) -> Result<Sum
         bail!("{} ended with {status}; its own words are above", planned.path.display());
     }
     let rows = read_summary(&directory.join("summary.csv"))?;
-    let row = rows.into_iter().find(|row| row.run == config.name && row.seed == config.seed);
+    let row = rows.into_iter().find(|row| row.is_of(config));
     row.with_context(|| format!("{} has no row of the run", directory.join("summary.csv").display()))
 }
 

@@ -116,10 +116,10 @@ fn sweep(args: &SweepArgs) -> Result<()> {
     Ok(())
 }
 
-fn compare(results: &Path, args: &ReferenceArgs) -> Result<Vec<Table>> {
+fn compare(results: &Path, args: &ReferenceArgs) -> Result<Vec<(&'static str, Table)>> {
     let references = References { papers: &args.papers, original: &args.original };
     let tables = compare::tables(results, &references)?;
-    for table in &tables {
+    for (_, table) in &tables {
         println!("{}", known(table));
     }
     compare::write(results, &tables)?;
@@ -128,7 +128,7 @@ fn compare(results: &Path, args: &ReferenceArgs) -> Result<Vec<Table>> {
 }
 
 fn report(results: &Path, args: &ReferenceArgs) -> Result<()> {
-    let tables: Vec<Table> = compare(results, args)?.iter().map(known).collect();
+    let tables: Vec<Table> = compare(results, args)?.iter().map(|(_, table)| known(table)).collect();
     let page = ds_lab::report::write(results, &tables)?;
     println!("pictures and tables in {}", page.display());
     Ok(())

@@ -3,7 +3,7 @@
 use super::papers::PaperRow;
 use super::rows::is_spline;
 use crate::metrics::SummaryRow;
-use crate::sweep::median;
+use crate::statistics::median;
 use crate::table::Table;
 
 /// Runs that had a process of their own (the others have no peak memory), with ReLU and with splines on one protocol; and what

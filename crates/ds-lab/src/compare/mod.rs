@@ -9,6 +9,7 @@ pub use papers::{PaperRow, Provenance};
 pub use rows::{effective_parameters, summaries};
 
 use crate::files::{self, write_atomically};
+use crate::statistics::median;
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -22,11 +23,11 @@ pub struct References<'a> {
     pub original: &'a Path,
 }
 
-/// The tables of a folder of results: with the papers, with the original, and of costs.
+/// The tables of a folder of results, by the names of their files: with the papers, with the original, and of costs.
 ///
 /// # Errors
 /// If there are no results, or a file is wrong.
-pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<Table>> {
+pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<(&'static str, Table)>> {
     let summaries = rows::summaries(results)?;
     if summaries.is_empty() {
         bail!(
@@ -36,11 +37,11 @@ pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<Table>>
         );
     }
     let papers = papers::read(references.papers)?;
-    let mut all = vec![papers::table(&papers, &summaries)];
+    let mut all = vec![("papers", papers::table(&papers, &summaries))];
     if references.original.exists() {
-        all.push(original::table(&original::read(references.original)?));
+        all.push(("original", original::table(&original::read(references.original)?)));
     }
-    all.extend(cost::table(&papers, &summaries));
+    all.extend(cost::table(&papers, &summaries).map(|table| ("cost", table)));
     Ok(all)
 }
 
@@ -48,12 +49,11 @@ pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<Table>>
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(results: &Path, tables: &[Table]) -> Result<()> {
+pub fn write(results: &Path, tables: &[(&str, Table)]) -> Result<()> {
     let mut text = format!("# Comparison\n\nWritten by `reproduce compare` at revision {}.\n\n", files::git_revision());
-    text += &tables.iter().map(Table::to_markdown).collect::<Vec<_>>().join("\n");
+    text += &tables.iter().map(|(_, table)| table.to_markdown()).collect::<Vec<_>>().join("\n");
     write_atomically(&results.join("comparison.md"), |file| file.write_all(text.as_bytes()))?;
-    for table in tables {
-        let name = table.title.split_whitespace().next_back().unwrap_or("table").to_lowercase();
+    for (name, table) in tables {
         let path = results.join(format!("comparison-{name}.csv"));
         let bytes = table.to_csv().with_context(|| format!("table for {}", path.display()))?;
         write_atomically(&path, |file| file.write_all(&bytes))?;
@@ -65,7 +65,7 @@ pub fn write(results: &Path, tables: &[Table]) -> Result<()> {
 fn spread(values: &[f64], show: impl Fn(f64) -> String) -> String {
     let (least, largest) =
         values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v)));
-    let median = show(crate::sweep::median(values.to_vec()));
+    let median = show(median(values.to_vec()));
     if values.len() < 2 { median } else { format!("{median} [{}, {}]", show(least), show(largest)) }
 }
 

@@ -3,7 +3,7 @@
 use super::spread;
 use crate::metrics::read_table;
 use crate::progress::Loss;
-use crate::sweep::median;
+use crate::statistics::median;
 use crate::table::Table;
 use anyhow::{Result, bail};
 use serde::Deserialize;

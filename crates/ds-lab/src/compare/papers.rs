@@ -3,7 +3,7 @@
 use super::rows::{effective_parameters, groups, is_spline};
 use super::spread;
 use crate::metrics::{SummaryRow, read_table};
-use crate::sweep::median;
+use crate::statistics::median;
 use crate::table::Table;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};

@@ -60,7 +60,10 @@ impl Folder {
 
     fn tables(&self) -> anyhow::Result<Vec<Table>> {
         let (papers, original) = (self.path("papers.csv"), self.path("original.csv"));
-        tables(self.0.path(), &References { papers: &papers, original: &original })
+        Ok(tables(self.0.path(), &References { papers: &papers, original: &original })?
+            .into_iter()
+            .map(|(_, t)| t)
+            .collect())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::axes::{Axis, Entry, LARGE, Mark, Panel, legend, legend_height};
 use super::canvas::{Anchor, Canvas, Figure};
 use super::palette::GREY;
+use crate::statistics::quantile;
 use anyhow::Result;
 use plotters::backend::DrawingBackend;
 use plotters::style::RGBColor;
@@ -18,14 +19,6 @@ pub struct Spread {
     pub median: f64,
     /// The third quartile.
     pub high: f64,
-}
-
-/// The value below which a share of the sorted values lies, interpolated; `None` without values.
-fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
-    let position = share * sorted.len().checked_sub(1)? as f64;
-    let (below, t) = (position.floor() as usize, position.fract());
-    let above = sorted.get(below + 1).unwrap_or(&sorted[below]);
-    Some(sorted[below] + t * (above - sorted[below]))
 }
 
 impl Spread {

@@ -30,7 +30,6 @@ mod run;
 mod select;
 
 pub use run::{Outcome, SweepOptions, count_done, run_sweep};
-pub use select::median;
 
 use crate::config::{self, Config, ConfigError, Kind, Origin, Setting};
 use std::collections::HashMap;

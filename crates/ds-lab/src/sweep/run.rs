@@ -78,7 +78,7 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
     lock(&execution.progress).finish();
     let found = lock(&execution.writer).rows().to_vec();
     let failures = execution.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let of = |run: &PlannedRun| found.iter().find(|row| row.run == run.config.name && row.seed == run.config.seed);
+    let of = |run: &PlannedRun| found.iter().find(|row| row.is_of(&run.config));
     let rows: Vec<SummaryRow> = runs.iter().chain(&selected).filter_map(of).cloned().collect();
     if failures.is_empty() {
         // In the order of the definition, whatever the order in which runs ended.
@@ -100,10 +100,7 @@ pub fn count_done(sweep: &Sweep, directory: &Path) -> Result<usize> {
         return Ok(0);
     }
     let rows = read_summary(&summary)?;
-    let is_done = |run: &PlannedRun| {
-        let md5 = Some(files::md5(run.config.to_toml().as_bytes()));
-        rows.iter().any(|row| row.config_md5 == md5 && row.seed == run.config.seed)
-    };
+    let is_done = |run: &PlannedRun| rows.iter().any(|row| row.is_of(&run.config) && row.has_config(&run.config));
     Ok(sweep.runs()?.iter().filter(|run| is_done(run)).count())
 }
 
@@ -157,10 +154,10 @@ impl Execution<'_> {
     fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
         let writer = lock(&self.writer);
         let mut rows = writer.rows().iter();
-        let Some(row) = rows.find(|row| row.run == run.config.name && row.seed == run.config.seed) else {
+        let Some(row) = rows.find(|row| row.is_of(&run.config)) else {
             return Ok(false);
         };
-        if row.config_md5 == Some(files::md5(run.config.to_toml().as_bytes())) {
+        if row.has_config(&run.config) {
             lock(&self.progress).done(None);
             return Ok(true);
         }

@@ -26,7 +26,7 @@ impl Select {
         let mut candidates: Vec<(Vec<Setting>, Vec<f64>)> = Vec::new();
         for run in members {
             let config = &run.config;
-            let row = rows.iter().find(|row| row.run == config.name && row.seed == config.seed);
+            let row = rows.iter().find(|row| row.is_of(config));
             let row = row.with_context(|| format!("the run {} with seed {} failed", config.name, config.seed))?;
             let accuracy = row.validation_accuracy.with_context(|| {
                 format!("{} has no validation accuracy; set data.validation above 0 in [config]", config.name)
@@ -80,15 +80,5 @@ impl Sweep {
         }
         self.check_names(&all)?;
         Ok((all, choices))
-    }
-}
-
-/// The middle value, or the mean of the two in the middle; NaN of none.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match (values.len(), values.len() / 2) {
-        (0, _) => f64::NAN,
-        (n, middle) if n % 2 == 1 => values[middle],
-        (_, middle) => (values[middle - 1] + values[middle]) / 2.0,
     }
 }
