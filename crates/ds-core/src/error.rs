@@ -8,6 +8,17 @@ pub enum Error {
     /// The number of knots is even or below 3.
     #[error("spline size is {0}: it must be odd and at least 3, so that a knot lies at 0")]
     Size(usize),
+    /// The number of knots of a 1-Lipschitz spline is below 3.
+    #[error("size of a lipschitz_spline is {0}: it must be at least 3, even or odd; fewer knots make a straight line")]
+    LipschitzSize(usize),
+    /// An activation of pairs of channels for an odd number of them.
+    #[error("{kind} takes pairs of channels, and {channels} is odd: choose an even number of units or channels")]
+    OddChannels {
+        /// The activation.
+        kind: &'static str,
+        /// What was given.
+        channels: usize,
+    },
     /// The grid's range or step is not a positive finite number.
     #[error("the grid's {what} is {value}: it must be a finite number above 0")]
     Grid {

@@ -4,7 +4,7 @@
 //! (Aziznejad2020, section II). No graph is built for them: their subgradients are added to what the backward pass left,
 //! with sign(0) = 0.
 
-use crate::activation::{Kind, Spline};
+use crate::activation::{Activation, Kind, Spline};
 use crate::dispatch_real;
 use crate::graph::Gradients;
 use crate::ops::pointwise::{real_dtype, tensor_of};
@@ -105,6 +105,31 @@ pub fn bv2(spline: &Spline) -> Result<Vec<f64>> {
 }
 
 impl Norm {
+    /// The norm of learned splines, summed over the functions of the layer; `None` for other activations.
+    ///
+    /// # Errors
+    /// If the parameters are not f32 or f64 on the CPU.
+    pub fn value_of(self, activation: &Activation) -> Result<Option<f64>> {
+        match activation {
+            Activation::Spline(spline) => self.value(spline).map(Some),
+            Activation::Lipschitz(spline) => Ok(Some(spline.norms(self)?.iter().sum())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Adds `weight` times the norm's gradient to the gradients of learned splines, and nothing to those of other
+    /// activations.
+    ///
+    /// # Errors
+    /// If the parameters are not f32 or f64 on the CPU.
+    pub fn add_gradient_of(self, activation: &Activation, weight: f64, gradients: &mut impl Gradients) -> Result<()> {
+        match activation {
+            Activation::Spline(spline) => self.add_gradient(spline, weight, gradients),
+            Activation::Lipschitz(spline) => spline.add_norm_gradient(self, weight, gradients),
+            _ => Ok(()),
+        }
+    }
+
     /// The norm, summed over the functions of the layer.
     ///
     /// # Errors

@@ -218,7 +218,13 @@ impl Normalization {
             }
             Activation::Relu => Function::Rectifier { slope: 0.0 },
             Activation::LeakyRelu => Function::Rectifier { slope: Activation::LEAKY_SLOPE },
-            Activation::PRelu(_) | Activation::Apl(_) => {
+            Activation::Absolute => Function::Rectifier { slope: -1.0 },
+            Activation::PRelu(_)
+            | Activation::Apl(_)
+            | Activation::Lipschitz(_)
+            | Activation::MaxMin
+            | Activation::Householder(_)
+            | Activation::ClippedPRelu(_) => {
                 let mut z = self.forward_in(graph, x, mode)?;
                 if let Some(residual) = residual {
                     z = graph.apply2(Sum, &z, residual)?;

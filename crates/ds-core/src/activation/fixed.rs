@@ -1,7 +1,9 @@
-//! The parametric activations that splines are compared with.
+//! The parametric activations that splines are compared with, and their 1-Lipschitz relatives.
 
 use crate::graph::Graph;
+use crate::ops::clip::UnitClip;
 use crate::ops::hinges::Hinges;
+use crate::ops::pairs;
 use crate::ops::rectifier::ChannelRectifier;
 use crate::parameter::{Group, L2, Parameter};
 use crate::{Error, Result};
@@ -21,11 +23,7 @@ impl PRelu {
     /// # Errors
     /// If there are no channels, or on Candle's errors.
     pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
-        if channels == 0 {
-            return Err(Error::Empty("the number of channels"));
-        }
-        let slopes = Tensor::full(Self::INITIAL_SLOPE, channels, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-        Ok(Self { slopes: Var::from_tensor(&slopes)? })
+        Ok(Self { slopes: one_each(Self::INITIAL_SLOPE, channels, dtype, device)? })
     }
 
     /// σ(x) for x (N, C, …), in a graph.
@@ -90,4 +88,75 @@ impl Apl {
             Parameter::new(format!("{prefix}.offsets"), &self.offsets, Group::Weights, L2::Hinges),
         ]
     }
+}
+
+/// PReLU with its slopes clipped to [−1, 1], which makes it 1-Lipschitz; a starts at 0.25.
+#[derive(Debug, Clone)]
+pub struct ClippedPRelu {
+    /// a (C), before clipping.
+    pub slopes: Var,
+}
+
+impl ClippedPRelu {
+    /// # Errors
+    /// If there are no channels, or on Candle's errors.
+    pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self { slopes: one_each(PRelu::INITIAL_SLOPE, channels, dtype, device)? })
+    }
+
+    /// σ(x) for x (N, C, …), in a graph.
+    ///
+    /// # Errors
+    /// If x does not have this layer's channels, or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
+        let slopes = graph.parameter(&self.slopes);
+        let slopes = graph.apply1(UnitClip, &slopes)?;
+        graph.apply2(ChannelRectifier, x, &slopes)
+    }
+
+    /// The slopes.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        vec![Parameter::new(format!("{prefix}.slopes"), &self.slopes, Group::Weights, L2::Exempt)]
+    }
+}
+
+/// Pairs of channels, each reflected on one side of a line through 0 at a learned angle θ/2 (Singla, Singla, Feizi 2021); θ
+/// starts at π/2, which is MaxMin.
+#[derive(Debug, Clone)]
+pub struct Householder {
+    /// θ (C/2).
+    pub angles: Var,
+}
+
+impl Householder {
+    /// # Errors
+    /// If there are no channels or their number is odd, or on Candle's errors.
+    pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
+        if !channels.is_multiple_of(2) {
+            return Err(Error::OddChannels { kind: "householder", channels });
+        }
+        Ok(Self { angles: one_each(std::f64::consts::FRAC_PI_2, channels / 2, dtype, device)? })
+    }
+
+    /// σ(x) for x (N, C, …), in a graph.
+    ///
+    /// # Errors
+    /// If x does not have this layer's channels, or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
+        let angles = graph.parameter(&self.angles);
+        graph.apply2(pairs::Householder, x, &angles)
+    }
+
+    /// The angles.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        vec![Parameter::new(format!("{prefix}.angles"), &self.angles, Group::Weights, L2::Exempt)]
+    }
+}
+
+fn one_each(value: f64, channels: usize, dtype: DType, device: &Device) -> Result<Var> {
+    if channels == 0 {
+        return Err(Error::Empty("the number of channels"));
+    }
+    let values = Tensor::full(value, channels, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+    Ok(Var::from_tensor(&values)?)
 }

@@ -14,6 +14,12 @@ pub enum Init {
     EvenOdd,
     /// x.
     Identity,
+    /// |x|.
+    AbsoluteValue,
+    /// max(0, x) for even channels, min(0, x) for odd ones: what MaxMin makes of a pair (x, 0).
+    MaxMin,
+    /// 0.
+    Zero,
 }
 
 impl Init {
@@ -24,6 +30,9 @@ impl Init {
             Self::Relu => "relu",
             Self::EvenOdd => "even_odd",
             Self::Identity => "identity",
+            Self::AbsoluteValue => "absolute_value",
+            Self::MaxMin => "maxmin",
+            Self::Zero => "zero",
         }
     }
 
@@ -35,6 +44,10 @@ impl Init {
             Self::EvenOdd if channel < channels / 2 => x.abs(),
             Self::EvenOdd => x.signum() * (x.abs() - 0.5).max(0.0),
             Self::Identity => x,
+            Self::AbsoluteValue => x.abs(),
+            Self::MaxMin if channel.is_multiple_of(2) => x.max(0.0),
+            Self::MaxMin => x.min(0.0),
+            Self::Zero => 0.0,
         }
     }
 
@@ -46,6 +59,10 @@ impl Init {
             Self::EvenOdd if channel < channels / 2 => (-1.0, 0.0),
             Self::EvenOdd => (1.0, 0.5),
             Self::Identity => (1.0, 0.0),
+            Self::AbsoluteValue => (-1.0, 0.0),
+            Self::MaxMin if channel.is_multiple_of(2) => (0.0, 0.0),
+            Self::MaxMin => (1.0, 0.0),
+            Self::Zero => (0.0, 0.0),
         }
     }
 
@@ -54,9 +71,11 @@ impl Init {
         match self {
             Self::LeakyRelu => Ok(0.99),
             Self::Relu => Ok(1.0),
-            Self::Identity => Ok(0.0),
-            Self::EvenOdd => {
-                Err(Error::Init { init: self.name(), kind: "relu_spline", allowed: "leaky_relu, relu, identity" })
+            Self::Identity | Self::Zero => Ok(0.0),
+            Self::AbsoluteValue => Ok(2.0),
+            Self::EvenOdd | Self::MaxMin => {
+                let allowed = "leaky_relu, relu, identity, absolute_value, zero";
+                Err(Error::Init { init: self.name(), kind: "relu_spline", allowed })
             }
         }
     }

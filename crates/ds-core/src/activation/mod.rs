@@ -1,16 +1,20 @@
 //! Activations: learnable linear splines, and the fixed and parametric ones that they are compared with.
 
+mod bounds;
 mod fixed;
 mod init;
 mod linear_term;
+mod lipschitz_spline;
 mod spline;
 
-pub use fixed::{Apl, PRelu};
+pub use fixed::{Apl, ClippedPRelu, Householder, PRelu};
 pub use init::Init;
 pub use linear_term::LinearTerm;
+pub use lipschitz_spline::LipschitzSpline;
 pub use spline::{Kind, Spline};
 
 use crate::graph::{CandleGraph, Graph};
+use crate::ops::pairs::MaxMin;
 use crate::ops::rectifier::Rectifier;
 use crate::parameter::Parameter;
 use candle_core::{Result, Tensor};
@@ -28,6 +32,16 @@ pub enum Activation {
     Apl(Apl),
     /// A learned linear spline per channel.
     Spline(Spline),
+    /// A learned linear spline per channel with slopes in [−1, 1].
+    Lipschitz(LipschitzSpline),
+    /// |x|.
+    Absolute,
+    /// (max, min) of pairs of channels.
+    MaxMin,
+    /// A learned reflection per pair of channels.
+    Householder(Householder),
+    /// A learned negative slope in [−1, 1] per channel.
+    ClippedPRelu(ClippedPRelu),
 }
 
 impl Activation {
@@ -45,20 +59,29 @@ impl Activation {
             Self::PRelu(prelu) => prelu.forward_in(graph, x),
             Self::Apl(apl) => apl.forward_in(graph, x),
             Self::Spline(spline) => spline.forward_in(graph, x),
+            Self::Lipschitz(spline) => spline.forward_in(graph, x),
+            // A rectifier of slope −1.
+            Self::Absolute => graph.apply1(Rectifier { slope: -1.0 }, x),
+            Self::MaxMin => graph.apply1(MaxMin, x),
+            Self::Householder(householder) => householder.forward_in(graph, x),
+            Self::ClippedPRelu(prelu) => prelu.forward_in(graph, x),
         }
     }
 
     /// The trainable parameters.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         match self {
-            Self::Relu | Self::LeakyRelu => Vec::new(),
+            Self::Relu | Self::LeakyRelu | Self::Absolute | Self::MaxMin => Vec::new(),
             Self::PRelu(prelu) => prelu.parameters(prefix),
             Self::Apl(apl) => apl.parameters(prefix),
             Self::Spline(spline) => spline.parameters(prefix),
+            Self::Lipschitz(spline) => spline.parameters(prefix),
+            Self::Householder(householder) => householder.parameters(prefix),
+            Self::ClippedPRelu(prelu) => prelu.parameters(prefix),
         }
     }
 
-    /// The splines, if that is what it is.
+    /// The splines without a constraint, if that is what it is.
     pub fn spline(&self) -> Option<&Spline> {
         match self {
             Self::Spline(spline) => Some(spline),

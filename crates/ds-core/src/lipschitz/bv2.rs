@@ -8,8 +8,8 @@
 use crate::activation::Activation;
 use crate::dispatch_real;
 use crate::ops::real::with_elements;
-use crate::regularization::bv2;
-use candle_core::{Result, Tensor};
+use crate::regularization::{Norm, bv2};
+use candle_core::{Result, Tensor, bail};
 
 /// One factor of the bound.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ pub fn largest_weight(weight: &Tensor) -> Result<f64> {
 /// Σ_n BV²(σ_n) over the units of a layer. Fixed and parametric activations are linear splines too, and counted as such.
 ///
 /// # Errors
-/// If parameters are not f32 or f64 on the CPU.
+/// If the activations are no functions of one channel each (MaxMin, Householder), or parameters are not f32 or f64 on the CPU.
 pub fn sum_of_bv2(activation: &Activation, units: usize) -> Result<f64> {
     let each = |values: Vec<f64>| values.iter().sum::<f64>();
     Ok(match activation {
@@ -85,6 +85,15 @@ pub fn sum_of_bv2(activation: &Activation, units: usize) -> Result<f64> {
             )
         }
         Activation::Spline(spline) => each(bv2(spline)?),
+        Activation::Lipschitz(spline) => each(spline.norms(Norm::Bv2)?),
+        Activation::Absolute => 3.0 * units as f64,
+        Activation::ClippedPRelu(prelu) => {
+            each(to_f64(&prelu.slopes)?.iter().map(|a| (1.0 - a.clamp(-1.0, 1.0)).abs() + 1.0).collect())
+        }
+        Activation::MaxMin | Activation::Householder(_) => bail!(
+            "the bound of Aziznejad2020 is for functions of one channel: max_min and householder take pairs, use a \
+             certified bound"
+        ),
     })
 }
 

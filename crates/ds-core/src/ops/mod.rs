@@ -3,9 +3,12 @@
 //! All of them take f32 and f64 on the CPU. Sums over a batch are split into pieces that depend on the shapes alone and
 //! merged in a fixed order, so results are the same, bit for bit, for every number of threads.
 
+pub mod channel_affine;
+pub mod clip;
 pub mod hinges;
 pub mod lanes;
 pub mod linear_spline;
+pub mod pairs;
 pub mod parallel;
 pub mod planes;
 pub mod pointwise;
@@ -13,3 +16,4 @@ pub mod real;
 pub mod rectifier;
 pub mod reparametrization;
 pub mod simd;
+pub mod slope_projection;

@@ -1,5 +1,6 @@
 //! The floating-point types that kernels are written for.
 
+use crate::dispatch_real;
 use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
 use std::ops::Neg;
 
@@ -85,6 +86,16 @@ pub fn with_elements<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result
         candle_core::Storage::Cpu(storage) => f(elements(storage, layout)?),
         _ => bail!("the op's CPU kernel got a tensor on {:?}", tensor.device().location()),
     }
+}
+
+/// The elements of an f32 or f64 tensor on the CPU in double precision.
+///
+/// # Errors
+/// If the tensor is of another type or on another device.
+pub fn in_double_precision(tensor: &Tensor) -> Result<Vec<f64>> {
+    dispatch_real!(tensor.dtype(), "in-double-precision", T => {
+        with_elements::<T, _>(tensor, |v| Ok(v.iter().map(|v| v.to_f64()).collect()))
+    })
 }
 
 /// Runs a generic block for the type of a CPU storage or tensor, f32 or f64; anything else is an error that names the op.

@@ -1,0 +1,63 @@
+//! The largest slopes of activations, which bounds of a network's Lipschitz constant are composed from.
+
+use super::{Activation, Apl, Spline};
+use crate::ops::real::in_double_precision;
+use candle_core::{Result, bail};
+
+impl Activation {
+    /// The largest |slope| of each of `channels` functions, computed in f64 from the stored parameters as the forward pass
+    /// uses them, and never below the truth; for activations of pairs of channels the ℓ2 norm of their Jacobian, 1.
+    ///
+    /// # Errors
+    /// If the layer has another number of channels, or parameters are not f32 or f64 on the CPU.
+    pub fn largest_slopes(&self, channels: usize) -> Result<Vec<f64>> {
+        let slopes = match self {
+            Self::Relu | Self::LeakyRelu | Self::Absolute | Self::MaxMin | Self::Householder(_) => vec![1.0; channels],
+            Self::PRelu(prelu) => in_double_precision(&prelu.slopes)?.into_iter().map(|a| a.abs().max(1.0)).collect(),
+            Self::ClippedPRelu(prelu) => vec![1.0; prelu.slopes.elem_count()],
+            Self::Apl(apl) => of_apl(apl)?,
+            Self::Spline(spline) => of_spline(spline)?,
+            Self::Lipschitz(spline) => {
+                let largest = |slopes: Vec<f64>| slopes.into_iter().fold(0.0, larger) * ABOVE_ROUNDING;
+                spline.slopes()?.into_iter().map(largest).collect()
+            }
+        };
+        if slopes.len() != channels {
+            bail!("largest slopes: the activation has {} channels, not {channels}", slopes.len());
+        }
+        Ok(slopes)
+    }
+}
+
+/// More than what the few roundings of a difference quotient in f64 can take away.
+const ABOVE_ROUNDING: f64 = 1.0 + 8.0 * f64::EPSILON;
+
+/// The larger |slope|; NaN, which a diverged run has, stays.
+fn larger(largest: f64, slope: f64) -> f64 {
+    if slope.abs() <= largest { largest } else { slope.abs() }
+}
+
+fn of_spline(spline: &Spline) -> Result<Vec<f64>> {
+    let (size, step) = (spline.grid().size(), spline.grid().step());
+    let coefficients = in_double_precision(&spline.coefficients()?)?;
+    let largest = |c: &[f64]| c.windows(2).map(|c| (c[1] - c[0]) / step).fold(0.0, larger) * ABOVE_ROUNDING;
+    Ok(coefficients.chunks_exact(size).map(largest).collect())
+}
+
+/// The slopes between neighbouring kinks of max(0, x) + Σ a_s·max(0, b_s − x), and outside of all.
+fn of_apl(apl: &Apl) -> Result<Vec<f64>> {
+    let hinges = apl.slopes.dims()[1];
+    let (a, b) = (in_double_precision(&apl.slopes)?, in_double_precision(&apl.offsets)?);
+    let largest = |(a, b): (&[f64], &[f64])| {
+        // Right of a kink, and left of all.
+        let slope = |kink: f64| {
+            let right = if kink >= 0.0 { 1.0 } else { 0.0 };
+            right - a.iter().zip(b).filter(|(_, b)| **b > kink).map(|(a, _)| a).sum::<f64>()
+        };
+        let kinks = b.iter().copied().chain([f64::NEG_INFINITY, 0.0]);
+        let size = 1.0 + a.iter().map(|a| a.abs()).sum::<f64>();
+        // The sum of the hinges is rounded by less than this.
+        kinks.map(slope).fold(0.0, larger) + size * (hinges + 2) as f64 * f64::EPSILON
+    };
+    Ok(a.chunks_exact(hinges).zip(b.chunks_exact(hinges)).map(largest).collect())
+}
