@@ -8,6 +8,7 @@ use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Operator;
 use ds_core::{Group, L2, Parameter};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -105,6 +106,11 @@ impl Linear {
         }
     }
 
+    /// The layer as Lipschitz bounds see it.
+    pub fn operator(&self) -> Operator {
+        Operator::Dense(self.weight.as_detached_tensor())
+    }
+
     /// Weight and bias.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         weight_and_bias(prefix, &self.weight, self.bias.as_ref())
@@ -155,6 +161,12 @@ impl Convolution {
                 graph.apply3(op, x, &weight, &bias)
             }
         }
+    }
+
+    /// The layer as Lipschitz bounds see it.
+    pub fn operator(&self) -> Operator {
+        let Window { stride, padding, .. } = self.window;
+        Operator::Convolution { weight: self.weight.as_detached_tensor(), stride, padding }
     }
 
     /// Weight and bias.
@@ -275,8 +287,7 @@ impl Normalization {
     /// # Errors
     /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
     pub fn folded_into(&self, conv: &Convolution) -> Result<Convolution> {
-        let deviation = (self.running_variance.as_tensor().to_dtype(DType::F64)? + Self::EPSILON)?.sqrt()?;
-        let factor = self.scale.as_tensor().to_dtype(DType::F64)?.div(&deviation)?;
+        let factor = self.factors()?;
         let dtype = conv.weight.dtype();
         let weight = conv.weight.as_tensor().to_dtype(DType::F64)?;
         let weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?.to_dtype(dtype)?;
@@ -290,6 +301,23 @@ impl Normalization {
             bias: Some(Var::from_tensor(&bias.detach())?),
             window: conv.window,
         })
+    }
+
+    /// γ/√(variance + ε) in f64: what each channel is multiplied with in evaluation mode.
+    fn factors(&self) -> Result<Tensor> {
+        let deviation = (self.running_variance.as_detached_tensor().to_dtype(DType::F64)? + Self::EPSILON)?.sqrt()?;
+        self.scale.as_detached_tensor().to_dtype(DType::F64)?.div(&deviation)
+    }
+
+    /// The convolution and then this layer in evaluation mode, as Lipschitz bounds see them: one convolution.
+    ///
+    /// # Errors
+    /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
+    pub fn operator_after(&self, conv: &Convolution) -> Result<Operator> {
+        let weight = conv.weight.as_detached_tensor().to_dtype(DType::F64)?;
+        let weight = weight.broadcast_mul(&self.factors()?.reshape(((), 1, 1, 1))?)?;
+        let Window { stride, padding, .. } = conv.window;
+        Ok(Operator::Convolution { weight, stride, padding })
     }
 
     fn running_moments(&self) -> Result<Moments> {

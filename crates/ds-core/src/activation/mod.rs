@@ -81,6 +81,11 @@ impl Activation {
         }
     }
 
+    /// Whether it acts on pairs of channels, and is no function of one number.
+    pub fn takes_pairs(&self) -> bool {
+        matches!(self, Self::MaxMin | Self::Householder(_))
+    }
+
     /// The splines without a constraint, if that is what it is.
     pub fn spline(&self) -> Option<&Spline> {
         match self {

@@ -1,104 +1,209 @@
-//! The bound of Aziznejad2020 with p = 1, for chains of dense layers and convolutions.
+//! The bound of Aziznejad2020 (theorem 1), for p = 1, 2 and ∞.
 //!
-//! A layer σ∘W changes ℓ1 distances by at most max|W_ij|·Σ_n BV²(σ_n) (Aziznejad2020, theorem 1 with p = 1), since BV²(σ)
-//! bounds the slope of σ and the rows of W have the dual norm ℓ∞. A last linear layer adds its max|W_ij|. A convolution is such
-//! a W too, with one σ for each channel *and pixel*: the sum goes over both (the original's code counts channels only, which
-//! proves nothing). Pools whose windows do not overlap change no ℓ1 distance.
+//! A layer σ∘W changes ℓp distances by at most max_i ‖w_i‖_q · (Σ_n BV²(σ_n)^p)^(1/p), with 1/p + 1/q = 1 and w_i the rows of W:
+//! |w_i·Δ| ≤ ‖w_i‖_q·‖Δ‖_p, and BV²(σ) bounds the slope of σ. A convolution is such a W too, with one σ for each channel *and
+//! pixel*: the sum goes over both (the original's code counts channels only, which proves nothing).
+//!
+//! What the theorem does not speak of is bounded in the same way. After a linear layer only the largest change of an element is
+//! known, and it goes through pools, batch norm and sums of branches as it is; where there is no linear layer before an
+//! activation, the largest of its BV² counts.
 
+use super::architecture::{Architecture, Operator, Signal};
 use crate::activation::Activation;
-use crate::dispatch_real;
-use crate::ops::real::with_elements;
+use crate::ops::real::in_double_precision;
 use crate::regularization::{Norm, bv2};
 use candle_core::{Result, Tensor, bail};
 
-/// One factor of the bound.
-#[derive(Debug, Clone, Copy)]
-pub enum Factor<'a> {
-    /// The weights of a dense layer or of a convolution.
-    Dense(&'a Tensor),
-    /// A layer of activations, one per unit.
-    Activation {
-        /// The functions.
-        activation: &'a Activation,
-        /// The number of units that they act on.
-        units: usize,
-    },
-    /// A layer of activations, one per channel.
-    Channels {
-        /// The functions.
-        activation: &'a Activation,
-        /// The number of channels.
-        channels: usize,
-        /// The pixels of a channel.
-        pixels: usize,
-    },
+/// The p of the ℓp norms that distances are measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exponent {
+    /// ℓ1.
+    One,
+    /// ℓ2.
+    Two,
+    /// ℓ∞.
+    Infinity,
 }
 
-/// The bound of a chain of linear layers and activations: from ℓ1 to ℓ1, or to ℓ∞ if a linear layer is the last.
+impl Exponent {
+    fn dual(self) -> Self {
+        match self {
+            Self::One => Self::Infinity,
+            Self::Two => Self::Two,
+            Self::Infinity => Self::One,
+        }
+    }
+
+    fn norm(self, values: impl IntoIterator<Item = f64>) -> f64 {
+        let values = values.into_iter().map(f64::abs);
+        match self {
+            Self::One => values.sum(),
+            Self::Two => values.map(|v| v * v).sum::<f64>().sqrt(),
+            Self::Infinity => values.fold(0.0, |largest, v| if v <= largest { largest } else { v }),
+        }
+    }
+
+    /// The norm of n ones.
+    fn of_ones(self, n: usize) -> f64 {
+        match self {
+            Self::One => n as f64,
+            Self::Two => (n as f64).sqrt(),
+            Self::Infinity => 1.0,
+        }
+    }
+}
+
+/// The bound of a network, from the ℓp norm of its inputs to that of its outputs.
 ///
 /// # Errors
-/// If parameters are not f32 or f64 on the CPU.
-pub fn bound_l1<'a>(factors: impl IntoIterator<Item = Factor<'a>>) -> Result<f64> {
-    let mut bound = 1.0;
-    for factor in factors {
-        bound *= match factor {
-            Factor::Dense(weight) => largest_weight(weight)?,
-            Factor::Activation { activation, units } => sum_of_bv2(activation, units)?,
-            Factor::Channels { activation, channels, pixels } => pixels as f64 * sum_of_bv2(activation, channels)?,
-        };
+/// If layers do not fit each other, an activation is no function of one channel, or a parameter is not f32 or f64.
+pub fn bound(architecture: &Architecture, p: Exponent) -> Result<f64> {
+    let (known, outputs) = passed(architecture, p)?;
+    Ok(match known {
+        Known::Norm(factor) => factor,
+        Known::Largest(factor) => factor * p.of_ones(outputs.elements()),
+    })
+}
+
+/// The bound from the ℓp norm of the inputs to the largest change of an output, if a linear layer is the last, and to the ℓp
+/// norm of the outputs elsewhere: for p = 1 the number that the original's code gives for fully connected networks.
+///
+/// # Errors
+/// As for [`bound`].
+pub fn bound_to_largest(architecture: &Architecture, p: Exponent) -> Result<f64> {
+    Ok(match passed(architecture, p)?.0 {
+        Known::Norm(factor) | Known::Largest(factor) => factor,
+    })
+}
+
+/// What is known of the change of a signal, over the ℓp norm of the change of the input.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    /// Of its ℓp norm.
+    Norm(f64),
+    /// Of its largest element.
+    Largest(f64),
+}
+
+impl Known {
+    fn times(self, factor: f64) -> Self {
+        match self {
+            Self::Norm(known) => Self::Norm(known * factor),
+            Self::Largest(known) => Self::Largest(known * factor),
+        }
     }
-    Ok(bound)
+
+    /// Every norm is at least the largest element.
+    fn largest(self) -> f64 {
+        match self {
+            Self::Norm(known) | Self::Largest(known) => known,
+        }
+    }
+}
+
+fn passed(architecture: &Architecture, p: Exponent) -> Result<(Known, Signal)> {
+    through(&architecture.operators, Known::Norm(1.0), architecture.input, p)
+}
+
+fn through(operators: &[Operator], mut known: Known, mut signal: Signal, p: Exponent) -> Result<(Known, Signal)> {
+    for operator in operators {
+        let next = operator.output(signal)?;
+        known = match operator {
+            Operator::Dense(weight) | Operator::Convolution { weight, .. } => {
+                let rows = in_double_precision(weight)?;
+                let rows = || rows.chunks_exact((rows.len() / next.channels).max(1));
+                let largest = |q: Exponent| Exponent::Infinity.norm(rows().map(|row| q.norm(row.iter().copied())));
+                Known::Largest(match known {
+                    Known::Norm(known) => known * largest(p.dual()),
+                    Known::Largest(known) => known * largest(Exponent::One),
+                })
+            }
+            Operator::Activation(activation) => {
+                let each = bv2_of(activation, signal.channels)?;
+                match known {
+                    Known::Norm(known) => Known::Norm(known * Exponent::Infinity.norm(each)),
+                    Known::Largest(known) => Known::Norm(known * p.norm(each) * p.of_ones(signal.pixels())),
+                }
+            }
+            Operator::ChannelScale(scale) => known.times(Exponent::Infinity.norm(in_double_precision(scale)?)),
+            Operator::Scale(scale) => known.times(scale.abs()),
+            // A mean is no larger than its largest element; a pixel is a part of as many means as windows cover it.
+            Operator::AveragePool(window) => match known {
+                Known::Largest(known) => Known::Largest(known),
+                Known::Norm(known) => {
+                    let share = p.of_ones(window.overlap()) / p.of_ones(window.kernel * window.kernel);
+                    Known::Norm(known * if p == Exponent::Infinity { 1.0 } else { share })
+                }
+            },
+            Operator::MaxPool(window) => match known {
+                Known::Largest(known) => Known::Largest(known),
+                Known::Norm(known) => Known::Norm(known * p.of_ones(window.overlap())),
+            },
+            Operator::Sum(branches) => {
+                let branches: Vec<Known> =
+                    branches.iter().map(|branch| Ok(through(branch, known, signal, p)?.0)).collect::<Result<_>>()?;
+                let sum = branches.iter().map(|branch| branch.largest()).sum();
+                let all_norms = branches.iter().all(|branch| matches!(branch, Known::Norm(_)));
+                if all_norms { Known::Norm(sum) } else { Known::Largest(sum) }
+            }
+        };
+        signal = next;
+    }
+    Ok((known, signal))
 }
 
 /// max|W_ij|, the norm of W from ℓ1 to ℓ∞.
 ///
 /// # Errors
-/// If W is not f32 or f64 on the CPU.
+/// On Candle's errors.
 pub fn largest_weight(weight: &Tensor) -> Result<f64> {
-    dispatch_real!(weight.dtype(), "largest-weight", T => {
-        with_elements::<T, _>(weight, |w| Ok(w.iter().fold(0.0f64, |m, w| m.max(w.to_f64().abs()))))
-    })
+    Ok(Exponent::Infinity.norm(in_double_precision(weight)?))
 }
 
-/// Σ_n BV²(σ_n) over the units of a layer. Fixed and parametric activations are linear splines too, and counted as such.
+/// Σ_n BV²(σ_n) over the units of a layer.
 ///
 /// # Errors
-/// If the activations are no functions of one channel each (MaxMin, Householder), or parameters are not f32 or f64 on the CPU.
+/// As for [`bv2_of`].
 pub fn sum_of_bv2(activation: &Activation, units: usize) -> Result<f64> {
-    let each = |values: Vec<f64>| values.iter().sum::<f64>();
-    Ok(match activation {
+    Ok(bv2_of(activation, units)?.into_iter().sum())
+}
+
+/// BV²(σ_n) of each channel. Fixed and parametric activations are linear splines too, and counted as such.
+///
+/// # Errors
+/// If the activations are no functions of one channel each (MaxMin, Householder), are of another number of channels, or have
+/// parameters that are not f32 or f64 on the CPU.
+pub fn bv2_of(activation: &Activation, channels: usize) -> Result<Vec<f64>> {
+    let each: Vec<f64> = match activation {
         // |slope change at 0| + |σ(0)| + |σ(1)|.
-        Activation::Relu => 2.0 * units as f64,
-        Activation::LeakyRelu => (2.0 - Activation::LEAKY_SLOPE) * units as f64,
-        Activation::PRelu(prelu) => each(to_f64(&prelu.slopes)?.iter().map(|a| (1.0 - a).abs() + 1.0).collect()),
+        Activation::Relu => vec![2.0; channels],
+        Activation::LeakyRelu => vec![2.0 - Activation::LEAKY_SLOPE; channels],
+        Activation::Absolute => vec![3.0; channels],
+        Activation::PRelu(prelu) => in_double_precision(&prelu.slopes)?.iter().map(|a| (1.0 - a).abs() + 1.0).collect(),
+        Activation::ClippedPRelu(prelu) => {
+            let slopes = in_double_precision(&prelu.slopes)?;
+            slopes.iter().map(|a| (1.0 - a.clamp(-1.0, 1.0)).abs() + 1.0).collect()
+        }
         Activation::Apl(apl) => {
             let hinges = apl.slopes.dims()[1];
-            let (a, b) = (to_f64(&apl.slopes)?, to_f64(&apl.offsets)?);
-            each(
-                a.chunks_exact(hinges)
-                    .zip(b.chunks_exact(hinges))
-                    .map(|(a, b)| {
-                        let at = |x: f64| x + a.iter().zip(b).map(|(a, b)| a * (b - x).max(0.0)).sum::<f64>();
-                        1.0 + a.iter().map(|a| a.abs()).sum::<f64>() + at(0.0).abs() + at(1.0).abs()
-                    })
-                    .collect(),
-            )
+            let (a, b) = (in_double_precision(&apl.slopes)?, in_double_precision(&apl.offsets)?);
+            a.chunks_exact(hinges)
+                .zip(b.chunks_exact(hinges))
+                .map(|(a, b)| {
+                    let at = |x: f64| x + a.iter().zip(b).map(|(a, b)| a * (b - x).max(0.0)).sum::<f64>();
+                    1.0 + a.iter().map(|a| a.abs()).sum::<f64>() + at(0.0).abs() + at(1.0).abs()
+                })
+                .collect()
         }
-        Activation::Spline(spline) => each(bv2(spline)?),
-        Activation::Lipschitz(spline) => each(spline.norms(Norm::Bv2)?),
-        Activation::Absolute => 3.0 * units as f64,
-        Activation::ClippedPRelu(prelu) => {
-            each(to_f64(&prelu.slopes)?.iter().map(|a| (1.0 - a.clamp(-1.0, 1.0)).abs() + 1.0).collect())
-        }
+        Activation::Spline(spline) => bv2(spline)?,
+        Activation::Lipschitz(spline) => spline.norms(Norm::Bv2)?,
         Activation::MaxMin | Activation::Householder(_) => bail!(
             "the bound of Aziznejad2020 is for functions of one channel: max_min and householder take pairs, use a \
              certified bound"
         ),
-    })
-}
-
-fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
-    dispatch_real!(tensor.dtype(), "to-f64", T => {
-        with_elements::<T, _>(tensor, |v| Ok(v.iter().map(|v| v.to_f64()).collect()))
-    })
+    };
+    if each.len() != channels {
+        bail!("BV²: the activation has {} channels, not {channels}", each.len());
+    }
+    Ok(each)
 }

@@ -1,7 +1,6 @@
 //! The floating-point types that kernels are written for.
 
-use crate::dispatch_real;
-use candle_core::{CpuStorage, Layout, Result, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor, WithDType, bail};
 use std::ops::Neg;
 
 /// f32 or f64, with the few functions that kernels need.
@@ -88,14 +87,12 @@ pub fn with_elements<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result
     }
 }
 
-/// The elements of an f32 or f64 tensor on the CPU in double precision.
+/// The elements of a tensor of any type and device, row by row, in double precision.
 ///
 /// # Errors
-/// If the tensor is of another type or on another device.
+/// On Candle's errors.
 pub fn in_double_precision(tensor: &Tensor) -> Result<Vec<f64>> {
-    dispatch_real!(tensor.dtype(), "in-double-precision", T => {
-        with_elements::<T, _>(tensor, |v| Ok(v.iter().map(|v| v.to_f64()).collect()))
-    })
+    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
 /// Runs a generic block for the type of a CPU storage or tensor, f32 or f64; anything else is an error that names the op.

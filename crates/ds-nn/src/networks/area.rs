@@ -6,7 +6,7 @@ use candle_core::Result;
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
-use ds_core::lipschitz::bv2::{Factor, bound_l1};
+use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
 use rand_chacha::ChaCha8Rng;
 
 /// Dense layers with an activation per hidden unit, and one logit.
@@ -67,17 +67,13 @@ impl AreaNet {
         self.hidden.iter().map(|(_, activation)| activation).collect()
     }
 
-    /// The bound of Aziznejad2020 with p = 1.
-    ///
-    /// # Errors
-    /// On Candle's errors.
-    pub fn lipschitz_bound_l1(&self) -> Result<f64> {
-        let mut factors = Vec::new();
+    /// The network as Lipschitz bounds see it.
+    pub fn architecture(&self) -> Architecture {
+        let mut operators = Vec::new();
         for (linear, activation) in &self.hidden {
-            factors.push(Factor::Dense(&linear.weight));
-            factors.push(Factor::Activation { activation, units: linear.weight.dims()[0] });
+            operators.extend([linear.operator(), Operator::Activation(activation.clone())]);
         }
-        factors.push(Factor::Dense(&self.last.weight));
-        bound_l1(factors)
+        operators.push(self.last.operator());
+        Architecture { input: Signal::vector(2), operators }
     }
 }

@@ -9,7 +9,7 @@ use candle_core::Result;
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
-use ds_core::lipschitz::bv2::{Factor, bound_l1};
+use ds_core::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal};
 use rand_chacha::ChaCha8Rng;
 
 /// 5×5 convolution to 2 channels, activation, 2×2 max-pool, twice, then a linear layer: (N, 1, 28, 28) → (N, classes).
@@ -21,8 +21,6 @@ pub struct ConvNet {
 
 impl ConvNet {
     const CHANNELS: usize = 2;
-    /// Pixels of a side where the activations are.
-    const SIDES: [usize; 2] = [24, 8];
     /// Pixels of a channel after the second pool: 28 → 24 → 12 → 8 → 4.
     const PIXELS: usize = 16;
 
@@ -65,19 +63,15 @@ impl ConvNet {
         all
     }
 
-    /// The bound of Aziznejad2020 with p = 1, counted over channels and pixels: from ℓ1 of the (normalised) image to ℓ∞ of
-    /// the logits.
-    ///
-    /// # Errors
-    /// On Candle's errors.
-    pub fn lipschitz_bound_l1(&self) -> Result<f64> {
-        let mut factors = Vec::new();
-        for ((conv, activation), side) in self.blocks.iter().zip(Self::SIDES) {
-            factors.push(Factor::Dense(&conv.weight));
-            factors.push(Factor::Channels { activation, channels: Self::CHANNELS, pixels: side * side });
+    /// The network as Lipschitz bounds see it.
+    pub fn architecture(&self) -> Architecture {
+        let mut operators = Vec::new();
+        for (conv, activation) in &self.blocks {
+            let pool = PoolWindow { kernel: 2, stride: 2, padding: 0 };
+            operators.extend([conv.operator(), Operator::Activation(activation.clone()), Operator::MaxPool(pool)]);
         }
-        factors.push(Factor::Dense(&self.last.weight));
-        bound_l1(factors)
+        operators.push(self.last.operator());
+        Architecture { input: Signal { channels: 1, plane: (28, 28) }, operators }
     }
 
     /// The activation layers.

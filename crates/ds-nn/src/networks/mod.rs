@@ -16,6 +16,8 @@ use crate::layers::Mode;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::{Activation, Apl, Init, PRelu, Spline};
 use ds_core::graph::{CandleGraph, Graph};
+use ds_core::lipschitz::architecture::Architecture;
+use ds_core::lipschitz::bv2;
 use ds_core::{Grid, Parameter};
 
 /// Which activation a network has, before it knows its channels.
@@ -156,17 +158,30 @@ impl Network {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()
     }
 
-    /// The bound of Aziznejad2020 with p = 1, for networks that are chains; there is none for ResNet32 and NiN.
+    /// The network in evaluation mode, as Lipschitz bounds see it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn architecture(&self) -> Result<Architecture> {
+        Ok(match self {
+            Self::Area(network) => network.architecture(),
+            Self::Scalar(network) => network.architecture(),
+            Self::ConvNet(network) => network.architecture(),
+            Self::ResNet32(network) => network.architecture()?,
+            Self::Nin(network) => network.architecture(),
+        })
+    }
+
+    /// The bound of Aziznejad2020 with p = 1, to the largest change of an output (see [`bv2::bound_to_largest`]); there is none
+    /// with activations of pairs of channels.
     ///
     /// # Errors
     /// On Candle's errors.
     pub fn lipschitz_bound_l1(&self) -> Result<Option<f64>> {
-        match self {
-            Self::Area(network) => network.lipschitz_bound_l1().map(Some),
-            Self::Scalar(network) => network.lipschitz_bound_l1().map(Some),
-            Self::ConvNet(network) => network.lipschitz_bound_l1().map(Some),
-            _ => Ok(None),
+        if self.activations().iter().any(|activation| activation.takes_pairs()) {
+            return Ok(None);
         }
+        bv2::bound_to_largest(&self.architecture()?, bv2::Exponent::One).map(Some)
     }
 }
 

@@ -11,6 +11,7 @@ use candle_core::Result;
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal};
 use rand_chacha::ChaCha8Rng;
 
 /// Three blocks of a spatial and two 1×1 convolutions, an activation after each: 192-160-96, max-pool, dropout; 192-192-192,
@@ -74,6 +75,22 @@ impl NetworkInNetwork {
             all.extend(activation.parameters(&format!("layer{depth}.activation")));
         }
         all
+    }
+
+    /// The network in evaluation mode, as Lipschitz bounds see it.
+    pub fn architecture(&self) -> Architecture {
+        let mut operators = Vec::new();
+        for (depth, (conv, activation)) in self.layers.iter().enumerate() {
+            operators.extend([conv.operator(), Operator::Activation(activation.clone())]);
+            let pool = PoolWindow { kernel: 3, stride: 2, padding: 1 };
+            match depth {
+                2 => operators.push(Operator::MaxPool(pool)),
+                5 => operators.push(Operator::AveragePool(pool)),
+                _ => {}
+            }
+        }
+        operators.push(Operator::AveragePool(PoolWindow { kernel: 8, stride: 8, padding: 0 }));
+        Architecture { input: Signal { channels: 3, plane: (32, 32) }, operators }
     }
 
     /// The activation layers.

@@ -9,6 +9,7 @@ use candle_core::{Result, Var, bail};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal};
 use rand_chacha::ChaCha8Rng;
 
 /// A convolution and its batch norm.
@@ -44,6 +45,10 @@ impl Unit {
     ) -> Result<G::Value> {
         let x = self.conv.forward_in(graph, x)?;
         self.norm.activated_in(graph, &x, residual, activation, mode)
+    }
+
+    fn operator(&self) -> Result<Operator> {
+        self.norm.operator_after(&self.conv)
     }
 
     fn parameters(&self, prefix: &str) -> Vec<Parameter> {
@@ -141,6 +146,23 @@ impl ResNet32 {
             all.extend(block.shortcut.iter().flat_map(|s| s.norm.buffers(&format!("block{k}.shortcut.norm"))));
         }
         all
+    }
+
+    /// The network in evaluation mode, as Lipschitz bounds see it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn architecture(&self) -> Result<Architecture> {
+        let activation = |activation: &Activation| Operator::Activation(activation.clone());
+        let mut operators = vec![self.stem.operator()?, activation(&self.activation)];
+        for block in &self.blocks {
+            let inner = vec![block.first.operator()?, activation(&block.inner), block.second.operator()?];
+            let shortcut = block.shortcut.iter().map(Unit::operator).collect::<Result<_>>()?;
+            operators.extend([Operator::Sum(vec![inner, shortcut]), activation(&block.outer)]);
+        }
+        operators.push(Operator::AveragePool(PoolWindow { kernel: 8, stride: 8, padding: 0 }));
+        operators.push(self.last.operator());
+        Ok(Architecture { input: Signal { channels: 3, plane: (32, 32) }, operators })
     }
 
     /// The activation layers.

@@ -6,7 +6,7 @@ use candle_core::Result;
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
-use ds_core::lipschitz::bv2::{Factor, bound_l1};
+use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
 
 /// x (N, 1) → σ(x).
 #[derive(Debug, Clone)]
@@ -39,11 +39,8 @@ impl ScalarNet {
         vec![&self.activation]
     }
 
-    /// BV² of the function.
-    ///
-    /// # Errors
-    /// On Candle's errors.
-    pub fn lipschitz_bound_l1(&self) -> Result<f64> {
-        bound_l1([Factor::Activation { activation: &self.activation, units: 1 }])
+    /// The network as Lipschitz bounds see it.
+    pub fn architecture(&self) -> Architecture {
+        Architecture { input: Signal::vector(1), operators: vec![Operator::Activation(self.activation.clone())] }
     }
 }

@@ -5,10 +5,13 @@
 
 mod convolution;
 mod matrix;
+mod network;
 
 pub use convolution::Geometry;
+pub use network::bound;
 
-use candle_core::{DType, Result, Tensor, bail};
+use crate::ops::real::in_double_precision;
+use candle_core::{Result, Tensor, bail};
 use matrix::Goal;
 
 /// The largest singular value of a matrix (O, I), from above and to within a relative 1e-7: infinite if an element is not
@@ -18,7 +21,7 @@ use matrix::Goal;
 /// If the tensor is no matrix, or on Candle's errors.
 pub fn dense_norm(weight: &Tensor) -> Result<f64> {
     let (rows, columns) = weight.dims2()?;
-    Ok(dense_norm_of(rows, columns, &flat(weight)?))
+    Ok(dense_norm_of(rows, columns, &in_double_precision(weight)?))
 }
 
 pub(super) fn dense_norm_of(rows: usize, columns: usize, weight: &[f64]) -> f64 {
@@ -40,14 +43,9 @@ pub fn convolution_norm(weight: &Tensor, stride: usize, padding: usize, plane: (
         );
     }
     let geometry = Geometry { outputs, inputs, kernel, stride, padding, plane };
-    Ok(convolution_norm_of(&flat(weight)?, geometry))
+    Ok(convolution_norm_of(&in_double_precision(weight)?, geometry))
 }
 
 pub(super) fn convolution_norm_of(kernel: &[f64], geometry: Geometry) -> f64 {
     convolution::norm(kernel, geometry)
-}
-
-/// The elements in f64, row by row.
-pub(super) fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
-    tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
