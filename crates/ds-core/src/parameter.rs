@@ -18,7 +18,8 @@ pub enum L2 {
     WeightDecay,
     /// The penalty of the hinges of APL units.
     Hinges,
-    /// None: coefficients and slopes, which TV² or BV² regularises, and slopes of PReLU (He et al. 2015, section 2.1).
+    /// None: coefficients and slopes, which TV² or BV² regularises, slopes of PReLU (He et al. 2015, section 2.1), and
+    /// weights whose norm is constrained.
     Exempt,
 }
 

@@ -38,7 +38,13 @@ pub enum Mode {
     Evaluation,
 }
 
-fn draw(rng: &mut ChaCha8Rng, shape: &[usize], fan_in: usize, fan_out: usize, init: WeightInit) -> Result<Var> {
+pub(crate) fn draw(
+    rng: &mut ChaCha8Rng,
+    shape: &[usize],
+    fan_in: usize,
+    fan_out: usize,
+    init: WeightInit,
+) -> Result<Var> {
     let n = shape.iter().product();
     let data: Vec<f32> = match init {
         WeightInit::Uniform => {

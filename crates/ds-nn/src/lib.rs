@@ -4,6 +4,7 @@
 //! Layers are generic over [`ds_core::graph::Graph`]: they train on the fast [`tape::Tape`] and also work in Candle's own
 //! graph.
 
+pub mod constrained;
 pub mod layers;
 pub mod memory;
 pub mod networks;

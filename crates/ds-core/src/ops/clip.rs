@@ -16,7 +16,8 @@ impl CustomOp1 for UnitClip {
 
     fn cpu_fwd(&self, a: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
         let out = dispatch_real!(real_dtype(a, self.name())?, self.name(), T => {
-            let clipped: Vec<T> = elements::<T>(a, l)?.iter().map(|a| if *a > T::ONE { T::ONE } else if *a < -T::ONE { -T::ONE } else { *a }).collect();
+            let a = elements::<T>(a, l)?.iter();
+            let clipped: Vec<T> = a.map(|a| T::from_f64(a.to_f64().clamp(-1.0, 1.0))).collect();
             Ok(T::to_cpu_storage_owned(clipped))
         })?;
         Ok((out, l.shape().clone()))

@@ -2,19 +2,21 @@
 
 mod area;
 mod convnet;
+mod lipschitz;
 mod nin;
 mod resnet;
 mod scalar;
 
 pub use area::AreaNet;
 pub use convnet::ConvNet;
+pub use lipschitz::{Images, LipschitzConvNet, LipschitzNet};
 pub use nin::NetworkInNetwork;
 pub use resnet::ResNet32;
 pub use scalar::ScalarNet;
 
 use crate::layers::Mode;
 use candle_core::{DType, Device, Result, Tensor, Var};
-use ds_core::activation::{Activation, Apl, Init, PRelu, Spline};
+use ds_core::activation::{Activation, Apl, ClippedPRelu, Householder, Init, LipschitzSpline, PRelu, Spline};
 use ds_core::graph::{CandleGraph, Graph};
 use ds_core::lipschitz::architecture::Architecture;
 use ds_core::lipschitz::bv2;
@@ -59,6 +61,25 @@ pub enum ActivationKind {
         /// Whether b0 is fixed; `None` leaves it to the network.
         fixed_bias: Option<bool>,
     },
+    /// [`LipschitzSpline`].
+    Lipschitz {
+        /// K, even or odd.
+        size: usize,
+        /// The knots lie on [−range, range].
+        range: f64,
+        /// The initial shape.
+        init: Init,
+        /// Whether a scaling is learned.
+        scaling: bool,
+    },
+    /// |x|.
+    Absolute,
+    /// (max, min) of pairs of channels.
+    MaxMin,
+    /// Learned reflections of pairs of channels.
+    Householder,
+    /// PReLU with slopes in [−1, 1].
+    ClippedPRelu,
 }
 
 impl ActivationKind {
@@ -85,10 +106,20 @@ impl ActivationKind {
             Self::ReluSpline { grid, init, fixed_bias: own } => {
                 Activation::Spline(Spline::relu_spline(channels, grid, init, own.unwrap_or(fixed_bias), dtype, device)?)
             }
+            Self::Lipschitz { size, range, init, scaling } => {
+                Activation::Lipschitz(LipschitzSpline::new(channels, size, range, init, scaling, dtype, device)?)
+            }
+            Self::Absolute => Activation::Absolute,
+            Self::MaxMin if !channels.is_multiple_of(2) => {
+                return Err(ds_core::Error::OddChannels { kind: "max_min", channels });
+            }
+            Self::MaxMin => Activation::MaxMin,
+            Self::Householder => Activation::Householder(Householder::new(channels, dtype, device)?),
+            Self::ClippedPRelu => Activation::ClippedPRelu(ClippedPRelu::new(channels, dtype, device)?),
         })
     }
 
-    /// Whether it is one of the three spline kinds.
+    /// Whether it is one of the three kinds of splines without a constraint.
     pub fn is_spline(self) -> bool {
         matches!(self, Self::BSpline { .. } | Self::ExplicitLinear { .. } | Self::ReluSpline { .. })
     }
@@ -107,6 +138,10 @@ pub enum Network {
     ResNet32(ResNet32),
     /// Network in network for CIFAR.
     Nin(NetworkInNetwork),
+    /// Dense, of 1-Lipschitz layers.
+    Lipschitz(LipschitzNet),
+    /// Convolutional, of 1-Lipschitz layers.
+    LipschitzConv(LipschitzConvNet),
 }
 
 macro_rules! each {
@@ -117,6 +152,8 @@ macro_rules! each {
             Network::ConvNet($network) => $body,
             Network::ResNet32($network) => $body,
             Network::Nin($network) => $body,
+            Network::Lipschitz($network) => $body,
+            Network::LipschitzConv($network) => $body,
         }
     };
 }
@@ -148,7 +185,7 @@ impl Network {
         each!(self, network => network.activations())
     }
 
-    /// The spline layers, from input to output.
+    /// The layers of splines without a constraint, from input to output.
     pub fn splines(&self) -> Vec<&Spline> {
         self.activations().into_iter().filter_map(Activation::spline).collect()
     }

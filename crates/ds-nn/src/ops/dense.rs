@@ -1,5 +1,6 @@
 //! Fully connected layers: y = x·Wᵀ + b as one op.
 
+use super::product::product;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use ds_core::dispatch_real;
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
@@ -14,48 +15,6 @@ pub struct Dense {
 
 /// Below this many multiplications plain loops beat the preparations of a tuned matrix product.
 const PLAIN_BELOW: usize = 16 * 1024;
-
-/// `out` (m, n) = (or += with `add`) a (m, k) · b (k, n); matrices as (data, row stride, column stride), `out` row-major.
-fn product<T: Real>(
-    m: usize,
-    n: usize,
-    k: usize,
-    out: &mut [T],
-    add: bool,
-    (a, a_row, a_column): (&[T], usize, usize),
-    (b, b_row, b_column): (&[T], usize, usize),
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    let last = |rows: usize, row: usize, columns: usize, column: usize| (rows - 1) * row + (columns - 1) * column;
-    assert!(out.len() >= m * n);
-    assert!(k == 0 || (a.len() > last(m, a_row, k, a_column) && b.len() > last(k, b_row, n, b_column)));
-    // SAFETY: all elements that the strides reach are inside the slices, as just checked.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            add,
-            a.as_ptr(),
-            a_column as isize,
-            a_row as isize,
-            b.as_ptr(),
-            b_column as isize,
-            b_row as isize,
-            T::ONE,
-            T::ONE,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
 
 struct Sizes {
     rows: usize,

@@ -1,13 +1,18 @@
 //! Custom Candle ops that networks need and Candle lacks, or has wrong or slow: each with its own backward pass, f32 and
 //! f64 on the CPU, the same results for every number of threads.
 
+pub mod almost_orthogonal;
 pub mod blocks;
 pub mod conv2d;
 pub mod dense;
 pub mod dropout;
 pub mod loss;
 pub mod norm_activation;
+pub mod orthonormal;
 pub mod pool;
+mod product;
+pub mod scale;
+pub mod spectral;
 pub mod sum;
 mod window;
 

@@ -1,0 +1,168 @@
+//! Almost-orthogonal kernels: convolutions that are 1-Lipschitz in ℓ2 (AOL; Prach & Lampert 2022, theorem 2).
+
+use super::product::shared_product;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use ds_core::dispatch_real;
+use ds_core::ops::pointwise::{real_dtype, tensor_of};
+use ds_core::ops::real::{elements, in_double_precision};
+
+/// A kernel K (O, I, k, k) → K with input channel i multiplied by d_i = (Σ_{j,p} |(K⋆K)_{ij}(p)|)^{−1/2}, where
+/// (K⋆K)_{ij}(p) = Σ_{o,x} K_{oi}(x)·K_{oj}(x+p): the convolution with it, padded by zeros, is 1-Lipschitz in ℓ2.
+///
+/// With a stride s the input is seen as its s² phases, and the kernel as one of I·s² channels and side ⌈k/s⌉: channel
+/// (i, a, b) has the elements K_i(s·q + a, s·r + b), each with a d of its own. Sums are in f64.
+#[derive(Debug, Clone, Copy)]
+pub struct AlmostOrthogonal {
+    /// The stride of the convolution.
+    pub stride: usize,
+}
+
+/// The kernel as a matrix (O, channels · side²), and where its elements come from.
+struct Polyphase {
+    outputs: usize,
+    channels: usize,
+    side: usize,
+    /// The index within (I, k, k) of each column; `None` where a phase ends before the others.
+    source: Vec<Option<usize>>,
+    matrix: Vec<f64>,
+}
+
+impl AlmostOrthogonal {
+    const NAME: &'static str = "almost-orthogonal";
+
+    fn polyphase(&self, shape: &Shape, kernel: &[f64]) -> Result<Polyphase> {
+        let &[outputs, inputs, ky, kx] = shape.dims() else {
+            bail!("{}: a kernel must be (O, I, k, k), got {shape:?}", Self::NAME)
+        };
+        let stride = self.stride;
+        if ky != kx || stride == 0 {
+            bail!("{}: kernel {shape:?} and stride {stride}: expected (O, I, k, k) and at least 1", Self::NAME);
+        }
+        let side = kx.div_ceil(stride);
+        let mut source = Vec::with_capacity(inputs * stride * stride * side * side);
+        for i in 0..inputs {
+            for phase in 0..stride * stride {
+                for tap in 0..side * side {
+                    let (y, x) = (tap / side * stride + phase / stride, tap % side * stride + phase % stride);
+                    source.push((y < ky && x < kx).then_some((i * ky + y) * kx + x));
+                }
+            }
+        }
+        let rows = kernel.chunks_exact((inputs * ky * kx).max(1));
+        let matrix = rows.flat_map(|row| source.iter().map(|at| at.map_or(0.0, |at| row[at]))).collect();
+        Ok(Polyphase { outputs, channels: inputs * stride * stride, side, source, matrix })
+    }
+}
+
+impl Polyphase {
+    fn taps(&self) -> usize {
+        self.side * self.side
+    }
+
+    fn columns(&self) -> usize {
+        self.channels * self.taps()
+    }
+
+    /// Which p = x' − x two taps have, as an index.
+    fn offset(&self, x: usize, other: usize) -> usize {
+        let (side, span) = (self.side, 2 * self.side - 1);
+        let (dy, dx) = (other / side + side - 1 - x / side, other % side + side - 1 - x % side);
+        dy * span + dx
+    }
+
+    /// (K⋆K)_{ij}(p) by (i, j, p).
+    fn autocorrelation(&self) -> Vec<f64> {
+        let (columns, taps, span) = (self.columns(), self.taps(), (2 * self.side - 1).pow(2));
+        let gram =
+            shared_product((columns, columns, self.outputs), (&self.matrix, 1, columns), (&self.matrix, columns, 1));
+        let mut sums = vec![0.0; self.channels * self.channels * span];
+        for (row, gram) in gram.chunks_exact(columns).enumerate() {
+            let (i, x) = (row / taps, row % taps);
+            for (column, gram) in gram.iter().enumerate() {
+                let (j, other) = (column / taps, column % taps);
+                sums[(i * self.channels + j) * span + self.offset(x, other)] += gram;
+            }
+        }
+        sums
+    }
+
+    /// Σ_{j,p} |(K⋆K)_{ij}(p)| of each channel.
+    fn totals(&self, autocorrelation: &[f64]) -> Vec<f64> {
+        let of_channel = autocorrelation.chunks_exact(self.channels * (2 * self.side - 1).pow(2));
+        of_channel.map(|sums| sums.iter().map(|v| v.abs()).sum()).collect()
+    }
+
+    /// A matrix (O, columns) with each channel scaled, back in the kernel's layout; `d` goes by channel.
+    fn gather(&self, matrix: &[f64], d: &[f64], kernel_elements: usize) -> Vec<f64> {
+        let per_output = kernel_elements / self.outputs.max(1);
+        let mut kernel = vec![0.0; kernel_elements];
+        for (kernel, row) in kernel.chunks_exact_mut(per_output.max(1)).zip(matrix.chunks_exact(self.columns().max(1)))
+        {
+            for (column, (at, v)) in self.source.iter().zip(row).enumerate() {
+                if let Some(at) = *at {
+                    kernel[at] = v * d[column / self.taps()];
+                }
+            }
+        }
+        kernel
+    }
+}
+
+/// d of a channel; one without weights stays without.
+fn scale(total: f64) -> f64 {
+    if total == 0.0 { 0.0 } else { 1.0 / total.sqrt() }
+}
+
+impl CustomOp1 for AlmostOrthogonal {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn cpu_fwd(&self, w: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let out = dispatch_real!(real_dtype(w, Self::NAME)?, Self::NAME, T => {
+            let kernel: Vec<f64> = elements::<T>(w, l)?.iter().map(|w| w.to_f64()).collect();
+            let p = self.polyphase(l.shape(), &kernel)?;
+            let d: Vec<f64> = p.totals(&p.autocorrelation()).into_iter().map(scale).collect();
+            let scaled = p.gather(&p.matrix, &d, kernel.len());
+            Ok(T::to_cpu_storage_owned(scaled.into_iter().map(T::from_f64).collect()))
+        })?;
+        Ok((out, l.shape().clone()))
+    }
+
+    fn bwd(&self, w: &Tensor, _out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let kernel = in_double_precision(w)?;
+        let p = self.polyphase(w.shape(), &kernel)?;
+        let g = self.polyphase(w.shape(), &in_double_precision(gradient)?)?.matrix;
+        let (columns, taps, channels, span) = (p.columns(), p.taps(), p.channels, (2 * p.side - 1).pow(2));
+        let sums = p.autocorrelation();
+        let totals = p.totals(&sums);
+        let d: Vec<f64> = totals.iter().map(|&total| scale(total)).collect();
+        // By way of d_i: ∂total_i = −d_i/(2·total_i)·Σ ∂K'·K over the channel.
+        let mut of_totals = vec![0.0; channels];
+        for (k, (g, w)) in g.iter().zip(&p.matrix).enumerate() {
+            of_totals[k % columns / taps] += g * w;
+        }
+        for ((of_total, d), total) in of_totals.iter_mut().zip(&d).zip(&totals) {
+            *of_total *= if *total == 0.0 { 0.0 } else { -0.5 * d / total };
+        }
+        // Each product K_i(x)·K_j(x+p) counts in total_i and, from the other side, in total_j.
+        let mut signs = vec![0.0; columns * columns];
+        for (row, signs) in signs.chunks_exact_mut(columns.max(1)).enumerate() {
+            let (i, x) = (row / taps, row % taps);
+            for (column, sign) in signs.iter_mut().enumerate() {
+                let (j, other) = (column / taps, column % taps);
+                let v = sums[(i * channels + j) * span + p.offset(x, other)];
+                *sign = if v == 0.0 { 0.0 } else { v.signum() * (of_totals[i] + of_totals[j]) };
+            }
+        }
+        let through_totals =
+            shared_product((p.outputs, columns, columns), (&p.matrix, columns, 1), (&signs, 1, columns));
+        let total_gradient: Vec<f64> = (g.iter().zip(&through_totals).enumerate())
+            .map(|(k, (g, through))| g * d[k % columns / taps] + through)
+            .collect();
+        let dw = p.gather(&total_gradient, &vec![1.0; channels], kernel.len());
+        dispatch_real!(w.dtype(), Self::NAME, T => {
+            Ok(Some(tensor_of(dw.into_iter().map(T::from_f64).collect::<Vec<T>>(), w.shape())))
+        })
+    }
+}

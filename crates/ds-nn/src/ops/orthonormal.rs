@@ -1,0 +1,178 @@
+//! Matrices with orthonormal rows or columns, whichever are fewer: the polar factor of a weight.
+//!
+//! It is found by Björck's iteration (Björck & Bowie 1971) with the term of second order, W ← W·(I + E/2 + 3E²/8) with
+//! E = I − WᵀW, which leaves an E of third order.
+
+use super::product::shared_product;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use ds_core::dispatch_real;
+use ds_core::ops::pointwise::{real_dtype, tensor_of};
+use ds_core::ops::real::{elements, in_double_precision, with_elements};
+
+/// ‖E‖_F from which on one more step leaves less than the rounding of f32: its cube is 1e-9.
+const LAST_STEP: f64 = 1e-3;
+/// ‖E‖ up to which the iteration converges without a scaling.
+const CONVERGES: f64 = 0.9;
+/// Enough for singular values of 1e-9 of the largest one.
+const MOST_STEPS: usize = 40;
+
+/// The weight as a matrix with at least as many rows as columns: (rows, columns, whether it is the transpose).
+#[derive(Debug, Clone, Copy)]
+struct Tall {
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+}
+
+impl Tall {
+    /// A weight (O, …) has O rows.
+    fn of(weight: &Shape, op: &'static str) -> Result<Self> {
+        match weight.dims() {
+            [outputs, rest @ ..] if !rest.is_empty() && weight.elem_count() > 0 => {
+                let (outputs, inputs) = (*outputs, rest.iter().product::<usize>());
+                let transposed = inputs > outputs;
+                let (rows, columns) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
+                Ok(Self { rows, columns, transposed })
+            }
+            _ => bail!("{op}: a weight must be (outputs, …) and not empty, got {weight:?}"),
+        }
+    }
+
+    /// (data, row stride, column stride) of this matrix, or of its transpose.
+    fn view<'a>(&self, w: &'a [f64], transposed: bool) -> (&'a [f64], usize, usize) {
+        let (row, column) = if self.transposed { (1, self.rows) } else { (self.columns, 1) };
+        if transposed { (w, column, row) } else { (w, row, column) }
+    }
+
+    /// AᵀB (columns, columns) of two such matrices.
+    fn inner(&self, a: &[f64], b: &[f64]) -> Vec<f64> {
+        let sizes = (self.columns, self.columns, self.rows);
+        shared_product(sizes, self.view(a, true), self.view(b, false))
+    }
+
+    /// A·S for a symmetric S (columns, columns), laid out as A is.
+    fn times(&self, a: &[f64], s: &[f64]) -> Vec<f64> {
+        let n = self.columns;
+        if self.transposed {
+            // The data are Aᵀ, and (A·S)ᵀ = S·Aᵀ.
+            shared_product((n, self.rows, n), (s, n, 1), (a, self.rows, 1))
+        } else {
+            shared_product((self.rows, n, n), (a, n, 1), (s, n, 1))
+        }
+    }
+}
+
+fn frobenius(matrix: &[f64]) -> f64 {
+    matrix.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// The largest sum of a row's absolute values, which no eigenvalue of a symmetric matrix exceeds.
+fn largest_row(matrix: &[f64], columns: usize) -> f64 {
+    let sum = |row: &[f64]| row.iter().map(|v| v.abs()).sum::<f64>();
+    matrix.chunks_exact(columns).map(sum).fold(0.0, f64::max)
+}
+
+/// I − S, in place.
+fn from_identity(s: &mut [f64], columns: usize) {
+    s.iter_mut().for_each(|v| *v = -*v);
+    for k in 0..columns {
+        s[k * columns + k] += 1.0;
+    }
+}
+
+/// The polar factor of a weight (O, …), seen as a matrix of O rows.
+///
+/// The sums are in f64. No singular value of the result exceeds 1 by more than the rounding to the weight's type, even where
+/// the iteration ends early, as for a weight without full rank.
+///
+/// # Errors
+/// If the weight is empty, or not f32 or f64 on the CPU.
+pub fn polar_factor(weight: &Tensor) -> Result<Tensor> {
+    let tall = Tall::of(weight.shape(), PolarFactor::NAME)?;
+    let q = orthonormalised(tall, in_double_precision(weight)?);
+    dispatch_real!(weight.dtype(), PolarFactor::NAME, T => {
+        Ok(tensor_of(q.into_iter().map(T::from_f64).collect::<Vec<T>>(), weight.shape()))
+    })
+}
+
+fn orthonormalised(tall: Tall, mut w: Vec<f64>) -> Vec<f64> {
+    let n = tall.columns;
+    let mut e = tall.inner(&w, &w);
+    let gram_bound = frobenius(&e).min(largest_row(&e, n));
+    from_identity(&mut e, n);
+    if gram_bound == 0.0 {
+        return w;
+    }
+    if frobenius(&e).min(largest_row(&e, n)) > CONVERGES {
+        // Singular values of at most 1, to start from.
+        let scale = 1.0 / gram_bound.sqrt();
+        w.iter_mut().for_each(|w| *w *= scale);
+        e = tall.inner(&w, &w);
+        from_identity(&mut e, n);
+    }
+    for _ in 0..MOST_STEPS {
+        let is_last = frobenius(&e) <= LAST_STEP;
+        // I + E/2 + 3E²/8.
+        let mut factor = shared_product((n, n, n), (&e, n, 1), (&e, n, 1));
+        for (factor, e) in factor.iter_mut().zip(&e) {
+            *factor = 0.375 * *factor + 0.5 * e;
+        }
+        for k in 0..n {
+            factor[k * n + k] += 1.0;
+        }
+        w = tall.times(&w, &factor);
+        if is_last {
+            break;
+        }
+        e = tall.inner(&w, &w);
+        from_identity(&mut e, n);
+    }
+    w
+}
+
+/// A weight W → its polar factor Q, found before with [`polar_factor`].
+///
+/// The gradient is the exact derivative of the polar factor at W = Q, the projection on the tangent space of the Stiefel
+/// manifold: ∂W = ∂Q − Q·sym(Qᵀ∂Q) for orthonormal columns, and transposed for rows. Layers write Q back into W in training,
+/// so that W = Q whenever a gradient is taken.
+#[derive(Debug, Clone)]
+pub struct PolarFactor {
+    /// Q.
+    pub factor: Tensor,
+}
+
+impl PolarFactor {
+    const NAME: &'static str = "polar-factor";
+}
+
+impl CustomOp1 for PolarFactor {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn cpu_fwd(&self, w: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        if self.factor.shape() != l.shape() {
+            bail!("{}: factor {:?} does not fit the weight {:?}", Self::NAME, self.factor.shape(), l.shape());
+        }
+        let q = dispatch_real!(real_dtype(w, Self::NAME)?, Self::NAME, T => {
+            // Read for the check of its type only.
+            elements::<T>(w, l)?;
+            with_elements::<T, _>(&self.factor, |q| Ok(T::to_cpu_storage_owned(q.to_vec())))
+        })?;
+        Ok((q, l.shape().clone()))
+    }
+
+    fn bwd(&self, w: &Tensor, q: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let tall = Tall::of(w.shape(), Self::NAME)?;
+        let n = tall.columns;
+        let (q, mut g) = (in_double_precision(q)?, in_double_precision(gradient)?);
+        let s = tall.inner(&q, &g);
+        let symmetric: Vec<f64> = (0..n * n).map(|k| 0.5 * (s[k] + s[k % n * n + k / n])).collect();
+        for (g, normal) in g.iter_mut().zip(tall.times(&q, &symmetric)) {
+            *g -= normal;
+        }
+        dispatch_real!(w.dtype(), Self::NAME, T => {
+            Ok(Some(tensor_of(g.into_iter().map(T::from_f64).collect::<Vec<T>>(), w.shape())))
+        })
+    }
+}
