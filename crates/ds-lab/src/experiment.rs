@@ -8,11 +8,15 @@ use crate::metrics::{self, Split, SummaryRow};
 use crate::progress::Loss;
 use crate::samples::{Normalization, Samples, shuffled};
 use crate::sparsify;
-use crate::train::{Evaluation, Trainer, count_active_knots, evaluate};
+use crate::train::{Evaluation, Trainer, count_active_knots, count_knots, evaluate};
 use anyhow::{Context, Result, bail};
 use ds_core::Group;
 use ds_core::activation::Init;
-use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32, ScalarNet};
+use ds_nn::constrained::Constraint;
+use ds_nn::networks::{
+    ActivationKind, AreaNet, ConvNet, Images, LipschitzConvNet, LipschitzNet, Network, NetworkInNetwork, ResNet32,
+    ScalarNet,
+};
 use ds_nn::rng::{Purpose, Seed};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,8 +76,29 @@ fn classes(samples: &Samples) -> usize {
 pub fn network(config: &Config, classes: usize) -> Result<Network> {
     let rng = &mut Seed(config.seed).generator(Purpose::Weights, 0);
     let activation = activation(&config.activation)?;
+    let hidden = config.network.hidden.as_slice();
+    let constant = config.network.lipschitz.unwrap_or(1.0);
+    let weights = match config.network.weights {
+        Some(config::WeightConstraint::Spectral) => Constraint::Spectral,
+        Some(config::WeightConstraint::Orthonormal) | None => Constraint::Orthonormal,
+    };
+    let images = match config.data.dataset {
+        Dataset::Mnist | Dataset::FashionMnist => Some(Images::MNIST),
+        Dataset::Cifar10 | Dataset::Cifar100 => Some(Images::CIFAR),
+        _ => None,
+    };
     Ok(match config.network.kind {
-        NetworkKind::Area => Network::Area(AreaNet::new(rng, &config.network.hidden, activation)?),
+        NetworkKind::Lipschitz => {
+            let inputs = images.map_or(1, |images| images.channels * images.side * images.side);
+            let sizes = (inputs, hidden, classes);
+            Network::Lipschitz(LipschitzNet::new(rng, sizes, weights, activation, constant)?)
+        }
+        NetworkKind::LipschitzConv => {
+            let images = images.context("lipschitz_conv is a network for images")?;
+            let widths = (hidden, classes);
+            Network::LipschitzConv(LipschitzConvNet::new(rng, images, widths, weights, activation, constant)?)
+        }
+        NetworkKind::Area => Network::Area(AreaNet::new(rng, hidden, activation)?),
         NetworkKind::Scalar => Network::Scalar(ScalarNet::new(activation)?),
         NetworkKind::Convnet => Network::ConvNet(ConvNet::new(rng, classes, activation)?),
         NetworkKind::Resnet32 => Network::ResNet32(ResNet32::new(rng, classes, activation)?),
@@ -82,12 +107,15 @@ pub fn network(config: &Config, classes: usize) -> Result<Network> {
 }
 
 fn activation(config: &config::Activation) -> Result<ActivationKind> {
-    let grid = config.grid()?;
+    let grid = || config.grid();
     let init = match config.init {
         config::InitShape::LeakyRelu => Init::LeakyRelu,
         config::InitShape::Relu => Init::Relu,
         config::InitShape::EvenOdd => Init::EvenOdd,
         config::InitShape::Identity => Init::Identity,
+        config::InitShape::AbsoluteValue => Init::AbsoluteValue,
+        config::InitShape::Maxmin => Init::MaxMin,
+        config::InitShape::Zero => Init::Zero,
     };
     let fixed_bias = config.fixed_bias;
     Ok(match config.kind {
@@ -95,9 +123,19 @@ fn activation(config: &config::Activation) -> Result<ActivationKind> {
         config::ActivationName::LeakyRelu => ActivationKind::LeakyRelu,
         config::ActivationName::Prelu => ActivationKind::PRelu,
         config::ActivationName::Apl => ActivationKind::Apl { hinges: config.hinges },
-        config::ActivationName::Bspline => ActivationKind::BSpline { grid, init },
-        config::ActivationName::ExplicitLinear => ActivationKind::ExplicitLinear { grid, init, fixed_bias },
-        config::ActivationName::ReluSpline => ActivationKind::ReluSpline { grid, init, fixed_bias },
+        config::ActivationName::Bspline => ActivationKind::BSpline { grid: grid()?, init },
+        config::ActivationName::ExplicitLinear => ActivationKind::ExplicitLinear { grid: grid()?, init, fixed_bias },
+        config::ActivationName::ReluSpline => ActivationKind::ReluSpline { grid: grid()?, init, fixed_bias },
+        config::ActivationName::LipschitzSpline => ActivationKind::Lipschitz {
+            size: config.size,
+            range: config.knot_range(),
+            init,
+            scaling: config.scaling.unwrap_or(true),
+        },
+        config::ActivationName::Absolute => ActivationKind::Absolute,
+        config::ActivationName::MaxMin => ActivationKind::MaxMin,
+        config::ActivationName::Householder => ActivationKind::Householder,
+        config::ActivationName::ClippedPrelu => ActivationKind::ClippedPRelu,
     })
 }
 
@@ -129,7 +167,11 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
     let data = &config.data;
     if let Some(dataset) = image_dataset(data.dataset) {
         let images = data::load_images(dataset, source)?;
-        let normalization = normalization(dataset);
+        let mut normalization = normalization(dataset);
+        if data.normalize == Some(false) {
+            normalization.mean.fill(0.0);
+            normalization.deviation.fill(1.0);
+        }
         let limited = |set: data::ImageSet, limit: usize| {
             if limit == 0 || limit >= set.len() { set } else { set.subset(&(0..limit).collect::<Vec<_>>()) }
         };
@@ -143,7 +185,7 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
     let shape = match data.dataset {
         Dataset::Circle => AreaShape::Circle,
         Dataset::SShape => AreaShape::SShape,
-        _ => return Ok(function_samples(config)),
+        _ => return function_samples(config),
     };
     let (train, origin) = match data.points {
         config::Points::Generated => {
@@ -167,14 +209,23 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
     Ok((to_samples(train), to_samples(data::area_grid(shape, data.test_grid)), origin, false))
 }
 
-fn function_samples(config: &Config) -> (Samples, Samples, String, bool) {
-    let target = match config.data.dataset {
-        Dataset::Sine => Target::Sine,
-        Dataset::Absolute => Target::Absolute,
-        Dataset::Cube => Target::Cube,
-        Dataset::Cosine7 => Target::Cosine7,
-        _ => Target::Square,
-    };
+/// The function that a config's network fits, if that is what it does.
+pub fn target(config: &Config) -> Option<Target> {
+    let drawn = |slopes| Target::drawn(&mut Seed(config.seed).generator(Purpose::Data, 0), slopes);
+    match config.data.dataset {
+        Dataset::Square => Some(Target::Square),
+        Dataset::Sine => Some(Target::Sine),
+        Dataset::Absolute => Some(Target::Absolute),
+        Dataset::Cube => Some(Target::Cube),
+        Dataset::Cosine7 => Some(Target::Cosine7),
+        Dataset::SlopesPm1 => Some(drawn(&[-1, 1])),
+        Dataset::SlopesPm10 => Some(drawn(&[-1, 0, 1])),
+        _ => None,
+    }
+}
+
+fn function_samples(config: &Config) -> Result<(Samples, Samples, String, bool)> {
+    let target = target(config).with_context(|| format!("{} is no function to fit", config.data.dataset))?;
     let samples = |n: usize| {
         let pairs = target.samples(n);
         let arguments = pairs.iter().map(|&(x, _)| x).collect();
@@ -182,7 +233,7 @@ fn function_samples(config: &Config) -> (Samples, Samples, String, bool) {
         Samples::Function { arguments: Arc::new(arguments), values: Arc::new(values) }
     };
     // The test points lie between those of training.
-    (samples(config.data.train_points), samples(4 * config.data.train_points + 1), "generated".to_owned(), false)
+    Ok((samples(config.data.train_points), samples(4 * config.data.train_points + 1), "generated".to_owned(), false))
 }
 
 /// Holds a random part of the training set out for validation.
@@ -276,7 +327,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         validation_accuracy: validation.and_then(|v: Evaluation| v.accuracy),
         test_loss: test.loss,
         test_accuracy: test.accuracy,
-        knots: active.map(|_| network.splines().iter().map(|s| s.channels() * (s.grid().size() - 2)).sum()),
+        knots: active.map(|_| count_knots(network)),
         active_knots: active,
         sparsified_threshold: sparse.map(|s| s.threshold),
         sparsified_active_knots: sparse.map(|s| s.active_knots),

@@ -1,6 +1,6 @@
 //! Metrics as CSV: rows that are appended while a run goes on, and one summary row a run.
 
-use crate::config::Config;
+use crate::config::{ActivationName, Config};
 use crate::files::{FileError, md5, write_atomically};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{File, OpenOptions};
@@ -124,12 +124,12 @@ impl SummaryRow {
     pub fn with_settings(mut self, config: &Config) -> Self {
         let hidden: Vec<String> = config.network.hidden.iter().map(ToString::to_string).collect();
         self.hidden = (!hidden.is_empty()).then(|| hidden.join("x"));
-        let grid = config.activation.grid().ok().filter(|_| config.activation.kind.is_spline());
-        self.spline_size = grid.map(|grid| grid.size());
-        self.spline_range =
-            grid.map(|grid| config.activation.step.map_or(config.activation.range, |_| grid.knot(grid.size() - 1)));
-        self.norm = grid.map(|_| config.regularization.norm.to_string());
-        self.lambda = grid.map(|_| config.regularization.lambda);
+        let kind = config.activation.kind;
+        let has_splines = kind.is_spline() || kind == ActivationName::LipschitzSpline;
+        self.spline_size = has_splines.then_some(config.activation.size);
+        self.spline_range = has_splines.then(|| config.activation.knot_range());
+        self.norm = has_splines.then(|| config.regularization.norm.to_string());
+        self.lambda = has_splines.then_some(config.regularization.lambda);
         self.weight_decay = Some(config.regularization.weight_decay);
         self.validation = Some(config.data.validation);
         self.config_md5 = Some(md5(config.to_toml().as_bytes()));

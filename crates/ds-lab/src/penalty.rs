@@ -14,7 +14,7 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SplinePenalty {
     norm: Norm,
-    /// λ of each spline layer.
+    /// λ of each activation layer; 0 for those without splines.
     weights: Vec<f64>,
 }
 
@@ -26,8 +26,8 @@ impl SplinePenalty {
     pub fn new(config: &Config, network: &Network) -> Result<Option<Self>> {
         let Some((norm, lambda)) = config.regularization.spline_norm() else { return Ok(None) };
         let weight_of = |initial: f64| if config.regularization.per_layer { relative(lambda, initial) } else { lambda };
-        let splines = network.splines();
-        let weights = splines.iter().map(|spline| Ok(weight_of(Norm::Tv2.value(spline)?))).collect::<Result<_>>()?;
+        let weight = |activation| Ok(Norm::Tv2.value_of(activation)?.map_or(0.0, weight_of));
+        let weights = network.activations().into_iter().map(weight).collect::<Result<_>>()?;
         Ok(Some(Self { norm, weights }))
     }
 
@@ -36,8 +36,8 @@ impl SplinePenalty {
     /// # Errors
     /// On Candle's errors.
     pub fn value(&self, network: &Network) -> candle_core::Result<f64> {
-        let layers = network.splines().into_iter().zip(&self.weights);
-        layers.map(|(spline, weight)| Ok(weight * self.norm.value(spline)?)).sum()
+        let layers = network.activations().into_iter().zip(&self.weights);
+        layers.map(|(activation, weight)| Ok(weight * self.norm.value_of(activation)?.unwrap_or(0.0))).sum()
     }
 
     /// Adds its gradient to what the backward pass left.
@@ -45,8 +45,8 @@ impl SplinePenalty {
     /// # Errors
     /// On Candle's errors.
     pub fn add_gradient(&self, network: &Network, gradients: &mut impl Gradients) -> candle_core::Result<()> {
-        let mut layers = network.splines().into_iter().zip(&self.weights);
-        layers.try_for_each(|(spline, &weight)| self.norm.add_gradient(spline, weight, gradients))
+        let mut layers = network.activations().into_iter().zip(&self.weights);
+        layers.try_for_each(|(activation, &weight)| self.norm.add_gradient_of(activation, weight, gradients))
     }
 }
 

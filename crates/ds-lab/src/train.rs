@@ -10,6 +10,7 @@ use crate::progress::{Loss, Progress, Status};
 use crate::samples::{Batch, Samples, shuffled};
 use anyhow::{Context, Result};
 use candle_core::DType;
+use ds_core::activation::Activation;
 use ds_core::graph::Graph;
 use ds_core::regularization::active_knots;
 use ds_core::{Group, Parameter};
@@ -327,15 +328,26 @@ impl<'a> Trainer<'a> {
 /// # Errors
 /// On Candle's errors.
 pub fn count_active_knots(network: &Network) -> candle_core::Result<Option<usize>> {
-    let splines = network.splines();
-    if splines.is_empty() {
-        return Ok(None);
+    let mut count = None;
+    for activation in network.activations() {
+        let active = match activation {
+            Activation::Spline(spline) => active_knots(spline, 0.0)?,
+            Activation::Lipschitz(spline) => spline.active_knots(0.0)?,
+            _ => continue,
+        };
+        *count.get_or_insert(0) += active.iter().sum::<usize>();
     }
-    let mut count = 0;
-    for spline in splines {
-        count += active_knots(spline, 0.0)?.iter().sum::<usize>();
-    }
-    Ok(Some(count))
+    Ok(count)
+}
+
+/// The knots that can be active, over all splines of the network.
+pub fn count_knots(network: &Network) -> usize {
+    let inner = |activation: &Activation| match activation {
+        Activation::Spline(spline) => spline.channels() * (spline.grid().size() - 2),
+        Activation::Lipschitz(spline) => spline.channels() * (spline.size() - 2),
+        _ => 0,
+    };
+    network.activations().into_iter().map(inner).sum()
 }
 
 /// Samples a second since the run was started or resumed.

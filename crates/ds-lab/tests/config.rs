@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ds_lab::config::{Config, KEYS, protocol, reference_doc};
+use ds_lab::metrics::read_summary;
 use ds_lab::sweep::Sweep;
 use std::path::{Path, PathBuf};
 
@@ -94,7 +95,11 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             &["`activation.kind`", "bspline, explicit_linear"],
         ),
         ("experiment = \"mnist\"\noptimizer.weights.lr = 0", &[], &["`optimizer.weights.lr`", "above 0"]),
-        ("experiment = \"mnist\"\nnetwork.kind = \"resnet32\"", &[], &["`network.kind`", "convnet for mnist"]),
+        (
+            "experiment = \"mnist\"\nnetwork.kind = \"resnet32\"",
+            &[],
+            &["`network.kind`", "convnet or lipschitz or lipschitz_conv for mnist"],
+        ),
         ("experiment = \"mnist\"\ndata.dataset = \"circle\"", &[], &["`data.dataset`", "mnist or fashion_mnist"]),
         ("experiment = \"mnist\"\nnetwork.hidden = [3]", &[], &["`network.hidden`", "[3]", "area2d"]),
         ("experiment = \"mnist\"\ndata.validation = 1.5", &[], &["`data.validation` is 1.5", "0.9"]),
@@ -103,6 +108,35 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             "experiment = \"mnist\"\nactivation.kind = \"relu_spline\"\nactivation.init = \"even_odd\"",
             &[],
             &["`activation.init` is even_odd", "leaky_relu, relu or identity"],
+        ),
+        (
+            "experiment = \"mnist\"\nactivation.kind = \"max_min\"",
+            &[],
+            &["`activation.kind` is max_min", "single channels for convnet"],
+        ),
+        (
+            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nactivation.kind = \"prelu\"",
+            &[],
+            &["`activation.kind` is prelu", "lipschitz_spline, absolute, max_min"],
+        ),
+        (
+            "experiment = \"mnist\"\nactivation.kind = \"max_min\"\n[network]\nkind = \"lipschitz_conv\"\nhidden = [16, 5]",
+            &[],
+            &["`network.hidden` is [16, 5]", "even widths for max_min"],
+        ),
+        (
+            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz_conv\"\nnetwork.hidden = []",
+            &[],
+            &["`network.hidden`", "such as [16, 128]"],
+        ),
+        ("experiment = \"mnist\"\nnetwork.lipschitz = 2", &[], &["`network.lipschitz`", "lipschitz networks"]),
+        ("experiment = \"mnist\"\nnetwork.weights = \"free\"", &[], &["`network.weights`", "orthonormal, spectral"]),
+        ("experiment = \"mnist\"\nactivation.scaling = true", &[], &["`activation.scaling`", "lipschitz_spline"]),
+        ("experiment = \"fit1d\"\ndata.normalize = false", &[], &["`data.normalize`", "images"]),
+        (
+            "experiment = \"cifar10\"\nnetwork.kind = \"lipschitz\"",
+            &[],
+            &["`network.kind`", "lipschitz_conv for cifar10"],
         ),
         (
             "experiment = \"mnist\"\nactivation.range = 1\nactivation.step = 0.1",
@@ -151,8 +185,11 @@ fn differences_name_both_values() {
 #[test]
 fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
-    let config = load("experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true", &[]).unwrap();
-    let table: toml::Table = config.to_toml().parse().unwrap();
+    let configs = [
+        "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true",
+        "experiment = \"mnist\"\nactivation.scaling = false\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
+         lipschitz = 2\nweights = \"spectral\"",
+    ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {
         for (name, value) in table {
             let path = format!("{prefix}{name}");
@@ -163,12 +200,51 @@ fn the_table_of_keys_is_complete() {
         }
     }
     let mut all = Vec::new();
-    paths(&table, "", &mut all);
+    for config in configs {
+        paths(&load(config, &[]).unwrap().to_toml().parse().unwrap(), "", &mut all);
+    }
     for path in &all {
         assert!(KEYS.iter().any(|key| key.path == path), "{path} is not in the table");
     }
     for key in KEYS.iter().filter(|key| key.path != "activation.step") {
         assert!(all.iter().any(|path| path == key.path), "{} is not in a config", key.path);
         assert!(doc.contains(key.path));
+    }
+}
+
+/// Results that are there name their config by the MD5 of its resolved text: keys that came later must not show in it.
+#[test]
+fn configs_of_results_that_are_there_keep_their_text() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut count = 0;
+    for name in ["fit1d-kinds", "area-width", "grid-size", "mnist-lambda"] {
+        let sweep = Sweep::load(&root.join(format!("configs/sweeps/{name}.toml"))).unwrap();
+        let runs = sweep.runs().unwrap();
+        for row in read_summary(&root.join(format!("results/{name}/summary.csv"))).unwrap() {
+            for run in runs.iter().filter(|run| row.is_of(&run.config)) {
+                assert!(row.has_config(&run.config), "{name}: {} {}\n{}", row.run, row.seed, run.config.to_toml());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 100, "{count}");
+}
+
+#[test]
+fn lipschitz_networks_have_configs() {
+    let fit = load("experiment = \"fit1d\"\nnetwork.kind = \"lipschitz\"", &[]).unwrap();
+    assert_eq!((fit.network.hidden.as_slice(), fit.train.batch_size), (&[10, 10, 10][..], 10));
+    assert_eq!((fit.train.epochs, fit.data.train_points, fit.activation.size), (1000, 1000, 50));
+    for (experiment, kind) in [("mnist", "lipschitz"), ("mnist", "lipschitz_conv"), ("cifar10", "lipschitz_conv")] {
+        for activation in ["lipschitz_spline", "absolute", "max_min", "householder", "clipped_prelu", "relu"] {
+            let text =
+                format!("experiment = \"{experiment}\"\nnetwork.kind = \"{kind}\"\nactivation.kind = \"{activation}\"");
+            let config = load(&text, &["network.lipschitz=3", "network.weights=spectral"]).unwrap();
+            assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
+            assert_eq!((config.network.lipschitz, config.data.normalize), (Some(3.0), Some(false)));
+            assert_eq!(protocol(&config, false), "full");
+            let network = ds_lab::experiment::network(&config, 10).unwrap();
+            assert!(network.lipschitz_bound_l1().unwrap().is_none());
+        }
     }
 }

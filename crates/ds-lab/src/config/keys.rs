@@ -13,8 +13,6 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A whole number from the first to the second.
     Integer(u64, u64),
-    /// An odd whole number from the first to the second.
-    Odd(u64, u64),
     /// A number from the first to the second.
     Number(f64, f64),
     /// A number above 0 and up to this.
@@ -30,7 +28,6 @@ impl std::fmt::Display for Kind {
             Self::Text => f.write_str("a text that is not empty"),
             Self::Choice(names) => write!(f, "one of {}", names.join(", ")),
             Self::Integer(low, high) => write!(f, "a whole number from {low} to {high}"),
-            Self::Odd(low, high) => write!(f, "an odd whole number from {low} to {high}"),
             Self::Number(low, high) => write!(f, "a number from {low} to {high}"),
             Self::Positive(high) => write!(f, "a number above 0 and up to {high}"),
             Self::Integers(low, high) => write!(f, "a list of whole numbers from {low} to {high}"),
@@ -78,19 +75,39 @@ pub const KEYS: &[Key] = &[
     ),
     key("data.train_points", Kind::Integer(1, MANY), "training points of an area or a function"),
     key("data.test_grid", Kind::Integer(1, 10_000), "an area is tested on this many by this many cells of [-1, 1]²"),
+    key(
+        "data.normalize",
+        Kind::Bool,
+        "subtract channel means of images and divide by deviations; false: pixels in [0, 1] [true]",
+    ),
     key("network.kind", Kind::Choice(NetworkKind::NAMES), "network"),
-    key("network.hidden", Kind::Integers(1, 100_000), "units of the hidden layers of an area network"),
+    key(
+        "network.hidden",
+        Kind::Integers(1, 100_000),
+        "units of the hidden layers of area and lipschitz; channels of the first layer of lipschitz_conv, then its dense units",
+    ),
     key("network.dropout", Kind::Number(0.0, 0.95), "probability to drop a value, in NiN"),
+    key("network.lipschitz", Kind::Positive(1e6), "the constant L of a lipschitz network, from l2 to l2 [1]"),
+    key(
+        "network.weights",
+        Kind::Choice(WeightConstraint::NAMES),
+        "how dense weights of a lipschitz network are kept at norm 1 [orthonormal]",
+    ),
     key("activation.kind", Kind::Choice(ActivationName::NAMES), "activation"),
-    key("activation.size", Kind::Odd(3, 100_001), "knots of a spline"),
+    key("activation.size", Kind::Integer(3, 100_001), "knots of a spline: odd, or of lipschitz_spline even too"),
     key("activation.range", Kind::Positive(1e6), "the knots lie on [-range, range]"),
     key("activation.step", Kind::Positive(1e6), "distance of the knots, instead of a range"),
-    key("activation.init", Kind::Choice(InitShape::NAMES), "shape before training (even_odd: not for relu_spline)"),
+    key(
+        "activation.init",
+        Kind::Choice(InitShape::NAMES),
+        "shape before training (even_odd, maxmin: not for relu_spline)",
+    ),
     key(
         "activation.fixed_bias",
         Kind::Bool,
         "whether b0 of explicit_linear and relu_spline stays as it is [as the network needs it]",
     ),
+    key("activation.scaling", Kind::Bool, "whether lipschitz_spline learns a scaling of its argument [true]"),
     key("activation.hinges", Kind::Integer(1, 1000), "hinges of apl, a channel"),
     key("activation.hinge_penalty", Kind::Number(0.0, 1e6), "L2 penalty of the hinges of apl"),
     key("regularization.norm", Kind::Choice(NormName::NAMES), "norm of the splines that is penalised"),

@@ -12,15 +12,23 @@ const NIN: &str = include_str!("defaults/nin.toml");
 const AREA2D: &str = include_str!("defaults/area2d.toml");
 const MNIST: &str = include_str!("defaults/mnist.toml");
 const FIT1D: &str = include_str!("defaults/fit1d.toml");
+const FIT1D_LIPSCHITZ: &str = include_str!("defaults/fit1d_lipschitz.toml");
+const MNIST_LIPSCHITZ: &str = include_str!("defaults/mnist_lipschitz.toml");
+const MNIST_LIPSCHITZ_CONV: &str = include_str!("defaults/mnist_lipschitz_conv.toml");
+const CIFAR10_LIPSCHITZ_CONV: &str = include_str!("defaults/cifar10_lipschitz_conv.toml");
 const COMMON: &str = include_str!("defaults/common.toml");
 
-pub(super) const ALL_DEFAULTS: [(&str, &str); 6] = [
+pub(super) const ALL_DEFAULTS: [(&str, &str); 10] = [
     ("all experiments", COMMON),
     ("cifar10 with resnet32", RESNET32),
     ("cifar10 with nin", NIN),
     ("mnist", MNIST),
     ("area2d", AREA2D),
     ("fit1d", FIT1D),
+    ("fit1d with lipschitz", FIT1D_LIPSCHITZ),
+    ("mnist with lipschitz", MNIST_LIPSCHITZ),
+    ("mnist with lipschitz_conv", MNIST_LIPSCHITZ_CONV),
+    ("cifar10 with lipschitz_conv", CIFAR10_LIPSCHITZ_CONV),
 ];
 
 /// Keys with their values and where each came from.
@@ -118,7 +126,6 @@ impl Kind {
             Self::Text => value.as_str().is_some_and(|text| !text.trim().is_empty()),
             Self::Choice(names) => value.as_str().is_some_and(|name| names.contains(&name)),
             Self::Integer(low, high) => whole(&value, low, high),
-            Self::Odd(low, high) => whole(&value, low, high) && value.as_integer().is_some_and(|v| v % 2 == 1),
             Self::Integers(low, high) => {
                 value.as_array().is_some_and(|all| all.iter().all(|value| whole(value, low, high)))
             }
@@ -216,8 +223,12 @@ impl Config {
         }
         let defaults = match (choice(&given, "experiment"), choice(&given, "network.kind")) {
             (Some("area2d"), _) => AREA2D,
+            (Some("fit1d"), Some("lipschitz")) => FIT1D_LIPSCHITZ,
             (Some("fit1d"), _) => FIT1D,
+            (Some("mnist"), Some("lipschitz")) => MNIST_LIPSCHITZ,
+            (Some("mnist"), Some("lipschitz_conv")) => MNIST_LIPSCHITZ_CONV,
             (Some("mnist"), _) => MNIST,
+            (Some("cifar10"), Some("lipschitz_conv")) => CIFAR10_LIPSCHITZ_CONV,
             (Some("cifar10"), Some("nin")) => NIN,
             (Some("cifar10"), _) => RESNET32,
             _ => {

@@ -75,6 +75,10 @@ names!(
         Cube = "cube",
         /// cos(7πx)/(7π).
         Cosine7 = "cosine7",
+        /// Eight pieces with slopes −1 or 1, drawn from the seed.
+        SlopesPm1 = "slopes_pm1",
+        /// Eight pieces with slopes −1, 0 or 1, drawn from the seed.
+        SlopesPm10 = "slopes_pm1_0",
     }
 );
 
@@ -91,6 +95,27 @@ names!(
         Area = "area",
         /// [`ds_nn::networks::ScalarNet`].
         Scalar = "scalar",
+        /// [`ds_nn::networks::LipschitzNet`].
+        Lipschitz = "lipschitz",
+        /// [`ds_nn::networks::LipschitzConvNet`].
+        LipschitzConv = "lipschitz_conv",
+    }
+);
+
+impl NetworkKind {
+    /// Whether its Lipschitz constant is fixed.
+    pub fn is_lipschitz(self) -> bool {
+        matches!(self, Self::Lipschitz | Self::LipschitzConv)
+    }
+}
+
+names!(
+    /// How a lipschitz network keeps its dense weights at norm 1.
+    WeightConstraint {
+        /// Orthonormal rows or columns.
+        Orthonormal = "orthonormal",
+        /// Divided by a bound of the largest singular value.
+        Spectral = "spectral",
     }
 );
 
@@ -111,6 +136,16 @@ names!(
         Prelu = "prelu",
         /// Learned hinges.
         Apl = "apl",
+        /// A spline with slopes in [−1, 1].
+        LipschitzSpline = "lipschitz_spline",
+        /// |x|.
+        Absolute = "absolute",
+        /// (max, min) of pairs of channels.
+        MaxMin = "max_min",
+        /// Learned reflections of pairs of channels.
+        Householder = "householder",
+        /// PReLU with slopes in [−1, 1].
+        ClippedPrelu = "clipped_prelu",
     }
 );
 
@@ -125,6 +160,12 @@ names!(
         EvenOdd = "even_odd",
         /// x.
         Identity = "identity",
+        /// |x|.
+        AbsoluteValue = "absolute_value",
+        /// max(0, x) and min(0, x) in turn.
+        Maxmin = "maxmin",
+        /// 0.
+        Zero = "zero",
     }
 );
 
@@ -198,6 +239,8 @@ pub struct Data {
     pub points: Points,
     pub train_points: usize,
     pub test_grid: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<bool>,
 }
 
 /// `[network]`
@@ -208,6 +251,10 @@ pub struct NetworkConfig {
     pub kind: NetworkKind,
     pub hidden: Vec<usize>,
     pub dropout: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lipschitz: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightConstraint>,
 }
 
 /// `[activation]`
@@ -223,19 +270,38 @@ pub struct Activation {
     pub init: InitShape,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fixed_bias: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<bool>,
     pub hinges: usize,
     pub hinge_penalty: f64,
 }
 
 impl ActivationName {
-    /// Whether it is one of the three spline kinds.
+    /// Whether it is one of the three kinds of splines without a constraint.
     pub fn is_spline(self) -> bool {
         matches!(self, Self::Bspline | Self::ExplicitLinear | Self::ReluSpline)
     }
 }
 
+impl ActivationName {
+    /// Whether its functions take pairs of channels.
+    pub fn takes_pairs(self) -> bool {
+        matches!(self, Self::MaxMin | Self::Householder)
+    }
+
+    /// Whether it is 1-Lipschitz whatever its parameters are.
+    pub fn is_lipschitz(self) -> bool {
+        !(self.is_spline() || matches!(self, Self::Prelu | Self::Apl))
+    }
+}
+
 impl Activation {
-    /// The knots of its splines.
+    /// The end of the knots, given by a range or by a step.
+    pub fn knot_range(&self) -> f64 {
+        self.step.map_or(self.range, |step| 0.5 * (self.size - 1) as f64 * step)
+    }
+
+    /// The knots of its splines, if they have no constraint.
     ///
     /// # Errors
     /// If size, range or step are not allowed.

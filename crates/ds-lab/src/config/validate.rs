@@ -7,12 +7,26 @@ impl Config {
     pub(super) fn validate(&self, layers: &Layers) -> Result<(), ConfigError> {
         let experiment = self.experiment;
         let (networks, datasets): (&[NetworkKind], &[Dataset]) = match experiment {
-            Experiment::Cifar10 => (&[NetworkKind::Resnet32, NetworkKind::Nin], &[Dataset::Cifar10, Dataset::Cifar100]),
-            Experiment::Mnist => (&[NetworkKind::Convnet], &[Dataset::Mnist, Dataset::FashionMnist]),
+            Experiment::Cifar10 => (
+                &[NetworkKind::Resnet32, NetworkKind::Nin, NetworkKind::LipschitzConv],
+                &[Dataset::Cifar10, Dataset::Cifar100],
+            ),
+            Experiment::Mnist => (
+                &[NetworkKind::Convnet, NetworkKind::Lipschitz, NetworkKind::LipschitzConv],
+                &[Dataset::Mnist, Dataset::FashionMnist],
+            ),
             Experiment::Area2d => (&[NetworkKind::Area], &[Dataset::Circle, Dataset::SShape]),
             Experiment::Fit1d => (
-                &[NetworkKind::Scalar],
-                &[Dataset::Square, Dataset::Sine, Dataset::Absolute, Dataset::Cube, Dataset::Cosine7],
+                &[NetworkKind::Scalar, NetworkKind::Lipschitz],
+                &[
+                    Dataset::Square,
+                    Dataset::Sine,
+                    Dataset::Absolute,
+                    Dataset::Cube,
+                    Dataset::Cosine7,
+                    Dataset::SlopesPm1,
+                    Dataset::SlopesPm10,
+                ],
             ),
         };
         if !networks.contains(&self.network.kind) {
@@ -22,10 +36,7 @@ impl Config {
             return Err(layers.error("data.dataset", self.data.dataset, one_of(datasets, experiment)));
         }
         self.validate_keys_of_others(layers)?;
-        if self.activation.kind == ActivationName::ReluSpline && self.activation.init == InitShape::EvenOdd {
-            let allowed = "leaky_relu, relu or identity for relu_spline, which has one slope change at first";
-            return Err(layers.error("activation.init", "even_odd", allowed));
-        }
+        self.validate_activation(layers)?;
         if layers.is_given("activation.step") && layers.is_given("activation.range") {
             let allowed = "either a range or a step, not both";
             return Err(layers.error("activation.step", show(self.activation.step), allowed));
@@ -33,6 +44,10 @@ impl Config {
         if !self.train.milestones.is_sorted_by(|a, b| a < b) {
             let value = format!("{:?}", self.train.milestones);
             return Err(layers.error("train.milestones", value, "an ascending list of epochs"));
+        }
+        if self.network.kind == NetworkKind::LipschitzConv && self.network.hidden.is_empty() {
+            let allowed = "the channels of the first layer and the units of dense ones, such as [16, 128]";
+            return Err(layers.error("network.hidden", "[]", allowed));
         }
         if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
             return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));
@@ -47,14 +62,48 @@ impl Config {
         Ok(())
     }
 
+    fn validate_activation(&self, layers: &Layers) -> Result<(), ConfigError> {
+        let (kind, init) = (self.activation.kind, self.activation.init);
+        let is_of_pairs = matches!(init, InitShape::EvenOdd | InitShape::Maxmin);
+        if kind == ActivationName::ReluSpline && is_of_pairs {
+            let allowed = "leaky_relu, relu or identity, absolute_value or zero for relu_spline, which has one slope \
+                           change at first, the same in all channels";
+            return Err(layers.error("activation.init", init, allowed));
+        }
+        if self.activation.size.is_multiple_of(2) && kind.is_spline() {
+            let allowed = "an odd whole number from 3 to 100001; even ones are for lipschitz_spline";
+            return Err(layers.error("activation.size", self.activation.size, allowed));
+        }
+        if self.network.kind.is_lipschitz() && !kind.is_lipschitz() {
+            let allowed = "an activation with slopes in [-1, 1] for lipschitz networks: lipschitz_spline, absolute, max_min, \
+                           householder, clipped_prelu, relu or leaky_relu";
+            return Err(layers.error("activation.kind", kind, allowed));
+        }
+        if kind.takes_pairs() && !self.network.kind.is_lipschitz() {
+            let allowed =
+                format!("an activation of single channels for {}; {kind} is for lipschitz networks", self.network.kind);
+            return Err(layers.error("activation.kind", kind, allowed));
+        }
+        if kind.takes_pairs() && self.network.hidden.iter().any(|units| !units.is_multiple_of(2)) {
+            let value = format!("{:?}", self.network.hidden);
+            return Err(layers.error("network.hidden", value, format!("even widths for {kind}, which takes pairs")));
+        }
+        Ok(())
+    }
+
     /// Keys that a user gave and that this experiment, network or activation does not have.
     fn validate_keys_of_others(&self, layers: &Layers) -> Result<(), ConfigError> {
         let images = matches!(self.experiment, Experiment::Cifar10 | Experiment::Mnist);
         let area = self.experiment == Experiment::Area2d;
+        let lipschitz = self.network.kind.is_lipschitz();
         let of = |yes: bool, keys: &'static [&'static str], owner: &'static str| (yes, keys, owner);
         let owners = [
             of(self.experiment == Experiment::Cifar10, &["data.augment"], "images of CIFAR (false elsewhere)"),
-            of(area, &["data.points", "data.test_grid", "network.hidden"], "area2d"),
+            of(area, &["data.points", "data.test_grid"], "area2d"),
+            of(area || lipschitz, &["network.hidden"], "area2d and of lipschitz networks"),
+            of(lipschitz, &["network.lipschitz", "network.weights"], "lipschitz networks"),
+            of(images, &["data.normalize"], "images"),
+            of(self.activation.kind == ActivationName::LipschitzSpline, &["activation.scaling"], "lipschitz_spline"),
             of(!images, &["data.train_points"], "area2d and fit1d; images have train.max_train_images"),
             of(images, &["train.max_train_images", "train.max_test_images"], "images (0 elsewhere)"),
             of(self.network.kind == NetworkKind::Nin, &["network.dropout"], "nin (0 elsewhere)"),
@@ -64,6 +113,10 @@ impl Config {
                 // A value that changes nothing is fine: a resolved config states every key.
                 let neutral = match key {
                     "data.augment" => !self.data.augment,
+                    "data.normalize" => self.data.normalize != Some(false),
+                    "activation.scaling" => self.activation.scaling.is_none(),
+                    "network.lipschitz" => self.network.lipschitz.is_none(),
+                    "network.weights" => self.network.weights.is_none(),
                     "network.dropout" => self.network.dropout == 0.0,
                     "network.hidden" => self.network.hidden.is_empty(),
                     "train.max_train_images" => self.train.max_train_images == 0,

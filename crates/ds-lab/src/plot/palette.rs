@@ -30,6 +30,11 @@ pub fn activation(name: &str) -> RGBColor {
         "leaky_relu" => ORANGE,
         "prelu" => PURPLE,
         "apl" => GREY,
+        "lipschitz_spline" => RGBColor(177, 89, 40),
+        "absolute" => RGBColor(120, 150, 60),
+        "max_min" => RGBColor(200, 60, 140),
+        "householder" => RGBColor(60, 110, 120),
+        "clipped_prelu" => RGBColor(150, 130, 90),
         _ => INK,
     }
 }

@@ -3,7 +3,8 @@
 use super::html::Picture;
 use super::results::{Run, Sweep};
 use crate::config::{Config, Dataset, Experiment};
-use crate::data::{AreaShape, Target};
+use crate::data::AreaShape;
+use crate::experiment::target;
 use crate::metrics::SummaryRow;
 use crate::plot::activations::Activations;
 use crate::plot::curves::{Curve, Curves};
@@ -42,6 +43,8 @@ pub fn dataset_title(name: &str) -> String {
         "absolute" => "|x|".to_owned(),
         "cube" => "x³".to_owned(),
         "cosine7" => "cos(7πx)/(7π)".to_owned(),
+        "slopes_pm1" => "slopes ±1".to_owned(),
+        "slopes_pm1_0" => "slopes −1, 0, 1".to_owned(),
         other => plain(other),
     }
 }
@@ -52,6 +55,8 @@ fn network_title(name: &str) -> &str {
         "resnet32" => "ResNet32",
         "nin" => "NiN",
         "convnet" => "ConvNet",
+        "lipschitz" => "Lipschitz network",
+        "lipschitz_conv" => "Lipschitz ConvNet",
         _ => "",
     }
 }
@@ -149,16 +154,16 @@ impl<'a> Gallery<'a> {
                 let figure = Decision::of(title.clone(), shape, &network)?;
                 pictures.push(self.add(&figure, "decision", &run.name, title, accuracy + &origin)?);
             }
-            if let Some(target) = function(config) {
+            if let Some(function) = target(config) {
                 let title = format!("Fit: {what}");
-                let figure = Fit::of(title.clone(), colour, target, &network)?;
+                let figure = Fit::of(title.clone(), colour, function, &network)?;
                 let (largest, mean) = figure.errors();
                 let caption = format!("Largest error {largest:.2e}, root mean square {mean:.2e}. {origin}");
                 pictures.push(self.add(&figure, "fit", &run.name, title, caption)?);
             }
             let sparsified = run.sparsified().with_context(|| format!("run {}", run.name))?;
             // A fit shows its only function already.
-            let shown = function(config).is_some() && sparsified.is_none();
+            let shown = target(config).is_some() && sparsified.is_none();
             if !network.splines().is_empty() && !shown {
                 let title = format!("Learned activations: {what}");
                 let sparsified = sparsified.as_ref().map(layers).transpose()?;
@@ -263,17 +268,6 @@ fn area(dataset: Dataset) -> Option<AreaShape> {
     match dataset {
         Dataset::Circle => Some(AreaShape::Circle),
         Dataset::SShape => Some(AreaShape::SShape),
-        _ => None,
-    }
-}
-
-fn function(config: &Config) -> Option<Target> {
-    match config.data.dataset {
-        Dataset::Square => Some(Target::Square),
-        Dataset::Sine => Some(Target::Sine),
-        Dataset::Absolute => Some(Target::Absolute),
-        Dataset::Cube => Some(Target::Cube),
-        Dataset::Cosine7 => Some(Target::Cosine7),
         _ => None,
     }
 }

@@ -1,0 +1,54 @@
+//! A short training of a 1-Lipschitz network from a config, whose loss falls.
+#![allow(clippy::unwrap_used)]
+
+use ds_core::activation::Activation;
+use ds_lab::config::Config;
+use ds_lab::data::Source;
+use ds_lab::experiment::{RunOptions, Setup, run, target};
+use ds_lab::penalty::SplinePenalty;
+use ds_lab::train::{count_active_knots, count_knots};
+
+fn config(dataset: &str, more: &str) -> Config {
+    Config::from_toml(&format!(
+        "experiment = \"fit1d\"\nseed = 3\n[data]\ndataset = \"{dataset}\"\ntrain_points = 200\n[network]\n\
+         kind = \"lipschitz\"\n[train]\nepochs = 30\nmilestones = [25]\n{more}"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn the_loss_of_a_fit_falls() {
+    let source = Source::Auto { dir: None };
+    for (dataset, more) in [
+        ("slopes_pm1", ""),
+        ("slopes_pm1_0", "[regularization]\nlambda = 1e-6"),
+        ("absolute", "[activation]\nkind = \"max_min\""),
+    ] {
+        let config = config(dataset, more);
+        let directory = tempfile::tempdir().unwrap();
+        let options =
+            RunOptions { directory: directory.path().to_owned(), resume: false, overwrite: false, quiet: true };
+        // The mean of the squares is the loss of a network that says 0.
+        let squares: Vec<f64> =
+            target(&config).unwrap().samples(1000).iter().map(|(_, y)| f64::from(*y).powi(2)).collect();
+        let zero = squares.iter().sum::<f64>() / 1000.0;
+        let row = run(&config, &source, &options).unwrap();
+        assert!(row.test_loss < 0.05 * zero, "{dataset}: {} of {zero}", row.test_loss);
+        assert_eq!(row.spline_size, (config.activation.kind.to_string() == "lipschitz_spline").then_some(50));
+        assert_eq!(row.hidden.as_deref(), Some("10x10x10"));
+        assert_eq!(row.lipschitz_bound_l1, None);
+    }
+}
+
+#[test]
+fn splines_are_counted_and_penalised() {
+    let source = Source::Auto { dir: None };
+    let config = config("slopes_pm1", "[regularization]\nlambda = 0.5");
+    let setup = Setup::new(&config, &source).unwrap();
+    // |x| in 30 channels, each with a slope change of 2; no knot lies at 0, so that it is shared by two.
+    let penalty = SplinePenalty::new(&config, &setup.network).unwrap().unwrap();
+    assert!((penalty.value(&setup.network).unwrap() - 0.5 * 30.0 * 2.0).abs() < 1e-3);
+    assert_eq!(count_knots(&setup.network), 30 * 48);
+    assert!(count_active_knots(&setup.network).unwrap().unwrap() >= 60);
+    assert!(setup.network.activations().iter().all(|activation| matches!(activation, Activation::Lipschitz(_))));
+}
