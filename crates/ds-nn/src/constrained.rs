@@ -12,6 +12,7 @@ use crate::ops::orthonormal::{PolarFactor, polar_factor};
 use crate::ops::spectral::SpectralNormalization;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Operator;
 use ds_core::{Group, L2, Parameter};
 use rand_chacha::ChaCha8Rng;
 
@@ -110,6 +111,14 @@ impl ConstrainedLinear {
         self.constraint.effective(&self.weight)
     }
 
+    /// The layer as Lipschitz bounds see it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn operator(&self) -> Result<Operator> {
+        Ok(Operator::Dense(self.effective_weight()?.detach()))
+    }
+
     /// The layer's output in a graph; training writes an orthonormal weight back.
     ///
     /// # Errors
@@ -180,6 +189,15 @@ impl ConstrainedConvolution {
     /// On Candle's errors.
     pub fn effective_weight(&self) -> Result<Tensor> {
         self.constraint.effective(&self.weight)
+    }
+
+    /// The layer as Lipschitz bounds see it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn operator(&self) -> Result<Operator> {
+        let Window { stride, padding, .. } = self.window;
+        Ok(Operator::Convolution { weight: self.effective_weight()?.detach(), stride, padding })
     }
 
     /// The layer's output in a graph; training writes an orthonormal weight back.

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, check_gradients, flat, generator, random, uniform};
 use ds_core::activation::Init;
 use ds_core::graph::{CandleGraph, Gradients, Graph};
+use ds_core::lipschitz::certified::TopSingular;
 use ds_nn::constrained::{ConstrainedConvolution, ConstrainedLinear, Constraint};
 use ds_nn::layers::Mode;
 use ds_nn::networks::{ActivationKind, Images, LipschitzConvNet, LipschitzNet, Network};
@@ -16,10 +17,14 @@ use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::loss::MeanSquaredError;
 use ds_nn::ops::orthonormal::{PolarFactor, polar_factor};
 use ds_nn::ops::scale::Scale;
-use ds_nn::ops::spectral::{SpectralNormalization, spectral_norm_bound};
+use ds_nn::ops::spectral::SpectralNormalization;
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use ds_nn::tape::Tape;
 use rand_chacha::ChaCha8Rng;
+
+fn dense_bound(rows: usize, columns: usize, w: &[f64]) -> f64 {
+    TopSingular::new(rows, columns, w).bound
+}
 
 /// The largest singular value by power iteration with many steps: from below, to 1e-9 and better where there is a gap.
 fn largest_singular_value(rows: usize, columns: usize, w: &[f64]) -> f64 {
@@ -112,7 +117,7 @@ fn spectral_bounds_are_tight_and_above() {
     for [rows, columns] in SHAPES {
         for size in [1e-8, 1.0, 1e8] {
             let w: Vec<f64> = uniform(rng, rows * columns, -size, size);
-            let (bound, value) = (spectral_norm_bound(rows, columns, &w), largest_singular_value(rows, columns, &w));
+            let (bound, value) = (dense_bound(rows, columns, &w), largest_singular_value(rows, columns, &w));
             assert!(
                 bound >= value * (1.0 - 1e-15) && bound <= value * (1.0 + 1e-6),
                 "{rows}×{columns}: {bound} for {value}"
@@ -121,9 +126,9 @@ fn spectral_bounds_are_tight_and_above() {
     }
     // Equal singular values, and nothing at all.
     let identity: Vec<f64> = (0..64 * 64).map(|k| if k % 65 == 0 { 3.0 } else { 0.0 }).collect();
-    let bound = spectral_norm_bound(64, 64, &identity);
+    let bound = dense_bound(64, 64, &identity);
     assert!((3.0..3.0 * (1.0 + 1e-6)).contains(&bound));
-    assert_eq!(spectral_norm_bound(2, 3, &[0.0; 6]), 0.0);
+    assert_eq!(dense_bound(2, 3, &[0.0; 6]), 0.0);
 }
 
 /// The matrix of a convolution on planes of one side, a column for each input.
@@ -330,7 +335,7 @@ fn weights_do_not_depend_on_the_number_of_threads() {
             let aol = AlmostOrthogonal { stride: 1 };
             let k = kernel.apply_op1_no_bwd(&aol).unwrap();
             let dk = candle_core::CustomOp1::bwd(&aol, &kernel, &k, &kernel).unwrap().unwrap();
-            let bound = spectral_norm_bound(200, 300, &flat(&wide));
+            let bound = dense_bound(200, 300, &flat(&wide));
             [flat(&q), flat(&dw), flat(&k), flat(&dk), vec![bound]]
         })
     };

@@ -10,6 +10,7 @@ use crate::ops::scale::Scale;
 use candle_core::Result;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
 use ds_core::{Error, Parameter};
 use rand_chacha::ChaCha8Rng;
 
@@ -65,6 +66,15 @@ impl DensePart {
         all
     }
 
+    fn operators(&self) -> Result<Vec<Operator>> {
+        let mut operators = Vec::new();
+        for (linear, activation) in &self.hidden {
+            operators.extend([linear.operator()?, Operator::Activation(activation.clone())]);
+        }
+        operators.extend([self.last.operator()?, Operator::Scale(self.constant)]);
+        Ok(operators)
+    }
+
     fn activations(&self) -> impl Iterator<Item = &Activation> {
         self.hidden.iter().map(|(_, activation)| activation)
     }
@@ -109,6 +119,14 @@ impl LipschitzNet {
     /// The activation layers.
     pub fn activations(&self) -> Vec<&Activation> {
         self.dense.activations().collect()
+    }
+
+    /// The network as Lipschitz bounds see it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn architecture(&self) -> Result<Architecture> {
+        Ok(Architecture { input: Signal::vector(self.inputs), operators: self.dense.operators()? })
     }
 
     /// The hidden layers with their activations, from input to output.
@@ -221,6 +239,20 @@ impl LipschitzConvNet {
     /// The activation layers.
     pub fn activations(&self) -> Vec<&Activation> {
         self.convolutions.iter().map(|(_, activation)| activation).chain(self.dense.activations()).collect()
+    }
+
+    /// The network as Lipschitz bounds see it.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn architecture(&self) -> Result<Architecture> {
+        let mut operators = Vec::new();
+        for (convolution, activation) in &self.convolutions {
+            operators.extend([convolution.operator()?, Operator::Activation(activation.clone())]);
+        }
+        operators.extend(self.dense.operators()?);
+        let Images { channels, side } = self.images;
+        Ok(Architecture { input: Signal { channels, plane: (side, side) }, operators })
     }
 
     /// The images that it takes.

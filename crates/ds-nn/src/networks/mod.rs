@@ -206,6 +206,8 @@ impl Network {
             Self::ConvNet(network) => network.architecture(),
             Self::ResNet32(network) => network.architecture()?,
             Self::Nin(network) => network.architecture(),
+            Self::Lipschitz(network) => network.architecture()?,
+            Self::LipschitzConv(network) => network.architecture()?,
         })
     }
 

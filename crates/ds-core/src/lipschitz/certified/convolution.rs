@@ -240,24 +240,30 @@ fn add_product(n: usize, k: usize, out: &mut [f64], a: &[f64], b: &[f64], (of_n,
     }
 }
 
-/// An upper bound of the spectral radius of a matrix without negative elements: max (M·v)_i/v_i of a positive vector
-/// (Collatz & Wielandt), which a power iteration brings down.
+/// An upper bound of the spectral radius of a matrix M without negative elements: max (M·v)_i/v_i of a positive vector
+/// (Collatz & Wielandt), for which powers of M by repeated squaring give ever better vectors.
 fn largest_eigenvalue(n: usize, m: &[f64]) -> f64 {
-    let mut v = vec![1.0; n];
-    let mut bound = f64::INFINITY;
-    for _ in 0..500 {
-        let image: Vec<f64> = m.chunks_exact(n).map(|row| row.iter().zip(&v).map(|(m, v)| m * v).sum()).collect();
-        let quotient = image.iter().zip(&v).map(|(m, v)| m / v).fold(0.0, f64::max);
-        let gained = quotient < bound * (1.0 - 1e-7);
-        bound = bound.min(quotient);
-        let largest = image.iter().copied().fold(0.0, f64::max);
-        if !gained || largest == 0.0 {
+    const SQUARINGS: usize = 16;
+    let times = |a: &[f64], v: &[f64]| -> Vec<f64> {
+        a.chunks_exact(n).map(|row| row.iter().zip(v).map(|(a, v)| a * v).sum()).collect()
+    };
+    let (mut power, mut bound) = (m.to_vec(), f64::INFINITY);
+    for _ in 0..SQUARINGS {
+        let largest = power.iter().copied().fold(0.0, f64::max);
+        if largest == 0.0 {
             break;
         }
-        // Half of the old vector keeps it positive, and from going in circles.
-        v.iter_mut().zip(image).for_each(|(v, image)| *v = 0.5 * (*v + image / largest).max(1e-100));
+        power.iter_mut().for_each(|x| *x /= largest);
+        // A little of everything keeps the vector positive.
+        let v: Vec<f64> = times(&power, &vec![1.0; n]).iter().map(|v| v + 1e-12).collect();
+        let quotient = times(m, &v).iter().zip(&v).map(|(m, v)| m / v).fold(0.0, f64::max);
+        bound = bound.min(quotient);
+        let mut square = vec![0.0; n * n];
+        // M is symmetric, and so are its powers.
+        add_product(n, n, &mut square, &power, &power, (1, n));
+        power = square;
     }
-    bound * (1.0 + gamma(n))
+    if bound.is_finite() { bound * (1.0 + gamma(n)) } else { 0.0 }
 }
 
 /// The norm of the matrix (output pixels, input pixels), where that is small.

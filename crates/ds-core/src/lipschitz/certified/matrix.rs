@@ -103,18 +103,22 @@ pub(super) fn gamma(n: usize) -> f64 {
 
 /// The largest singular value of `a` (rows, columns), row by row. Elements that are not finite have no finite bound.
 pub(super) fn largest_singular_value<T: Scalar>(rows: usize, columns: usize, a: &[T], goal: Goal) -> Bracket {
+    top(rows, columns, a, goal).0
+}
+
+/// The same, with a vector that is near the singular vector of the shorter side.
+pub(super) fn top<T: Scalar>(rows: usize, columns: usize, a: &[T], goal: Goal) -> (Bracket, Vec<T>) {
     let size = largest_modulus(a);
-    if a.is_empty() || size == 0.0 {
-        return Bracket { lower: 0.0, upper: 0.0 };
-    }
-    if !size.is_finite() {
-        return Bracket { lower: 0.0, upper: f64::INFINITY };
+    if a.is_empty() || size == 0.0 || !size.is_finite() {
+        let upper = if size == 0.0 { 0.0 } else { f64::INFINITY };
+        return (Bracket { lower: 0.0, upper }, vec![T::ZERO; rows.min(columns)]);
     }
     // Powers of two scale without rounding.
     let scale = power_of_two_above(size);
     let a: Vec<T> = a.iter().map(|x| x.scaled(1.0 / scale)).collect();
     let a = Tall::new(rows, columns, &a);
-    a.bracket(Goal { floor: goal.floor / scale, ..goal }).times(scale)
+    let (bracket, vector) = a.bracket(Goal { floor: goal.floor / scale, ..goal });
+    (bracket.times(scale), vector)
 }
 
 fn largest_modulus<T: Scalar>(a: &[T]) -> f64 {
@@ -145,12 +149,12 @@ impl<'a, T: Scalar> Tall<'a, T> {
         }
     }
 
-    fn bracket(&self, goal: Goal) -> Bracket {
+    fn bracket(&self, goal: Goal) -> (Bracket, Vec<T>) {
         let n = self.columns;
         let squares: f64 = self.data.iter().map(|x| x.squared_modulus()).sum();
         if n == 1 {
             let (value, error) = (squares.sqrt(), gamma(self.rows));
-            return Bracket { lower: value * (1.0 - error), upper: value * (1.0 + error) };
+            return (Bracket { lower: value * (1.0 - error), upper: value * (1.0 + error) }, vec![T::ONE]);
         }
         let mut gram = self.gram();
         // What was divided out of the matrix of each root, and what its rounding may have cost.
@@ -168,10 +172,11 @@ impl<'a, T: Scalar> Tall<'a, T> {
             let frobenius = square.frobenius();
             let root = |norm: f64, &(divided, error): &(f64, f64)| (divided * norm + error).sqrt();
             let upper = roots.iter().rev().fold(square.norm(frobenius), root) * (1.0 + 32.0 * ROUNDOFF);
-            let lower = self.stretch(square.longest_column()) * (1.0 - gamma(self.rows + n));
+            let vector = square.longest_column();
+            let lower = self.stretch(&vector) * (1.0 - gamma(self.rows + n));
             let done = upper <= lower * (1.0 + goal.tolerance) || upper <= goal.floor || squaring == goal.squarings;
             if done || !upper.is_finite() {
-                return Bracket { lower, upper };
+                return (Bracket { lower, upper }, vector);
             }
             roots.push((1.0, gamma(n) * frobenius * frobenius));
             gram = Tall::new(n, n, &gram).gram();
@@ -218,8 +223,7 @@ impl<'a, T: Scalar> Tall<'a, T> {
     }
 
     /// ‖A·v‖/‖v‖ of a vector; 0 for a vector that is 0.
-    fn stretch(&self, v: impl Fn(usize) -> T) -> f64 {
-        let v: Vec<T> = (0..self.columns).map(v).collect();
+    fn stretch(&self, v: &[T]) -> f64 {
         let row = |row: usize| {
             let term =
                 |(column, &v): (usize, &T)| self.data[row * self.row_stride + column * self.column_stride].times(v);
@@ -263,9 +267,9 @@ impl<T: Scalar> Square<'_, T> {
     }
 
     /// The column of G with the largest diagonal element: near the first singular vector once G is near rank one.
-    fn longest_column(&self) -> impl Fn(usize) -> T + use<'_, T> {
+    fn longest_column(&self) -> Vec<T> {
         let diagonal = |k: &usize| self.data[k * self.n + k].squared_modulus();
         let longest = (0..self.n).max_by(|a, b| diagonal(a).total_cmp(&diagonal(b))).unwrap_or(0);
-        move |row| self.data[row * self.n + longest]
+        (0..self.n).map(|row| self.data[row * self.n + longest]).collect()
     }
 }

@@ -24,6 +24,47 @@ pub fn dense_norm(weight: &Tensor) -> Result<f64> {
     Ok(dense_norm_of(rows, columns, &in_double_precision(weight)?))
 }
 
+/// The largest singular value of a matrix, to within what rounding and equal singular values allow, and its singular vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopSingular {
+    /// The value, from above.
+    pub bound: f64,
+    /// The left vector u (rows), of norm 1; 0 for a matrix of zeros.
+    pub left: Vec<f64>,
+    /// The right vector v (columns).
+    pub right: Vec<f64>,
+}
+
+impl TopSingular {
+    /// Of a matrix (rows, columns), row by row.
+    ///
+    /// # Panics
+    /// If there are not rows·columns elements.
+    pub fn new(rows: usize, columns: usize, matrix: &[f64]) -> Self {
+        assert_eq!(matrix.len(), rows * columns, "a matrix of {rows} × {columns}");
+        let (bracket, near) = matrix::top(rows, columns, matrix, Goal::within(1e-12));
+        let near = normalised(near);
+        let bound = bracket.upper;
+        if columns <= rows {
+            let image = matrix.chunks_exact(columns.max(1)).map(|row| row.iter().zip(&near).map(|(w, v)| w * v).sum());
+            return Self { bound, left: normalised(image.collect()), right: near };
+        }
+        let mut image = vec![0.0; columns];
+        for (row, u) in matrix.chunks_exact(columns).zip(&near) {
+            image.iter_mut().zip(row).for_each(|(image, w)| *image += u * w);
+        }
+        Self { bound, left: near, right: normalised(image) }
+    }
+}
+
+fn normalised(mut v: Vec<f64>) -> Vec<f64> {
+    let norm = v.iter().map(|v| v * v).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        v.iter_mut().for_each(|v| *v /= norm);
+    }
+    v
+}
+
 pub(super) fn dense_norm_of(rows: usize, columns: usize, weight: &[f64]) -> f64 {
     matrix::largest_singular_value(rows, columns, weight, Goal::within(1e-7)).upper
 }
