@@ -91,6 +91,55 @@ impl Graph for CandleGraph {
     }
 }
 
+/// Candle's own graph with all parameters as constants: for gradients with respect to inputs only.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct InputGraph;
+
+impl Graph for InputGraph {
+    type Value = Tensor;
+
+    fn constant(&mut self, tensor: &Tensor) -> Tensor {
+        tensor.clone()
+    }
+
+    fn parameter(&mut self, parameter: &Var) -> Tensor {
+        parameter.as_detached_tensor()
+    }
+
+    fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {
+        value
+    }
+
+    fn is_tracked(&self, value: &Tensor) -> bool {
+        value.track_op()
+    }
+
+    fn apply1<O>(&mut self, op: O, a: &Tensor) -> Result<Tensor>
+    where
+        O: CustomOp1 + Send + Sync + 'static,
+    {
+        CandleGraph.apply1(op, a)
+    }
+
+    fn apply2<O>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor>
+    where
+        O: CustomOp2 + Send + Sync + 'static,
+    {
+        CandleGraph.apply2(op, a, b)
+    }
+
+    fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
+    where
+        O: CustomOp3 + Send + Sync + 'static,
+    {
+        CandleGraph.apply3(op, a, b, c)
+    }
+
+    fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        CandleGraph.reshape(value, shape)
+    }
+}
+
 /// Gradients by parameter, as a backward pass leaves them.
 pub trait Gradients {
     /// The gradient of a parameter, if one flowed to it.

@@ -1,6 +1,6 @@
 //! Trainable parameters, in two groups that the type of the layer decides.
 
-use candle_core::Var;
+use candle_core::{DType, Result, Var};
 
 /// The optimiser that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,4 +41,12 @@ impl Parameter {
     pub fn new(name: impl Into<String>, var: &Var, group: Group, l2: L2) -> Self {
         Self { name: name.into(), var: var.clone(), group, l2 }
     }
+}
+
+/// A variable of its own with the same values in another type.
+///
+/// # Errors
+/// On Candle's errors.
+pub fn copy_as(var: &Var, dtype: DType) -> Result<Var> {
+    Var::from_tensor(&var.as_detached_tensor().to_dtype(dtype)?)
 }

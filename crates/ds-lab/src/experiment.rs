@@ -1,5 +1,6 @@
 //! From a config to data and a network, and a run from its first step to its summary.
 
+use crate::bounds::{self, Bounds};
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config, Dataset, NetworkKind};
 use crate::data::{self, AreaShape, ImageDataset, Source, Target};
@@ -137,6 +138,15 @@ fn activation(config: &config::Activation) -> Result<ActivationKind> {
         config::ActivationName::Householder => ActivationKind::Householder,
         config::ActivationName::ClippedPrelu => ActivationKind::ClippedPRelu,
     })
+}
+
+/// The radii in ℓ2 that certified accuracies are given for, for pixels in [0, 1].
+pub fn radii(dataset: Dataset) -> Option<[f64; 3]> {
+    match dataset {
+        Dataset::Mnist | Dataset::FashionMnist => Some([0.1, 0.5, 1.0]),
+        Dataset::Cifar10 | Dataset::Cifar100 => Some([36.0 / 255.0, 72.0 / 255.0, 108.0 / 255.0]),
+        _ => None,
+    }
 }
 
 /// Channel statistics of the training sets, as everyone uses them.
@@ -304,7 +314,13 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
     let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
     let active = count_active_knots(network)?;
-    let bound = network.lipschitz_bound_l1()?;
+    let bounds = Bounds::new(network, &setup.test, bounds::POINTS)?;
+    let radii = radii(config.data.dataset).filter(|_| config.network.kind.is_lipschitz());
+    let certified = match radii {
+        Some(radii) => bounds::certified_accuracy(network, &setup.test, bounds.certified_l2, &radii)?,
+        None => None,
+    };
+    let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
     let sparse = sparsify::run(config, &setup, train, directory)?;
     let splines = |p: &&ds_core::Parameter| p.group == Group::Splines;
     let row = SummaryRow {
@@ -333,7 +349,17 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         sparsified_active_knots: sparse.map(|s| s.active_knots),
         sparsified_train_accuracy: sparse.and_then(|s| s.train_accuracy),
         sparsified_test_accuracy: sparse.and_then(|s| s.test_accuracy),
-        lipschitz_bound_l1: bound,
+        lipschitz_bound_l1: bounds.papers_l1,
+        lipschitz_lower_l2: Some(bounds.lower_l2),
+        lipschitz_certified_l2: Some(bounds.certified_l2),
+        lipschitz_papers_l2: bounds.papers_l2,
+        lower_seconds: Some(bounds.lower_seconds),
+        certified_seconds: Some(bounds.certified_seconds),
+        papers_seconds: Some(bounds.papers_seconds),
+        certified_radii: certified.as_ref().and(radii).map(|radii| radii.map(|r| r.to_string()).join(" ")),
+        certified_accuracy_1: certified_at(0),
+        certified_accuracy_2: certified_at(1),
+        certified_accuracy_3: certified_at(2),
         seconds,
         peak_memory_mb: files::peak_memory_mb(),
         ..SummaryRow::default()

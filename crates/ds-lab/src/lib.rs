@@ -2,6 +2,7 @@
 //! checkpoints, metrics, and pictures of the results.
 
 pub mod batches;
+pub mod bounds;
 pub mod checkpoint;
 pub mod cli;
 pub mod compare;

@@ -4,14 +4,15 @@ use crate::config::{ActivationName, Config};
 use crate::files::{FileError, md5, write_atomically};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Which samples a row is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Training samples, as seen in the epoch (augmented, with dropout).
+    #[default]
     Train,
     /// Samples held out of the training set.
     Validation,
@@ -30,7 +31,7 @@ impl std::fmt::Display for Split {
 }
 
 /// One row of `metrics.csv`. Accuracies are percentages; what has no meaning is an empty cell.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
 pub struct MetricsRow {
     pub run: String,
@@ -51,6 +52,9 @@ pub struct MetricsRow {
     pub lipschitz_bound_l1: Option<f64>,
     pub seconds: f64,
     pub images_per_second: Option<f64>,
+    /// Of 1-Lipschitz networks; others have it in the summary.
+    #[serde(default)]
+    pub lipschitz_certified_l2: Option<f64>,
 }
 
 /// One row of `summary.csv`. Losses and accuracies are those of the network after the last epoch, in evaluation mode.
@@ -106,6 +110,29 @@ pub struct SummaryRow {
     /// Of the resolved config.
     #[serde(default)]
     pub config_md5: Option<String>,
+    /// The largest quotient ‖f(x) − f(y)‖₂/‖x − y‖₂ that was found.
+    #[serde(default)]
+    pub lipschitz_lower_l2: Option<f64>,
+    #[serde(default)]
+    pub lipschitz_certified_l2: Option<f64>,
+    /// The bound of Aziznejad2020 with p = 2.
+    #[serde(default)]
+    pub lipschitz_papers_l2: Option<f64>,
+    #[serde(default)]
+    pub lower_seconds: Option<f64>,
+    #[serde(default)]
+    pub certified_seconds: Option<f64>,
+    #[serde(default)]
+    pub papers_seconds: Option<f64>,
+    /// Radii in ℓ2 of the certified accuracies, for pixels in [0, 1].
+    #[serde(default)]
+    pub certified_radii: Option<String>,
+    #[serde(default)]
+    pub certified_accuracy_1: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_2: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_3: Option<f64>,
 }
 
 impl SummaryRow {
@@ -192,6 +219,11 @@ impl MetricsWriter {
         if found < bytes {
             return Err(MetricsError::Short { path: path.to_owned(), found, expected: bytes });
         }
+        if bytes > 0 && first_line(&file).map_err(error)? != header::<MetricsRow>() {
+            let message = "it has the columns of another version of this program, so the run cannot go on; start it again \
+                           with --overwrite";
+            return Err(MetricsError::Table { path: path.to_owned(), message: message.to_owned() });
+        }
         file.set_len(bytes).map_err(error)?;
         file.seek(SeekFrom::End(0)).map_err(error)?;
         Ok(Self { path: path.to_owned(), file, position: bytes })
@@ -233,6 +265,20 @@ fn to_csv<R: Serialize>(rows: &[R], header: bool) -> Result<Vec<u8>, String> {
         writer.serialize(row).map_err(|error| error.to_string())?;
     }
     writer.into_inner().map_err(|error| error.to_string())
+}
+
+/// The line with the names of the columns, as this version writes it.
+fn header<R: Serialize + Default>() -> String {
+    let table = to_csv(&[R::default()], true).unwrap_or_default();
+    String::from_utf8_lossy(&table).lines().next().unwrap_or_default().to_owned()
+}
+
+fn first_line(file: &File) -> io::Result<String> {
+    let mut line = String::new();
+    let mut start = file;
+    start.seek(SeekFrom::Start(0))?;
+    BufReader::new(start).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
 }
 
 /// The rows of a `metrics.csv`.
@@ -320,6 +366,12 @@ impl SummaryWriter {
         let mut writer = Self { path: path.to_owned(), file, rows: Vec::new() };
         if whole > 0 {
             read_summary(path)?.into_iter().for_each(|row| put(&mut writer.rows, row));
+            if first_line(&writer.file).map_err(error)? != header::<SummaryRow>() {
+                // Of an older version, with fewer columns: rows of both would not fit under one header.
+                write_table(path, &writer.rows)?;
+                writer.file = OpenOptions::new().read(true).write(true).open(path).map_err(error)?;
+            }
+            writer.file.seek(SeekFrom::End(0)).map_err(error)?;
         }
         Ok(writer)
     }
@@ -367,6 +419,7 @@ mod tests {
             lipschitz_bound_l1: None,
             seconds: 1.5,
             images_per_second: Some(100.0),
+            lipschitz_certified_l2: None,
         }
     }
 
@@ -384,6 +437,25 @@ mod tests {
         assert_eq!(read_metrics(&path).unwrap(), [row(1), row(3)]);
         let error = MetricsWriter::resume(&path, 1 << 20).err().unwrap().to_string();
         assert!(error.contains("metrics.csv") && error.contains("--overwrite"), "{error}");
+    }
+
+    #[test]
+    fn rows_of_an_older_version_get_the_new_columns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("summary.csv");
+        let row = |seed| SummaryRow { run: "r".into(), seed, lipschitz_lower_l2: Some(2.0), ..SummaryRow::default() };
+        let text = String::from_utf8(to_csv(&[row(0)], true).unwrap()).unwrap();
+        let older = |line: &str| line.split(',').take(30).collect::<Vec<_>>().join(",") + "\n";
+        std::fs::write(&path, text.lines().map(older).collect::<String>()).unwrap();
+        let mut writer = SummaryWriter::open(&path).unwrap();
+        writer.append(row(1)).unwrap();
+        let rows = read_summary(&path).unwrap();
+        assert_eq!(rows, [SummaryRow { lipschitz_lower_l2: None, ..row(0) }, row(1)]);
+        // Metrics go on under their own header only.
+        let path = directory.path().join("metrics.csv");
+        std::fs::write(&path, "run,epoch\nr,1\n").unwrap();
+        let error = MetricsWriter::resume(&path, 14).err().unwrap().to_string();
+        assert!(error.contains("--overwrite"), "{error}");
     }
 
     #[test]

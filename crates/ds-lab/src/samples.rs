@@ -123,6 +123,13 @@ impl Samples {
         !matches!(self, Self::Function { .. })
     }
 
+    /// The largest change of an input per change of a pixel in [0, 1], which normalisation makes: 1/deviation; `None` for
+    /// what is no image.
+    pub fn contrast(&self) -> Option<f64> {
+        let Self::Images { table, .. } = self else { return None };
+        Some(table.iter().map(|values| f64::from(values[255]) - f64::from(values[0])).fold(0.0, f64::max))
+    }
+
     /// The samples at these indices, as they are.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The training loop.
 
 use crate::batches::Epoch;
+use crate::bounds;
 use crate::checkpoint::{Checkpoint, EpochSums, Position};
 use crate::config::Config;
 use crate::experiment::Setup;
@@ -274,6 +275,8 @@ impl<'a> Trainer<'a> {
         let (config, network) = (self.config, &self.setup.network);
         let regularizer = self.penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(network))?;
         let (lr_weights, lr_splines) = self.optimizers.rates(epoch);
+        let has_constant = config.network.kind.is_lipschitz() && split != Split::Train;
+        let certified = has_constant.then(|| bounds::certified(network)).transpose()?;
         let row = MetricsRow {
             run: config.name.clone(),
             experiment: config.experiment.to_string(),
@@ -293,6 +296,7 @@ impl<'a> Trainer<'a> {
             lipschitz_bound_l1: network.lipschitz_bound_l1()?,
             seconds: self.seconds(),
             images_per_second: rate,
+            lipschitz_certified_l2: certified,
         };
         self.metrics.append(&row)?;
         Ok(())

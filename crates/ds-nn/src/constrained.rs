@@ -13,7 +13,7 @@ use crate::ops::spectral::SpectralNormalization;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter};
+use ds_core::{Group, L2, Parameter, copy_as};
 use rand_chacha::ChaCha8Rng;
 
 /// How a weight is kept at norm 1 or below.
@@ -111,6 +111,14 @@ impl ConstrainedLinear {
         self.constraint.effective(&self.weight)
     }
 
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias: copy_as(&self.bias, dtype)?, ..self.clone() })
+    }
+
     /// The layer as Lipschitz bounds see it.
     ///
     /// # Errors
@@ -191,6 +199,14 @@ impl ConstrainedConvolution {
         self.constraint.effective(&self.weight)
     }
 
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias: copy_as(&self.bias, dtype)?, ..self.clone() })
+    }
+
     /// The layer as Lipschitz bounds see it.
     ///
     /// # Errors
@@ -205,8 +221,9 @@ impl ConstrainedConvolution {
     /// # Errors
     /// If x is not (N, inputs, H, W) or in blocks, or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
-        let op = Conv2d { window: self.window, input_gradient: graph.is_tracked(x), weight_gradient: true };
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
+        let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
+        let op = Conv2d { window: self.window, input_gradient, weight_gradient };
         let bias = graph.parameter(&self.bias);
         graph.apply3(op, x, &weight, &bias)
     }

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter};
+use ds_core::{Group, L2, Parameter, copy_as};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -112,6 +112,15 @@ impl Linear {
         }
     }
 
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copy_as(bias, dtype)).transpose()?;
+        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias })
+    }
+
     /// The layer as Lipschitz bounds see it.
     pub fn operator(&self) -> Operator {
         Operator::Dense(self.weight.as_detached_tensor())
@@ -158,8 +167,9 @@ impl Convolution {
     /// # Errors
     /// If x is not (N, inputs, H, W), or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
-        let op = Conv2d { window: self.window, input_gradient: graph.is_tracked(x), weight_gradient: true };
         let weight = graph.parameter(&self.weight);
+        let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
+        let op = Conv2d { window: self.window, input_gradient, weight_gradient };
         match &self.bias {
             None => graph.apply2(op, x, &weight),
             Some(bias) => {
@@ -167,6 +177,15 @@ impl Convolution {
                 graph.apply3(op, x, &weight, &bias)
             }
         }
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copy_as(bias, dtype)).transpose()?;
+        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias, window: self.window })
     }
 
     /// The layer as Lipschitz bounds see it.
@@ -306,6 +325,19 @@ impl Normalization {
             weight: Var::from_tensor(&weight.detach())?,
             bias: Some(Var::from_tensor(&bias.detach())?),
             window: conv.window,
+        })
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        Ok(Self {
+            scale: copy_as(&self.scale, dtype)?,
+            shift: copy_as(&self.shift, dtype)?,
+            running_mean: copy_as(&self.running_mean, dtype)?,
+            running_variance: copy_as(&self.running_variance, dtype)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Every experiment of both papers: runs, sweeps, comparison and report.
 
 mod all;
+mod bounds;
 mod sparsify;
 
 use anyhow::{Result, bail};
@@ -39,6 +40,8 @@ enum Command {
     Compare(CompareArgs),
     /// The comparison, and a page with all pictures and tables: report.html and figures/ in the folder.
     Report(CompareArgs),
+    /// Bounds of the Lipschitz constant of a run's network, from its checkpoint: from below, certified, and the papers'.
+    Bounds(bounds::BoundsArgs),
     /// Eliminates knots of a finished run: every threshold of the papers' list, from its checkpoint.
     Sparsify(sparsify::SparsifyArgs),
 }
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Sweep(args) => sweep(&args),
         Command::Compare(args) => compare(&args.results, &args.references).map(|_| ()),
         Command::Report(args) => in_thread_pool(|| report(&args.results, &args.references)),
+        Command::Bounds(args) => check_instructions().and_then(|()| in_thread_pool(|| bounds::run(&args))),
         Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
     })
 }

@@ -6,7 +6,7 @@ use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::real::in_double_precision;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
-use crate::parameter::{Group, L2, Parameter};
+use crate::parameter::{Group, L2, Parameter, copy_as};
 use crate::regularization::Norm;
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -99,6 +99,16 @@ impl LipschitzSpline {
     /// ln α (C), if the scaling is learned.
     pub fn log_scaling(&self) -> Option<&Var> {
         self.log_scaling.as_ref()
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let coefficients = copy_as(&self.coefficients, dtype)?;
+        let log_scaling = self.log_scaling.as_ref().map(|var| copy_as(var, dtype)).transpose()?;
+        Ok(Self { coefficients, log_scaling, ..self.clone() })
     }
 
     /// The trainable parameters, all in the group of the splines.

@@ -5,6 +5,7 @@ mod fixed;
 mod init;
 mod linear_term;
 mod lipschitz_spline;
+mod precision;
 mod spline;
 
 pub use fixed::{Apl, ClippedPRelu, Householder, PRelu};

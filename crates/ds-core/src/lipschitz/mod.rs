@@ -1,5 +1,7 @@
-//! Bounds of the Lipschitz constant of a network, composed from what its layers tell.
+//! Bounds of the Lipschitz constant of a network: the papers' ([`bv2`]) and a certified one ([`certified`]) from above, both
+//! composed from its layers ([`architecture`]), and one from below with the pair of inputs that shows it ([`empirical`]).
 
 pub mod architecture;
 pub mod bv2;
 pub mod certified;
+pub mod empirical;

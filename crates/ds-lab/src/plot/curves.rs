@@ -147,6 +147,7 @@ pub(crate) mod tests {
             lipschitz_bound_l1: None,
             seconds: 1.0,
             images_per_second: None,
+            lipschitz_certified_l2: None,
         }
     }
 

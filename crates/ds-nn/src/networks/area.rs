@@ -1,8 +1,8 @@
 //! Fully connected networks (2, h, 1) and (2, h, h, 1) that classify points of the plane.
 
-use super::ActivationKind;
+use super::{ActivationKind, layers_as};
 use crate::layers::{Linear, Mode, WeightInit};
-use candle_core::Result;
+use candle_core::{DType, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -65,6 +65,14 @@ impl AreaNet {
     /// The activation layers.
     pub fn activations(&self) -> Vec<&Activation> {
         self.hidden.iter().map(|(_, activation)| activation).collect()
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(Self { hidden: layers_as(&self.hidden, Linear::to_dtype, dtype)?, last: self.last.to_dtype(dtype)? })
     }
 
     /// The network as Lipschitz bounds see it.

@@ -1,11 +1,11 @@
 //! The small convolutional network for MNIST.
 
-use super::ActivationKind;
+use super::{ActivationKind, layers_as};
 use crate::layers::{Convolution, Linear, Mode, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::MaxPool;
-use candle_core::Result;
+use candle_core::{DType, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -61,6 +61,14 @@ impl ConvNet {
         }
         all.extend(self.last.parameters("last"));
         all
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(Self { blocks: layers_as(&self.blocks, Convolution::to_dtype, dtype)?, last: self.last.to_dtype(dtype)? })
     }
 
     /// The network as Lipschitz bounds see it.

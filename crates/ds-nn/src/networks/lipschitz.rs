@@ -1,13 +1,13 @@
 //! Networks that are L-Lipschitz in ℓ2 whatever their parameters are: 1-Lipschitz layers and activations, and a factor L at
 //! the end (Anil, Lucas, Grosse 2019; Ducotterd et al. 2024).
 
-use super::ActivationKind;
+use super::{ActivationKind, layers_as};
 use crate::constrained::{ConstrainedConvolution, ConstrainedLinear, Constraint};
 use crate::layers::Mode;
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::scale::Scale;
-use candle_core::Result;
+use candle_core::{DType, Result};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
@@ -66,6 +66,14 @@ impl DensePart {
         all
     }
 
+    fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(Self {
+            hidden: layers_as(&self.hidden, ConstrainedLinear::to_dtype, dtype)?,
+            last: self.last.to_dtype(dtype)?,
+            constant: self.constant,
+        })
+    }
+
     fn operators(&self) -> Result<Vec<Operator>> {
         let mut operators = Vec::new();
         for (linear, activation) in &self.hidden {
@@ -119,6 +127,14 @@ impl LipschitzNet {
     /// The activation layers.
     pub fn activations(&self) -> Vec<&Activation> {
         self.dense.activations().collect()
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(Self { inputs: self.inputs, dense: self.dense.to_dtype(dtype)? })
     }
 
     /// The network as Lipschitz bounds see it.
@@ -239,6 +255,15 @@ impl LipschitzConvNet {
     /// The activation layers.
     pub fn activations(&self) -> Vec<&Activation> {
         self.convolutions.iter().map(|(_, activation)| activation).chain(self.dense.activations()).collect()
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        let convolutions = layers_as(&self.convolutions, ConstrainedConvolution::to_dtype, dtype)?;
+        Ok(Self { images: self.images, convolutions, dense: self.dense.to_dtype(dtype)? })
     }
 
     /// The network as Lipschitz bounds see it.

@@ -195,6 +195,22 @@ impl Network {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()
     }
 
+    /// A copy with parameters and statistics of another type: f64 for what f32 would round away.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(match self {
+            Self::Area(network) => Self::Area(network.to_dtype(dtype)?),
+            Self::Scalar(network) => Self::Scalar(network.to_dtype(dtype)?),
+            Self::ConvNet(network) => Self::ConvNet(network.to_dtype(dtype)?),
+            Self::ResNet32(network) => Self::ResNet32(network.to_dtype(dtype)?),
+            Self::Nin(network) => Self::Nin(network.to_dtype(dtype)?),
+            Self::Lipschitz(network) => Self::Lipschitz(network.to_dtype(dtype)?),
+            Self::LipschitzConv(network) => Self::LipschitzConv(network.to_dtype(dtype)?),
+        })
+    }
+
     /// The network in evaluation mode, as Lipschitz bounds see it.
     ///
     /// # Errors
@@ -222,6 +238,15 @@ impl Network {
         }
         bv2::bound_to_largest(&self.architecture()?, bv2::Exponent::One).map(Some)
     }
+}
+
+/// Copies of layers with their activations in another type.
+fn layers_as<L>(
+    layers: &[(L, Activation)],
+    layer_as: fn(&L, DType) -> Result<L>,
+    dtype: DType,
+) -> ds_core::Result<Vec<(L, Activation)>> {
+    layers.iter().map(|(layer, activation)| Ok((layer_as(layer, dtype)?, activation.to_dtype(dtype)?))).collect()
 }
 
 /// In Candle's graph, for use among other Candle modules; training draws its dropout afresh, from no seed.

@@ -1,13 +1,13 @@
 //! Network in network (Lin et al. 2014) for CIFAR.
 
-use super::ActivationKind;
+use super::{ActivationKind, layers_as};
 use crate::layers::{Convolution, Mode, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::enter;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::rng::hash;
-use candle_core::Result;
+use candle_core::{DType, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -75,6 +75,14 @@ impl NetworkInNetwork {
             all.extend(activation.parameters(&format!("layer{depth}.activation")));
         }
         all
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(Self { layers: layers_as(&self.layers, Convolution::to_dtype, dtype)?, dropout: self.dropout })
     }
 
     /// The network in evaluation mode, as Lipschitz bounds see it.

@@ -5,7 +5,7 @@ use crate::layers::{Convolution, Linear, Mode, Normalization, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::AveragePool;
-use candle_core::{Result, Var, bail};
+use candle_core::{DType, Result, Var, bail};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -45,6 +45,10 @@ impl Unit {
     ) -> Result<G::Value> {
         let x = self.conv.forward_in(graph, x)?;
         self.norm.activated_in(graph, &x, residual, activation, mode)
+    }
+
+    fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        Ok(Self { conv: self.conv.to_dtype(dtype)?, norm: self.norm.to_dtype(dtype)? })
     }
 
     fn operator(&self) -> Result<Operator> {
@@ -146,6 +150,28 @@ impl ResNet32 {
             all.extend(block.shortcut.iter().flat_map(|s| s.norm.buffers(&format!("block{k}.shortcut.norm"))));
         }
         all
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        let block = |block: &Block| -> ds_core::Result<Block> {
+            Ok(Block {
+                first: block.first.to_dtype(dtype)?,
+                inner: block.inner.to_dtype(dtype)?,
+                second: block.second.to_dtype(dtype)?,
+                shortcut: block.shortcut.as_ref().map(|unit| unit.to_dtype(dtype)).transpose()?,
+                outer: block.outer.to_dtype(dtype)?,
+            })
+        };
+        Ok(Self {
+            stem: self.stem.to_dtype(dtype)?,
+            activation: self.activation.to_dtype(dtype)?,
+            blocks: self.blocks.iter().map(block).collect::<ds_core::Result<_>>()?,
+            last: self.last.to_dtype(dtype)?,
+        })
     }
 
     /// The network in evaluation mode, as Lipschitz bounds see it.

@@ -2,7 +2,7 @@
 
 use super::ActivationKind;
 use crate::layers::Mode;
-use candle_core::Result;
+use candle_core::{DType, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -37,6 +37,14 @@ impl ScalarNet {
     /// The activation.
     pub fn activations(&self) -> Vec<&Activation> {
         vec![&self.activation]
+    }
+
+    /// A copy with parameters of another type.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+        Ok(Self { activation: self.activation.to_dtype(dtype)? })
     }
 
     /// The network as Lipschitz bounds see it.

@@ -1,0 +1,130 @@
+//! Every network's architecture is the network: no pair of inputs that the search finds beats the certified bound, and the
+//! bound moves with each weight.
+#![allow(clippy::unwrap_used)]
+
+use candle_core::{DType, Device, Tensor};
+use ds_core::Grid;
+use ds_core::activation::Init;
+use ds_core::graph::{Graph, InputGraph};
+use ds_core::lipschitz::bv2::{self, Exponent};
+use ds_core::lipschitz::certified;
+use ds_core::lipschitz::empirical::{Search, lower_bound};
+use ds_nn::constrained::Constraint;
+use ds_nn::layers::Mode;
+use ds_nn::networks::{
+    ActivationKind, AreaNet, ConvNet, Images, LipschitzConvNet, LipschitzNet, Network, NetworkInNetwork, ResNet32,
+    ScalarNet,
+};
+use ds_nn::rng::{Purpose, Seed};
+use ds_nn::tape::Tape;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use std::time::Instant;
+
+fn points(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
+    let data: Vec<f64> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+}
+
+fn networks(rng: &mut ChaCha8Rng) -> Vec<(&'static str, Network, Vec<usize>)> {
+    let grid = Grid::from_range(11, 1.0).unwrap();
+    let spline = ActivationKind::BSpline { grid, init: Init::EvenOdd };
+    let explicit = ActivationKind::ExplicitLinear { grid, init: Init::LeakyRelu, fixed_bias: None };
+    let lipschitz = ActivationKind::Lipschitz { size: 10, range: 1.0, init: Init::AbsoluteValue, scaling: true };
+    let (orthonormal, spectral) = (Constraint::Orthonormal, Constraint::Spectral);
+    vec![
+        ("area", Network::Area(AreaNet::new(rng, &[4, 4], spline).unwrap()), vec![8, 2]),
+        ("scalar", Network::Scalar(ScalarNet::new(spline).unwrap()), vec![8, 1]),
+        ("convnet", Network::ConvNet(ConvNet::new(rng, 10, spline).unwrap()), vec![4, 1, 28, 28]),
+        ("resnet", Network::ResNet32(ResNet32::new(rng, 10, explicit).unwrap()), vec![2, 3, 32, 32]),
+        ("nin", Network::Nin(NetworkInNetwork::new(rng, 10, 0.0, ActivationKind::Relu).unwrap()), vec![1, 3, 32, 32]),
+        (
+            "lipschitz",
+            Network::Lipschitz(LipschitzNet::new(rng, (20, &[16, 16], 5), spectral, lipschitz, 3.0).unwrap()),
+            vec![8, 20],
+        ),
+        (
+            "lipschitz_conv",
+            Network::LipschitzConv(
+                LipschitzConvNet::new(rng, Images::MNIST, (&[4, 16], 10), orthonormal, ActivationKind::MaxMin, 2.0)
+                    .unwrap(),
+            ),
+            vec![4, 1, 28, 28],
+        ),
+    ]
+}
+
+#[test]
+fn what_is_found_is_below_what_is_certified() {
+    let rng = &mut Seed(3).generator(Purpose::Weights, 0);
+    for (name, network, shape) in networks(rng) {
+        // Statistics and affine parameters that are not those of the first step.
+        for (buffer_name, buffer) in network.buffers() {
+            let range = if buffer_name.ends_with("variance") { 0.5..2.0 } else { -0.1..0.1 };
+            let data: Vec<f32> = (0..buffer.elem_count()).map(|_| rng.random_range(range.clone())).collect();
+            buffer.set(&Tensor::from_vec(data, buffer.shape(), &Device::Cpu).unwrap()).unwrap();
+        }
+        let points = points(rng, &shape);
+        let exact = network.to_dtype(DType::F64).unwrap();
+        let outputs = |x: &Tensor| exact.forward_in(&mut InputGraph, x, Mode::Evaluation);
+        let search = Search { climbers: 2, steps: 4, ..Search::default() };
+        let found = lower_bound(outputs, &points, search).unwrap().quotient;
+        let architecture = network.architecture().unwrap();
+        let certified = certified::bound(&architecture).unwrap();
+        // Constraints are met again in f64, to the rounding of the f32 weights.
+        assert!(found > 0.0 && found <= certified * (1.0 + 1e-6), "{name}: {found} above {certified}");
+        if network.lipschitz_bound_l1().unwrap().is_some() {
+            let papers = bv2::bound(&architecture, Exponent::Two).unwrap();
+            assert!(found <= papers, "{name}: {found} above {papers}");
+        }
+        // The copy in f64 is the same function.
+        let mut tape = Tape::inference();
+        let x = tape.constant(&points.to_dtype(DType::F32).unwrap());
+        let y = network.forward_in(&mut tape, &x, Mode::Evaluation).unwrap();
+        let copy = outputs(&points).unwrap();
+        let error = (tape.tensor(&y).to_dtype(DType::F64).unwrap() - &copy).unwrap().abs().unwrap();
+        let error = error.max_all().unwrap().to_scalar::<f64>().unwrap();
+        let size = copy.abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(error <= 1e-3 * size, "{name}: {error} of {size}");
+        let constant = match &network {
+            Network::Lipschitz(network) => Some(network.constant()),
+            Network::LipschitzConv(network) => Some(network.constant()),
+            _ => None,
+        };
+        if let Some(constant) = constant {
+            assert!(certified <= constant * (1.0 + 1e-5), "{name}: {certified} for {constant}");
+        }
+    }
+}
+
+#[test]
+fn every_weight_has_its_part_in_the_bound() {
+    let rng = &mut Seed(4).generator(Purpose::Weights, 0);
+    for (name, network, _) in networks(rng) {
+        if matches!(network, Network::Lipschitz(_) | Network::LipschitzConv(_)) {
+            continue;
+        }
+        let bound = || bv2::bound(&network.architecture().unwrap(), Exponent::Two).unwrap();
+        let before = bound();
+        for parameter in network.parameters().iter().filter(|p| p.name.ends_with("weight") || p.name.ends_with("scale"))
+        {
+            let old = parameter.var.as_tensor().copy().unwrap();
+            parameter.var.set(&(&old * 2.0).unwrap()).unwrap();
+            assert!(bound() > before, "{name}: the bound does not see {}", parameter.name);
+            parameter.var.set(&old).unwrap();
+        }
+    }
+}
+
+/// Not timed: what it takes is in docs/lipschitz.md.
+#[test]
+fn resnet32_is_certified() {
+    let rng = &mut Seed(5).generator(Purpose::Weights, 0);
+    let grid = Grid::from_range(51, 4.0).unwrap();
+    let kind = ActivationKind::ExplicitLinear { grid, init: Init::LeakyRelu, fixed_bias: None };
+    let network = ResNet32::new(rng, 10, kind).unwrap();
+    let started = Instant::now();
+    let bound = certified::bound(&network.architecture().unwrap()).unwrap();
+    println!("ResNet32: {bound:e} in {:.2} s", started.elapsed().as_secs_f64());
+    assert!(bound.is_finite() && bound > 1.0);
+}

@@ -1,0 +1,57 @@
+//! Bounds of the Lipschitz constant of a trained network, from its checkpoint.
+
+use anyhow::{Context, Result};
+use ds_lab::bounds::{Bounds, POINTS, certified_accuracy};
+use ds_lab::checkpoint::Checkpoint;
+use ds_lab::cli::DataArgs;
+use ds_lab::config::Config;
+use ds_lab::experiment::{Setup, radii};
+use ds_lab::metrics::write_table;
+use ds_lab::table::Table;
+use std::path::PathBuf;
+
+/// What `reproduce bounds` is told.
+#[derive(Debug, clap::Args)]
+pub struct BoundsArgs {
+    /// The run's directory, with its checkpoint; bounds.csv is written to it.
+    run: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Test samples that the search for the lower bound starts from.
+    #[arg(long, value_name = "N", default_value_t = POINTS)]
+    points: usize,
+}
+
+pub fn run(args: &BoundsArgs) -> Result<()> {
+    let path = args.run.join("checkpoint.safetensors");
+    let checkpoint = Checkpoint::read(&path)?;
+    let config = Config::from_toml(&checkpoint.config).with_context(|| format!("the config in {}", path.display()))?;
+    let setup = Setup::new(&config, &args.data.source()?)?;
+    checkpoint.restore_network(&setup.network)?;
+    let bounds = Bounds::new(&setup.network, &setup.test, args.points.max(1))?;
+    let mut table = Table::new(
+        &format!("{}, seed {}", config.name, config.seed),
+        "Lipschitz constant of the network as a function of its (normalised) inputs",
+        &["bound", "norms", "value", "seconds"],
+    );
+    let rows = [
+        ("largest quotient found", "ℓ2", Some(bounds.lower_l2), bounds.lower_seconds),
+        ("certified", "ℓ2", Some(bounds.certified_l2), bounds.certified_seconds),
+        ("Aziznejad2020, p = 2", "ℓ2", bounds.papers_l2, bounds.papers_seconds),
+        ("Aziznejad2020, p = 1", "ℓ1 to ℓ∞", bounds.papers_l1, bounds.papers_seconds),
+    ];
+    for (name, norms, value, seconds) in rows {
+        let value = value.map_or("none: activations of pairs".to_owned(), |value| format!("{value:.6}"));
+        table.rows.push(vec![name.to_owned(), norms.to_owned(), value, format!("{seconds:.3}")]);
+    }
+    print!("{table}");
+    if let Some(radii) = radii(config.data.dataset)
+        && let Some(accuracies) = certified_accuracy(&setup.network, &setup.test, bounds.certified_l2, &radii)?
+    {
+        for (radius, accuracy) in radii.iter().zip(accuracies) {
+            println!("certified test accuracy at radius {radius:.4} (ℓ2, pixels in [0, 1]): {accuracy:.2} %");
+        }
+    }
+    write_table(&args.run.join("bounds.csv"), &[bounds])?;
+    Ok(())
+}
