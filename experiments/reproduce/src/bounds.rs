@@ -41,7 +41,11 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         ("Aziznejad2020, p = 1", "ℓ1 to ℓ∞", bounds.papers_l1, bounds.papers_seconds),
     ];
     for (name, norms, value, seconds) in rows {
-        let value = value.map_or("none: activations of pairs".to_owned(), |value| format!("{value:.6}"));
+        let value = match value {
+            None => "none: activations of pairs".to_owned(),
+            Some(value) if value < 1e6 => format!("{value:.6}"),
+            Some(value) => format!("{value:.4e}"),
+        };
         table.rows.push(vec![name.to_owned(), norms.to_owned(), value, format!("{seconds:.3}")]);
     }
     print!("{table}");
