@@ -10,7 +10,8 @@ pub fn lambda_key(row: &SummaryRow) -> Option<u64> {
     Some(if row.norm.as_deref() == Some("none") { 0 } else { (lambda * 1e15).round() as u64 })
 }
 
-fn lambda(row: &SummaryRow) -> Option<f64> {
+/// λ of a row, 0 where no norm is penalised.
+pub(super) fn lambda(row: &SummaryRow) -> Option<f64> {
     lambda_key(row).map(|key| if key == 0 { 0.0 } else { row.lambda.unwrap_or(0.0) })
 }
 

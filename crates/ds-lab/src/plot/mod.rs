@@ -3,6 +3,7 @@
 pub mod activations;
 pub mod axes;
 pub mod basis;
+pub mod bounds;
 pub mod canvas;
 mod contour;
 pub mod curves;

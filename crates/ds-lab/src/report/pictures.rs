@@ -13,7 +13,7 @@ use crate::plot::fit::Fit;
 use crate::plot::functions::Layer;
 use crate::plot::grouping::scientific;
 use crate::plot::spread::SpreadChart;
-use crate::plot::{Figure, lambda, palette, parameters, save, size, thresholds};
+use crate::plot::{Figure, bounds, lambda, palette, parameters, save, size, thresholds};
 use anyhow::{Context, Result};
 use ds_nn::networks::Network;
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,9 +213,10 @@ impl<'a> Gallery<'a> {
             alike.entry((&row.dataset, &row.network)).or_default().push(row);
         }
         type Kind = (&'static str, &'static str, fn(String, &[&SummaryRow]) -> Option<SpreadChart>);
-        let kinds: [Kind; 3] = [
+        let kinds: [Kind; 4] = [
             ("parameters", "Accuracy and parameters", parameters::chart),
             ("lambda", "What λ does", lambda::chart),
+            ("bounds", "Bounds of the Lipschitz constant", bounds::chart),
             ("size", "Accuracy and knots", size::chart),
         ];
         let mut pictures = Vec::new();
