@@ -1,6 +1,6 @@
 //! Trainable parameters, in two groups that the type of the layer decides.
 
-use candle_core::Var;
+use candle_core::{Device, Result, Var};
 
 /// The optimiser that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,4 +40,13 @@ impl Parameter {
     pub fn new(name: impl Into<String>, var: &Var, group: Group, l2: L2) -> Self {
         Self { name: name.into(), var: var.clone(), group, l2 }
     }
+}
+
+/// A variable of its own with the same values on a device.
+///
+/// # Errors
+/// On Candle's errors.
+pub fn copied(var: &Var, device: &Device) -> Result<Var> {
+    // The device that it is on already would give the same storage.
+    Var::from_tensor(&var.as_tensor().copy()?.to_device(device)?)
 }

@@ -3,12 +3,14 @@
 use crate::ops::Window;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dense::Dense;
+#[cfg(feature = "cuda")]
+use crate::ops::norm_activation::OnDevice;
 use crate::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
 use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
-use ds_core::{Group, L2, Parameter};
+use ds_core::{Group, L2, Parameter, copied};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -105,6 +107,15 @@ impl Linear {
         }
     }
 
+    /// A copy of the layer on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copied(bias, device)).transpose()?;
+        Ok(Self { weight: copied(&self.weight, device)?, bias })
+    }
+
     /// Weight and bias.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         weight_and_bias(prefix, &self.weight, self.bias.as_ref())
@@ -155,6 +166,15 @@ impl Convolution {
                 graph.apply3(op, x, &weight, &bias)
             }
         }
+    }
+
+    /// A copy of the layer on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copied(bias, device)).transpose()?;
+        Ok(Self { weight: copied(&self.weight, device)?, bias, window: self.window })
     }
 
     /// Weight and bias.
@@ -243,6 +263,17 @@ impl Normalization {
             Some(coefficients) => graph.apply3(ChannelParameters, &scale, &shift, coefficients)?,
             None => graph.apply2(ChannelParameters, &scale, &shift)?,
         };
+        #[cfg(feature = "cuda")]
+        if graph.tensor(x).device().is_cuda() {
+            let training = mode != Mode::Evaluation;
+            let (mean, variance) = (self.running_mean.clone(), self.running_variance.clone());
+            let on_device = OnDevice::new(mean, variance, Self::MOMENTUM, training);
+            let op = NormActivation { statistics: Statistics::OnDevice(on_device), epsilon: Self::EPSILON, function };
+            return match residual {
+                Some(residual) => graph.apply3(op, x, residual, &parameters),
+                None => graph.apply2(op, x, &parameters),
+            };
+        }
         let of_batch = Arc::new(Mutex::new(Moments::default()));
         let statistics = match mode {
             Mode::Training { .. } => Statistics::Batch(of_batch.clone()),
@@ -283,6 +314,19 @@ impl Normalization {
             weight: Var::from_tensor(&weight.detach())?,
             bias: Some(Var::from_tensor(&bias.detach())?),
             window: conv.window,
+        })
+    }
+
+    /// A copy of the layer on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            scale: copied(&self.scale, device)?,
+            shift: copied(&self.shift, device)?,
+            running_mean: copied(&self.running_mean, device)?,
+            running_variance: copied(&self.running_variance, device)?,
         })
     }
 

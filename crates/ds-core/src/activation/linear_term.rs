@@ -1,8 +1,8 @@
 //! The linear term b1·x + b0 that `ExplicitLinear` and `ReluSpline` carry beside their knots.
 
 use crate::graph::Graph;
-use crate::parameter::{Group, L2, Parameter};
-use candle_core::Var;
+use crate::parameter::{Group, L2, Parameter, copied};
+use candle_core::{Device, Result, Var};
 
 /// b1 (C) and b0 (C); b0 may be fixed, where a layer before the activation has a bias of its own.
 #[derive(Debug, Clone)]
@@ -16,6 +16,11 @@ pub struct LinearTerm {
 }
 
 impl LinearTerm {
+    pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
+        let (weight, bias) = (copied(&self.weight, device)?, copied(&self.bias, device)?);
+        Ok(Self { weight, bias, fixed_bias: self.fixed_bias })
+    }
+
     pub(crate) fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         let mut all = vec![Parameter::new(format!("{prefix}.b1"), &self.weight, Group::Splines, L2::WeightDecay)];
         if !self.fixed_bias {

@@ -12,8 +12,8 @@ pub use spline::{Kind, Spline};
 
 use crate::graph::{CandleGraph, Graph};
 use crate::ops::rectifier::Rectifier;
-use crate::parameter::Parameter;
-use candle_core::{Result, Tensor};
+use crate::parameter::{Parameter, copied};
+use candle_core::{Device, Result, Tensor};
 
 /// Any activation of this crate.
 #[derive(Debug, Clone)]
@@ -46,6 +46,22 @@ impl Activation {
             Self::Apl(apl) => apl.forward_in(graph, x),
             Self::Spline(spline) => spline.forward_in(graph, x),
         }
+    }
+
+    /// A copy of the layer on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Relu => Self::Relu,
+            Self::LeakyRelu => Self::LeakyRelu,
+            Self::PRelu(prelu) => Self::PRelu(PRelu { slopes: copied(&prelu.slopes, device)? }),
+            Self::Apl(apl) => {
+                Self::Apl(Apl { slopes: copied(&apl.slopes, device)?, offsets: copied(&apl.offsets, device)? })
+            }
+            Self::Spline(spline) => Self::Spline(spline.to_device(device)?),
+        })
     }
 
     /// The trainable parameters.

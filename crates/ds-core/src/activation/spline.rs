@@ -5,7 +5,7 @@ use super::linear_term::LinearTerm;
 use crate::graph::{CandleGraph, Graph};
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::reparametrization::{AddLinearTerm, SumOfRelus};
-use crate::parameter::{Group, L2, Parameter};
+use crate::parameter::{Group, L2, Parameter, copied};
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -129,6 +129,23 @@ impl Spline {
             check_shape("b0", &linear.bias, &[channels])?;
         }
         Ok(Self { grid, channels, kind })
+    }
+
+    /// A copy of the layer on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> candle_core::Result<Self> {
+        let kind = match &self.kind {
+            Kind::BSpline { coefficients } => Kind::BSpline { coefficients: copied(coefficients, device)? },
+            Kind::ExplicitLinear { coefficients, linear } => {
+                Kind::ExplicitLinear { coefficients: copied(coefficients, device)?, linear: linear.to_device(device)? }
+            }
+            Kind::ReluSpline { slopes, linear } => {
+                Kind::ReluSpline { slopes: copied(slopes, device)?, linear: linear.to_device(device)? }
+            }
+        };
+        Ok(Self { grid: self.grid, channels: self.channels, kind })
     }
 
     /// The grid that all functions of the layer share.

@@ -2,7 +2,7 @@
 
 use super::ActivationKind;
 use crate::layers::{Linear, Mode, WeightInit};
-use candle_core::Result;
+use candle_core::{Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -49,6 +49,16 @@ impl AreaNet {
             x = activation.forward_in(graph, &x)?;
         }
         self.last.forward_in(graph, &x)
+    }
+
+    /// A copy of the network on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let hidden =
+            self.hidden.iter().map(|(layer, activation)| Ok((layer.to_device(device)?, activation.to_device(device)?)));
+        Ok(Self { hidden: hidden.collect::<Result<_>>()?, last: self.last.to_device(device)? })
     }
 
     /// All parameters.

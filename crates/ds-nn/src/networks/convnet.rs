@@ -5,7 +5,7 @@ use crate::layers::{Convolution, Linear, Mode, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::MaxPool;
-use candle_core::Result;
+use candle_core::{Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -52,6 +52,16 @@ impl ConvNet {
         }
         let x = leave(graph, &x)?;
         self.last.forward_in(graph, &x)
+    }
+
+    /// A copy of the network on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let blocks =
+            self.blocks.iter().map(|(layer, activation)| Ok((layer.to_device(device)?, activation.to_device(device)?)));
+        Ok(Self { blocks: blocks.collect::<Result<_>>()?, last: self.last.to_device(device)? })
     }
 
     /// All parameters.

@@ -128,6 +128,20 @@ impl Network {
         each!(self, network => network.forward_in(graph, x, mode))
     }
 
+    /// A copy of the network on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Area(network) => Self::Area(network.to_device(device)?),
+            Self::Scalar(network) => Self::Scalar(network.to_device(device)?),
+            Self::ConvNet(network) => Self::ConvNet(network.to_device(device)?),
+            Self::ResNet32(network) => Self::ResNet32(network.to_device(device)?),
+            Self::Nin(network) => Self::Nin(network.to_device(device)?),
+        })
+    }
+
     /// All trainable parameters, with names that are unique and stable.
     pub fn parameters(&self) -> Vec<Parameter> {
         each!(self, network => network.parameters())

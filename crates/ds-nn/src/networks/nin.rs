@@ -7,7 +7,7 @@ use crate::ops::blocks::enter;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::rng::hash;
-use candle_core::Result;
+use candle_core::{Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -64,6 +64,16 @@ impl NetworkInNetwork {
             }
         }
         super::resnet::average_over_plane(graph, &x)
+    }
+
+    /// A copy of the network on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let layers =
+            self.layers.iter().map(|(layer, activation)| Ok((layer.to_device(device)?, activation.to_device(device)?)));
+        Ok(Self { layers: layers.collect::<Result<_>>()?, dropout: self.dropout })
     }
 
     /// All parameters.

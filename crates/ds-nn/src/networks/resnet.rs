@@ -5,7 +5,7 @@ use crate::layers::{Convolution, Linear, Mode, Normalization, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::AveragePool;
-use candle_core::{Result, Var, bail};
+use candle_core::{Device, Result, Var, bail};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -46,6 +46,10 @@ impl Unit {
         self.norm.activated_in(graph, &x, residual, activation, mode)
     }
 
+    fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { conv: self.conv.to_device(device)?, norm: self.norm.to_device(device)? })
+    }
+
     fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         let mut all = self.conv.parameters(&format!("{prefix}.conv"));
         all.extend(self.norm.parameters(&format!("{prefix}.norm")));
@@ -61,6 +65,18 @@ struct Block {
     second: Unit,
     shortcut: Option<Unit>,
     outer: Activation,
+}
+
+impl Block {
+    fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            first: self.first.to_device(device)?,
+            inner: self.inner.to_device(device)?,
+            second: self.second.to_device(device)?,
+            shortcut: self.shortcut.as_ref().map(|shortcut| shortcut.to_device(device)).transpose()?,
+            outer: self.outer.to_device(device)?,
+        })
+    }
 }
 
 /// A 3×3 convolution to 16 channels, five blocks each of 16, 32 and 64 channels, the mean over the plane and a linear
@@ -115,6 +131,20 @@ impl ResNet32 {
         }
         let features = average_over_plane(graph, &x)?;
         self.last.forward_in(graph, &features)
+    }
+
+    /// A copy of the network on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let blocks = self.blocks.iter().map(|block| block.to_device(device)).collect::<Result<_>>()?;
+        Ok(Self {
+            stem: self.stem.to_device(device)?,
+            activation: self.activation.to_device(device)?,
+            blocks,
+            last: self.last.to_device(device)?,
+        })
     }
 
     /// All parameters.

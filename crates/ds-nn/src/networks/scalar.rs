@@ -2,7 +2,7 @@
 
 use super::ActivationKind;
 use crate::layers::Mode;
-use candle_core::Result;
+use candle_core::{Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -27,6 +27,14 @@ impl ScalarNet {
     /// If x is not (N, 1).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode) -> Result<G::Value> {
         self.activation.forward_in(graph, x)
+    }
+
+    /// A copy of the network on a device.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self { activation: self.activation.to_device(device)? })
     }
 
     /// All parameters.
