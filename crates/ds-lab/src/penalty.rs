@@ -45,8 +45,8 @@ impl SplinePenalty {
     /// # Errors
     /// On Candle's errors.
     pub fn add_gradient(&self, network: &Network, gradients: &mut impl Gradients) -> candle_core::Result<()> {
-        let mut layers = network.splines().into_iter().zip(&self.weights);
-        layers.try_for_each(|(spline, &weight)| self.norm.add_gradient(spline, weight, gradients))
+        let layers: Vec<_> = network.splines().into_iter().zip(self.weights.iter().copied()).collect();
+        self.norm.add_gradients(&layers, gradients)
     }
 }
 

@@ -8,8 +8,9 @@ use crate::metrics::{MetricsRow, MetricsWriter, Split};
 use crate::penalty::{SplinePenalty, decay_factors};
 use crate::progress::{Loss, Progress, Status};
 use crate::samples::{Batch, Samples, shuffled};
+use crate::samples_on_device::{BatchOnDevice, SamplesOnDevice};
 use anyhow::{Context, Result};
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use ds_core::graph::Graph;
 use ds_core::regularization::active_knots;
 use ds_core::{Group, Parameter};
@@ -100,11 +101,69 @@ pub fn step(
     Ok((value, correct))
 }
 
+/// One training step whose samples are on the network's device; nothing is fetched from there: the loss and the right answers
+/// are added to `totals` (2, f64).
+///
+/// # Errors
+/// On Candle's errors.
+pub fn step_on_device(
+    network: &Network,
+    batch: &BatchOnDevice,
+    penalty: Option<&SplinePenalty>,
+    optimizers: &mut Optimizers,
+    (epoch, dropout): (usize, u64),
+    totals: &Tensor,
+) -> candle_core::Result<()> {
+    let mut tape = Tape::recording();
+    let x = tape.constant(&batch.inputs);
+    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
+    let loss = batch.loss_in(&mut tape, &output)?;
+    batch.tally(tape.tensor(&output), totals)?;
+    let mut gradients = tape.backward(&loss)?;
+    if let Some(penalty) = penalty {
+        penalty.add_gradient(network, &mut gradients)?;
+    }
+    let (weights, splines) = optimizers.rates(epoch);
+    optimizers.weights.step(&gradients, weights)?;
+    optimizers.splines.step(&gradients, splines)
+}
+
+/// (Σ loss, right answers) from the device, which starts again from 0.
+fn fetched(totals: &mut Tensor) -> candle_core::Result<(f64, usize)> {
+    let sums = totals.to_vec1::<f64>()?;
+    *totals = totals.zeros_like()?;
+    Ok((sums[0], sums[1] as usize))
+}
+
+fn evaluate_on_device(network: &Network, samples: &SamplesOnDevice) -> candle_core::Result<(f64, usize)> {
+    let mut totals = Tensor::zeros(2, DType::F64, &network.device())?;
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    for indices in indices.chunks(1000) {
+        let batch = samples.batch(indices, None)?;
+        let mut tape = Tape::inference();
+        let x = tape.constant(&batch.inputs);
+        let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
+        batch.tally(tape.tensor(&output), &totals)?;
+    }
+    fetched(&mut totals)
+}
+
+fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
+    let n = samples.len().max(1) as f64;
+    let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
+    Evaluation { loss: loss_sum / n, accuracy }
+}
+
 /// Loss and accuracy of the network over samples, in evaluation mode.
 ///
 /// # Errors
 /// On Candle's errors.
 pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
+    let device = network.device();
+    if !device.is_cpu() {
+        let (loss_sum, correct) = evaluate_on_device(network, &SamplesOnDevice::new(samples, &device)?)?;
+        return Ok(evaluation(samples, loss_sum, correct));
+    }
     let batch_size = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
     let indices: Vec<usize> = (0..samples.len()).collect();
     let (mut loss_sum, mut correct) = (0.0, 0);
@@ -117,9 +176,40 @@ pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Eva
         loss_sum += tape.tensor(&loss).to_dtype(DType::F64)?.to_scalar::<f64>()? * indices.len() as f64;
         correct += batch.targets.correct(tape.tensor(&output))?;
     }
-    let n = samples.len().max(1) as f64;
-    let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
-    Ok(Evaluation { loss: loss_sum / n, accuracy })
+    Ok(evaluation(samples, loss_sum, correct))
+}
+
+/// What a run keeps on its device.
+struct OnDevice {
+    train: SamplesOnDevice,
+    held_out: Vec<SamplesOnDevice>,
+    /// Losses and right answers that were not fetched yet, of so many samples.
+    totals: Tensor,
+    pending: usize,
+    /// The last epoch that was fetched, to be shown while the next one runs.
+    last: Option<Evaluation>,
+}
+
+impl OnDevice {
+    /// `None` on the CPU.
+    fn new(setup: &Setup) -> Result<Option<Self>> {
+        let device = setup.network.device();
+        if device.is_cpu() {
+            return Ok(None);
+        }
+        let put = |samples| SamplesOnDevice::new(samples, &device);
+        Ok(Some(Self {
+            train: put(&setup.train)?,
+            held_out: setup
+                .held_out()
+                .into_iter()
+                .map(|(_, samples)| put(samples))
+                .collect::<candle_core::Result<_>>()?,
+            totals: Tensor::zeros(2, DType::F64, &device)?,
+            pending: 0,
+            last: None,
+        }))
+    }
 }
 
 /// A run in its directory, between two steps.
@@ -135,6 +225,7 @@ pub struct Trainer<'a> {
     started: Instant,
     seconds_before: f64,
     seed: Seed,
+    on_device: Option<OnDevice>,
 }
 
 impl<'a> Trainer<'a> {
@@ -168,6 +259,7 @@ impl<'a> Trainer<'a> {
             last_checkpoint: Instant::now(),
             started: Instant::now(),
             seed: Seed(config.seed),
+            on_device: OnDevice::new(setup)?,
         })
     }
 
@@ -189,46 +281,106 @@ impl<'a> Trainer<'a> {
         while self.position.epoch < epochs {
             let epoch = self.position.epoch;
             let order = shuffled(samples.len(), &mut self.seed.generator(Purpose::Order, epoch as u64));
-            let batches_left = Epoch {
-                samples,
-                order: &order,
-                size,
-                taken: self.position.batch,
-                step: self.position.step,
-                augment: config.data.augment,
-                seed: self.seed,
-            };
-            batches_left.for_each(|batch| {
-                let dropout = self.seed.key(Purpose::Dropout, self.position.step);
-                let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
-                let (loss, correct) = step(network, &batch, penalty, &mut self.optimizers, epoch, dropout)?;
-                if !loss.is_finite() {
-                    anyhow::bail!(
-                        "the loss is {loss} at step {} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
-                        self.position.step + 1,
-                        epoch + 1
-                    );
-                }
-                let count = batch.targets.len();
-                self.position.step += 1;
-                self.position.batch += 1;
-                let sums = &mut self.position.sums;
-                sums.loss += loss * count as f64;
-                sums.correct += correct;
-                sums.samples += count;
-                rate.count(count);
-                if config.train.log_steps > 0 && self.position.step.is_multiple_of(config.train.log_steps as u64) {
-                    self.append(Split::Train, epoch, Some(rate.per_second()))?;
-                }
-                if progress.is_due() {
-                    progress.show(&self.status(epoch, &rate));
-                }
-                if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
-            })?;
+            if self.on_device.is_some() {
+                self.epoch_on_device(epoch, &order, &mut rate, &mut progress)?;
+            } else {
+                self.epoch_on_cpu(epoch, &order, &mut rate, &mut progress)?;
+            }
             self.finish_epoch(epoch, epochs, &rate, &progress)?;
         }
         progress.finish();
         self.write_checkpoint()
+    }
+
+    fn epoch_on_cpu(&mut self, epoch: usize, order: &[usize], rate: &mut Rate, progress: &mut Progress) -> Result<()> {
+        let (config, samples, size) = (self.config, &self.setup.train, self.config.train.batch_size);
+        let batches = order.len().div_ceil(size);
+        let batches_left = Epoch {
+            samples,
+            order,
+            size,
+            taken: self.position.batch,
+            step: self.position.step,
+            augment: config.data.augment,
+            seed: self.seed,
+        };
+        batches_left.for_each(|batch| {
+            let dropout = self.seed.key(Purpose::Dropout, self.position.step);
+            let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
+            let (loss, correct) = step(network, &batch, penalty, &mut self.optimizers, epoch, dropout)?;
+            check_finite(loss, self.position.step + 1, epoch)?;
+            let count = batch.targets.len();
+            self.position.step += 1;
+            self.position.batch += 1;
+            let sums = &mut self.position.sums;
+            sums.loss += loss * count as f64;
+            sums.correct += correct;
+            sums.samples += count;
+            self.after_step(epoch, count, batches, rate, progress)
+        })
+    }
+
+    /// The same with all of it on the device; the host runs ahead and waits when it fetches the sums.
+    fn epoch_on_device(
+        &mut self,
+        epoch: usize,
+        order: &[usize],
+        rate: &mut Rate,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let (config, size) = (self.config, self.config.train.batch_size);
+        let batches = order.len().div_ceil(size);
+        for indices in order.chunks(size).skip(self.position.batch) {
+            let step = self.position.step;
+            let Some(on_device) = &mut self.on_device else { break };
+            let mut rng = config.data.augment.then(|| self.seed.generator(Purpose::Augmentation, step));
+            let batch = on_device.train.batch(indices, rng.as_mut())?;
+            let dropout = self.seed.key(Purpose::Dropout, step);
+            let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
+            step_on_device(network, &batch, penalty, &mut self.optimizers, (epoch, dropout), &on_device.totals)?;
+            on_device.pending += indices.len();
+            self.position.step += 1;
+            self.position.batch += 1;
+            self.after_step(epoch, indices.len(), batches, rate, progress)?;
+        }
+        Ok(())
+    }
+
+    fn after_step(
+        &mut self,
+        epoch: usize,
+        count: usize,
+        batches: usize,
+        rate: &mut Rate,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let config = self.config;
+        rate.count(count);
+        if config.train.log_steps > 0 && self.position.step.is_multiple_of(config.train.log_steps as u64) {
+            self.append(Split::Train, epoch, Some(rate.per_second()))?;
+        }
+        if progress.is_due() {
+            progress.show(&self.status(epoch, rate));
+        }
+        if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
+    }
+
+    /// Adds what the device has summed up to the sums of the epoch.
+    fn fetch(&mut self) -> Result<()> {
+        let Some(on_device) = &mut self.on_device else { return Ok(()) };
+        if on_device.pending > 0 {
+            let (loss, correct) = fetched(&mut on_device.totals)?;
+            check_finite(loss, self.position.step, self.position.epoch)?;
+            let sums = &mut self.position.sums;
+            sums.loss += loss;
+            sums.correct += correct;
+            sums.samples += std::mem::take(&mut on_device.pending);
+        }
+        let now = self.epoch_so_far();
+        if let Some(on_device) = &mut self.on_device {
+            on_device.last = Some(now);
+        }
+        Ok(())
     }
 
     fn finish_epoch(&mut self, epoch: usize, epochs: usize, rate: &Rate, progress: &Progress) -> Result<()> {
@@ -237,8 +389,15 @@ impl<'a> Trainer<'a> {
         if is_last || (epoch + 1).is_multiple_of(self.config.train.eval_every) {
             let status = self.status(epoch, rate);
             let mut line = status.to_string();
-            for (split, samples) in self.setup.held_out() {
-                let evaluation = evaluate(&self.setup.network, samples)?;
+            for (k, (split, samples)) in self.setup.held_out().into_iter().enumerate() {
+                let network = &self.setup.network;
+                let evaluation = match self.on_device.as_ref().and_then(|on_device| on_device.held_out.get(k)) {
+                    Some(there) => {
+                        let (loss_sum, correct) = evaluate_on_device(network, there)?;
+                        evaluation(samples, loss_sum, correct)
+                    }
+                    None => evaluate(network, samples)?,
+                };
                 line += &format!("  {split} loss {}", Loss(evaluation.loss));
                 if let Some(accuracy) = evaluation.accuracy {
                     line += &format!(" accuracy {accuracy:.2} %");
@@ -254,7 +413,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn status(&self, epoch: usize, rate: &Rate) -> Status {
-        let Evaluation { loss, accuracy } = self.epoch_so_far();
+        // What was fetched last, where the device has not been asked since.
+        let last = self.on_device.as_ref().filter(|_| self.position.sums.samples == 0).and_then(|of| of.last);
+        let Evaluation { loss, accuracy } = last.unwrap_or_else(|| self.epoch_so_far());
         Status { step: self.position.step, epoch: epoch + 1, loss, accuracy, images_per_second: rate.per_second() }
     }
 
@@ -266,6 +427,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn append(&mut self, split: Split, epoch: usize, rate: Option<f64>) -> Result<()> {
+        self.fetch()?;
         self.append_row(split, epoch, self.epoch_so_far(), rate)
     }
 
@@ -305,6 +467,7 @@ impl<'a> Trainer<'a> {
     fn write_checkpoint(&mut self) -> Result<()> {
         // The rows must be on disk before a checkpoint that counts on them.
         self.metrics.sync()?;
+        self.fetch()?;
         self.position.seconds = self.seconds();
         self.position.metrics_bytes = self.metrics.position();
         let optimizers = &self.optimizers;
@@ -320,6 +483,18 @@ impl<'a> Trainer<'a> {
         self.last_checkpoint = Instant::now();
         Ok(())
     }
+}
+
+/// # Errors
+/// If the loss of a step, counted from 1, or a sum that it is in, is no number.
+fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<()> {
+    if loss.is_finite() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "the loss is {loss} at step {step} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
+        epoch + 1
+    );
 }
 
 /// The knots with a slope change above 0, over all splines of the network; `None` if it has none.

@@ -147,6 +147,11 @@ impl Network {
         each!(self, network => network.parameters())
     }
 
+    /// Where its parameters are.
+    pub fn device(&self) -> Device {
+        self.parameters().first().map_or(Device::Cpu, |parameter| parameter.var.device().clone())
+    }
+
     /// State that is not trained: running statistics.
     pub fn buffers(&self) -> Vec<(String, Var)> {
         match self {

@@ -3,7 +3,7 @@
 use super::{Address, Argument, Blocks, Gpu, integer};
 use crate::ops::linear_spline::geometry::Limits;
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
+use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg,
 };
@@ -29,6 +29,66 @@ pub struct Kernels {
 /// Those of this folder.
 pub static KERNELS: Kernels =
     Kernels { name: "ds-core", image: include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")) };
+
+/// A device with a stream of its own, for one process that does all its work there.
+///
+/// `Device::new_cuda` takes the stream of the calling thread, so that what one thread launches does not wait for another; here
+/// there is one order for all. Freed memory is kept for what comes next instead of being given back at every synchronisation.
+///
+/// # Errors
+/// If there is no such device, or no driver that it works with.
+pub fn open(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: there is one stream, so that events between streams are of no use.
+    unsafe { cuda.disable_event_tracking() };
+    let mut all = u64::MAX;
+    set_pool(cuda, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &mut all)?;
+    Ok(device)
+}
+
+fn pool_of(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
+    let stream = device.cuda_stream();
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the device of a context exists, and there is room for the answer.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, stream.context().cu_device()) }.result().w()?;
+    Ok(pool)
+}
+
+fn set_pool(device: &CudaDevice, what: sys::CUmemPool_attribute, value: &mut u64) -> Result<()> {
+    let value = std::ptr::from_mut(value).cast::<std::ffi::c_void>();
+    // SAFETY: the attributes that are set here are 64 bits.
+    unsafe { sys::cuMemPoolSetAttribute(pool_of(device)?, what, value) }.result().w()?;
+    Ok(())
+}
+
+/// The most memory of a device that tensors held at a time, in bytes, since [`reset_peak_memory`].
+///
+/// # Errors
+/// If the device does not tell.
+pub fn peak_memory(device: &CudaDevice) -> Result<u64> {
+    let mut bytes = 0u64;
+    let (what, value) = (sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, std::ptr::from_mut(&mut bytes));
+    // SAFETY: the attribute is 64 bits.
+    unsafe { sys::cuMemPoolGetAttribute(pool_of(device)?, what, value.cast()) }.result().w()?;
+    Ok(bytes)
+}
+
+/// Starts [`peak_memory`] again.
+///
+/// # Errors
+/// If the device does not take it.
+pub fn reset_peak_memory(device: &CudaDevice) -> Result<()> {
+    set_pool(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, &mut 0)
+}
+
+/// What the maker calls a device.
+///
+/// # Errors
+/// If the device does not tell.
+pub fn name(device: &CudaDevice) -> Result<String> {
+    device.cuda_stream().context().name().w()
+}
 
 /// Kernels that a device has loaded, and what they may use.
 struct Loaded {
