@@ -485,8 +485,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// # Errors
-/// If the loss of a step, counted from 1, or a sum that it is in, is no number.
+/// Refuses a loss, or a sum of losses, that is no number at a step (counted from 1).
 fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<()> {
     if loss.is_finite() {
         return Ok(());
