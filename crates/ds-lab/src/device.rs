@@ -69,7 +69,8 @@ fn gpu() -> Result<Result<Device, String>> {
     let opened = std::panic::catch_unwind(|| ds_core::ops::gpu::cuda::open(0));
     Ok(match opened {
         Ok(Ok(device)) => Ok(device),
-        Ok(Err(error)) => Err(error.to_string()),
+        // Without the backtrace that may follow.
+        Ok(Err(error)) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
         Err(_) => Err("the driver could not be used".to_owned()),
     })
 }
