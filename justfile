@@ -51,8 +51,7 @@ gpu-pack DIR="gpu-binaries":
     cp "$target/cifar10" "$target/examples/gpu_bench" {{DIR}}/
     for crate in core nn; do
         test=$(cargo test --release -p ds-core -p ds-nn -p ds-lab -p cifar10 --features $features --test gpu --no-run \
-            --message-format json 2> /dev/null | grep -o '"executable":"[^"]*"' | cut -d'"' -f4 \
-            | while read -r file; do strings "$file" | grep -q "crates/ds-$crate/tests/gpu.rs" && echo "$file"; done | head -n 1)
+            --message-format json | grep "crates/ds-$crate/tests/gpu.rs" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
         cp "$test" {{DIR}}/gpu-test-$crate
     done
     strip {{DIR}}/*

@@ -111,7 +111,7 @@ fn all_activations_agree_with_the_cpu() {
         let (slopes, a, b) = (of(&[channels]), of(&[channels, hinges]), of(&[channels, hinges]));
         let (c, changes) = (of(&[channels, grid.size()]), of(&[channels, grid.size() - 2]));
         let (b1, b0) = (of(&[channels]), of(&[channels]));
-        check(&what, &gpu, &[x.clone()], |t| t[0].apply_op1(Rectifier { slope: 0.01 }).unwrap());
+        check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Rectifier { slope: 0.01 }).unwrap());
         check(&what, &gpu, &[x.clone(), slopes], |t| t[0].apply_op2(&t[1], ChannelRectifier).unwrap());
         check(&what, &gpu, &[x, a, b], |t| t[0].apply_op3(&t[1], &t[2], Hinges).unwrap());
         let arguments = [c, b1.clone(), b0.clone()];
