@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use sys::{cudnnDeterminism_t as Determinism, cudnnMathType_t as MathType, cudnnStatus_t as Status};
 
-/// The most memory that an algorithm may use beside its tensors.
+/// The most memory that an algorithm may use beside its tensors; all of it is taken while they are measured.
 const WORKSPACE: usize = 256 << 20;
 
 /// A convolution of x (N, I, H, W) with W (O, I, k, k) to (N, O, H', W').
@@ -123,7 +123,10 @@ impl Library {
         if let Some(plan) = self.plans.get(&key) {
             return Ok(*plan);
         }
-        let plan = self.measured(device, shapes, direction, tensors)?;
+        let plan = self.measured(device, shapes, direction, tensors);
+        // What steps need is less, and comes with the first of them.
+        self.workspace = None;
+        let plan = plan?;
         self.plans.insert(key, plan);
         Ok(plan)
     }
