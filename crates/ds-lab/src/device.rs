@@ -81,3 +81,16 @@ fn gpu() -> Result<Result<Device, String>> {
         "--device cuda: this build computes on the CPU only; build with `--features cuda` (docs/cuda.md), or use --device cpu"
     )
 }
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_gpus_says_how_to_make_one_with() {
+        let error = choose(DeviceChoice::Cuda).expect_err("this build has no GPUs").to_string();
+        assert!(error.contains("--features cuda") && error.contains("--device cpu"), "{error}");
+        choose(DeviceChoice::Auto).expect("the CPU is always there");
+        assert_eq!(description(), "cpu");
+    }
+}
