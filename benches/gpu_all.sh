@@ -4,8 +4,8 @@
 #
 #   benches/gpu_all.sh BINARIES DATA OUT [SECONDS]
 #
-# BINARIES is the folder that `just gpu-pack BINARIES` leaves (no Rust is needed where this runs), DATA the one of the data sets, OUT
-# gets all results and must be there again for the next piece. A piece ends after SECONDS (default 560): exit status 0 says that all
+# BINARIES is the folder that `just gpu-pack` leaves, or its archive beside it (no Rust is needed where this runs), DATA the folder of
+# the data sets; OUT gets all results and must be there again for the next piece. A piece ends after SECONDS (default 560): exit status 0 says that all
 # is done, 75 that it must be called again.
 set -uo pipefail
 if [ $# -lt 3 ]; then
@@ -16,6 +16,16 @@ binaries=$(realpath "$1"); data=$(realpath "$2"); mkdir -p "$3"; out=$(realpath 
 end=$((SECONDS + ${4:-560}))
 cd "$(dirname "$0")/.."
 
+if ! nvidia-smi -L > /dev/null 2>&1 && [ ! -e /dev/nvidia0 ]; then
+    echo "no CUDA device: nothing was tested, measured or trained"
+    exit 0
+fi
+if [ -f "$binaries" ]; then
+    unpacked=$(mktemp -d); trap 'rm -rf "$unpacked"' EXIT
+    tar xf "$binaries" -C "$unpacked" || python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$binaries" "$unpacked"
+    binaries=$unpacked
+fi
+
 # The CUDA libraries of PyTorch, where there are no others.
 folders=$(python3 - <<'END' 2> /dev/null
 import glob, os, site, sysconfig
@@ -25,7 +35,7 @@ END
 )
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}${folders:+:$folders}:/usr/local/cuda/lib64"
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv > "$out/card.csv" 2>&1 || echo "no CUDA device" | tee "$out/card.csv"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv > "$out/card.csv" 2>&1
 
 failed=0
 # stage NAME COMMAND…: once, its output in OUT/NAME.log; what fails is kept and done again in the next piece.
