@@ -79,13 +79,17 @@ def main():
     layer = LAYERS["bspline"]("conv", SHAPE[1], size=51, range_=4)
     try:
         add("spline (51 knots), forward and backward", timed(both_ways(layer.cuda())), 5 * size)
-    except torch.cuda.OutOfMemoryError:
-        print("spline (51 knots): out of memory")
+    except RuntimeError as error:
+        print(f"spline (51 knots): {error}")
     del x, dy
     for name in ("resnet32", "nin"):
         for kind in ("relu", "bspline"):
             torch.cuda.empty_cache()
-            training = Training(name, kind)
+            try:
+                training = Training(name, kind)
+            except RuntimeError as error:
+                print(f"{name} with {kind}: {error}")
+                continue
             training.network.cuda()
             images = torch.randn((2048, *training.shape[1:]))
             labels = training.targets(2048)

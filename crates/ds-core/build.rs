@@ -7,7 +7,7 @@ use std::process::Command;
 /// (source, what it becomes).
 const KERNELS: [(&str, &str); 2] =
     [("src/ops/linear_spline/kernel.cu", "linear_spline.fatbin"), ("src/ops/gpu/kernels.cu", "kernels.fatbin")];
-const HEADER: &str = "src/ops/gpu/common.cuh";
+const HEADERS: [&str; 1] = ["src/ops/gpu/common.cuh"];
 
 /// Machine code for these; PTX for the oldest and the newest of them, which a driver compiles for everything else.
 const CODE: [&str; 6] = [
@@ -34,7 +34,7 @@ fn nvcc() -> PathBuf {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for file in KERNELS.iter().map(|(source, _)| source).chain([&HEADER]) {
+    for file in KERNELS.iter().map(|(source, _)| source).chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {

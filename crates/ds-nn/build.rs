@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// (source, what it becomes).
 const KERNELS: [(&str, &str); 1] = [("src/ops/gpu/kernels.cu", "kernels.fatbin")];
-const HEADER: &str = "../ds-core/src/ops/gpu/common.cuh";
+const HEADERS: [&str; 2] = ["../ds-core/src/ops/gpu/common.cuh", "src/ops/gpu/norm.cuh"];
 
 /// Machine code for these; PTX for the oldest and the newest of them, which a driver compiles for everything else.
 const CODE: [&str; 6] = [
@@ -33,7 +33,7 @@ fn nvcc() -> PathBuf {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for file in KERNELS.iter().map(|(source, _)| source).chain([&HEADER]) {
+    for file in KERNELS.iter().map(|(source, _)| source).chain(&HEADERS) {
         println!("cargo::rerun-if-changed={file}");
     }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {

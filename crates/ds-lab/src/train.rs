@@ -1,5 +1,10 @@
 //! The training loop.
 
+mod on_device;
+
+pub use on_device::step_on_device;
+
+use self::on_device::{OnDevice, evaluate_on_device};
 use crate::batches::Epoch;
 use crate::checkpoint::{Checkpoint, EpochSums, Position};
 use crate::config::Config;
@@ -8,9 +13,9 @@ use crate::metrics::{MetricsRow, MetricsWriter, Split};
 use crate::penalty::{SplinePenalty, decay_factors};
 use crate::progress::{Loss, Progress, Status};
 use crate::samples::{Batch, Samples, shuffled};
-use crate::samples_on_device::{BatchOnDevice, SamplesOnDevice};
+use crate::samples_on_device::SamplesOnDevice;
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use ds_core::graph::Graph;
 use ds_core::regularization::active_knots;
 use ds_core::{Group, Parameter};
@@ -101,53 +106,6 @@ pub fn step(
     Ok((value, correct))
 }
 
-/// One training step whose samples are on the network's device; nothing is fetched from there: the loss and the right answers
-/// are added to `totals` (2, f64).
-///
-/// # Errors
-/// On Candle's errors.
-pub fn step_on_device(
-    network: &Network,
-    batch: &BatchOnDevice,
-    penalty: Option<&SplinePenalty>,
-    optimizers: &mut Optimizers,
-    (epoch, dropout): (usize, u64),
-    totals: &Tensor,
-) -> candle_core::Result<()> {
-    let mut tape = Tape::recording();
-    let x = tape.constant(&batch.inputs);
-    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
-    let loss = batch.loss_in(&mut tape, &output)?;
-    batch.tally(tape.tensor(&output), totals)?;
-    let mut gradients = tape.backward(&loss)?;
-    if let Some(penalty) = penalty {
-        penalty.add_gradient(network, &mut gradients)?;
-    }
-    let (weights, splines) = optimizers.rates(epoch);
-    optimizers.weights.step(&gradients, weights)?;
-    optimizers.splines.step(&gradients, splines)
-}
-
-/// (Σ loss, right answers) from the device, which starts again from 0.
-fn fetched(totals: &mut Tensor) -> candle_core::Result<(f64, usize)> {
-    let sums = totals.to_vec1::<f64>()?;
-    *totals = totals.zeros_like()?;
-    Ok((sums[0], sums[1] as usize))
-}
-
-fn evaluate_on_device(network: &Network, samples: &SamplesOnDevice) -> candle_core::Result<(f64, usize)> {
-    let mut totals = Tensor::zeros(2, DType::F64, &network.device())?;
-    let indices: Vec<usize> = (0..samples.len()).collect();
-    for indices in indices.chunks(1000) {
-        let batch = samples.batch(indices, None)?;
-        let mut tape = Tape::inference();
-        let x = tape.constant(&batch.inputs);
-        let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
-        batch.tally(tape.tensor(&output), &totals)?;
-    }
-    fetched(&mut totals)
-}
-
 fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
     let n = samples.len().max(1) as f64;
     let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
@@ -177,39 +135,6 @@ pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Eva
         correct += batch.targets.correct(tape.tensor(&output))?;
     }
     Ok(evaluation(samples, loss_sum, correct))
-}
-
-/// What a run keeps on its device.
-struct OnDevice {
-    train: SamplesOnDevice,
-    held_out: Vec<SamplesOnDevice>,
-    /// Losses and right answers that were not fetched yet, of so many samples.
-    totals: Tensor,
-    pending: usize,
-    /// The last epoch that was fetched, to be shown while the next one runs.
-    last: Option<Evaluation>,
-}
-
-impl OnDevice {
-    /// `None` on the CPU.
-    fn new(setup: &Setup) -> Result<Option<Self>> {
-        let device = setup.network.device();
-        if device.is_cpu() {
-            return Ok(None);
-        }
-        let put = |samples| SamplesOnDevice::new(samples, &device);
-        Ok(Some(Self {
-            train: put(&setup.train)?,
-            held_out: setup
-                .held_out()
-                .into_iter()
-                .map(|(_, samples)| put(samples))
-                .collect::<candle_core::Result<_>>()?,
-            totals: Tensor::zeros(2, DType::F64, &device)?,
-            pending: 0,
-            last: None,
-        }))
-    }
 }
 
 /// A run in its directory, between two steps.
@@ -320,32 +245,6 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The same with all of it on the device; the host runs ahead and waits when it fetches the sums.
-    fn epoch_on_device(
-        &mut self,
-        epoch: usize,
-        order: &[usize],
-        rate: &mut Rate,
-        progress: &mut Progress,
-    ) -> Result<()> {
-        let (config, size) = (self.config, self.config.train.batch_size);
-        let batches = order.len().div_ceil(size);
-        for indices in order.chunks(size).skip(self.position.batch) {
-            let step = self.position.step;
-            let Some(on_device) = &mut self.on_device else { break };
-            let mut rng = config.data.augment.then(|| self.seed.generator(Purpose::Augmentation, step));
-            let batch = on_device.train.batch(indices, rng.as_mut())?;
-            let dropout = self.seed.key(Purpose::Dropout, step);
-            let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
-            step_on_device(network, &batch, penalty, &mut self.optimizers, (epoch, dropout), &on_device.totals)?;
-            on_device.pending += indices.len();
-            self.position.step += 1;
-            self.position.batch += 1;
-            self.after_step(epoch, indices.len(), batches, rate, progress)?;
-        }
-        Ok(())
-    }
-
     fn after_step(
         &mut self,
         epoch: usize,
@@ -363,24 +262,6 @@ impl<'a> Trainer<'a> {
             progress.show(&self.status(epoch, rate));
         }
         if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
-    }
-
-    /// Adds what the device has summed up to the sums of the epoch.
-    fn fetch(&mut self) -> Result<()> {
-        let Some(on_device) = &mut self.on_device else { return Ok(()) };
-        if on_device.pending > 0 {
-            let (loss, correct) = fetched(&mut on_device.totals)?;
-            check_finite(loss, self.position.step, self.position.epoch)?;
-            let sums = &mut self.position.sums;
-            sums.loss += loss;
-            sums.correct += correct;
-            sums.samples += std::mem::take(&mut on_device.pending);
-        }
-        let now = self.epoch_so_far();
-        if let Some(on_device) = &mut self.on_device {
-            on_device.last = Some(now);
-        }
-        Ok(())
     }
 
     fn finish_epoch(&mut self, epoch: usize, epochs: usize, rate: &Rate, progress: &Progress) -> Result<()> {
