@@ -11,6 +11,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Device, Error, Layout, Result, Shape, Storage, Tensor, bail};
+use half::{bf16, f16};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -194,6 +195,8 @@ impl Gpu for CudaGpu {
             Ok(match dtype {
                 DType::F32 => CudaStorage::wrap_cuda_slice(self.device.alloc::<f32>(len)?, self.device.clone()),
                 DType::F64 => CudaStorage::wrap_cuda_slice(self.device.alloc::<f64>(len)?, self.device.clone()),
+                DType::F16 => CudaStorage::wrap_cuda_slice(self.device.alloc::<f16>(len)?, self.device.clone()),
+                DType::BF16 => CudaStorage::wrap_cuda_slice(self.device.alloc::<bf16>(len)?, self.device.clone()),
                 DType::U8 => CudaStorage::wrap_cuda_slice(self.device.alloc::<u8>(len)?, self.device.clone()),
                 other => bail!("no GPU kernel makes arrays of {other:?}"),
             })
@@ -238,6 +241,8 @@ fn start_of(storage: &CudaStorage) -> Result<Address> {
     let address = match &storage.slice {
         CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::F16(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
         _ => bail!("no GPU kernel reads arrays of {:?}", storage.dtype()),

@@ -120,9 +120,6 @@ pub enum NoLaunch {
 }
 
 impl Launch {
-    /// Threads of a block of the kernel that merges ∂c.
-    pub const MERGE_THREADS: usize = 256;
-
     /// y = σ(x).
     ///
     /// # Errors
