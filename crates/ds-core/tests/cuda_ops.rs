@@ -10,8 +10,9 @@ use ds_core::Grid;
 use ds_core::activation::{Init, Kind, LinearTerm, Spline};
 use ds_core::graph::Gradients;
 use ds_core::ops::gpu::norm::{NormLayer, Parametrization, add_gradients};
-use ds_core::ops::gpu::{Address, pointwise, reparametrization};
+use ds_core::ops::gpu::{Address, linear_spline, pointwise, reparametrization};
 use ds_core::ops::hinges::Hinges;
+use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::planes::Planes;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
@@ -86,6 +87,29 @@ fn rectifiers_and_hinges() {
         assert_close(&format!("{what}: hinges ∂x"), &gpu.get(&ours.0), &dx.unwrap(), 1e-5, 0);
         assert_close(&format!("{what}: hinges ∂a"), &gpu.get(&ours.1), &da.unwrap(), 1e-5, 0);
         assert_close(&format!("{what}: hinges ∂b"), &gpu.get(&ours.2), &db.unwrap(), 1e-5, 0);
+        gpu.end();
+    }
+}
+
+#[test]
+fn splines() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(4);
+    for round in 0..30 {
+        let Some(gpu) = device(round % 2) else { return };
+        let shape = random_shape(rng);
+        let grid = Grid::from_step([3, 21, 51][round % 3], rng.random_range(0.05..0.2)).unwrap();
+        let what = format!("round {round}, {shape:?}, K={}", grid.size());
+        let (x, dy, c) = (random(rng, &shape), random(rng, &shape), random(rng, &[shape[1], grid.size()]));
+        let planes = Planes::new(x.shape(), shape[1], "test").unwrap();
+        let (on_x, on_dy) = (put(rng, &gpu, &x).address(), put(rng, &gpu, &dy).address());
+        let on_c = gpu.put_tensor(&c).address();
+        let op = LinearSpline::new(grid);
+        let ours = linear_spline::forward(&gpu, grid, planes, DType::F32, on_x, on_c).unwrap();
+        assert_close(&what, &gpu.get(&ours), &op.forward(&x, &c).unwrap(), 1e-5, 0);
+        let (dx, dc) = op.backward(&x, &c, &dy).unwrap();
+        let ours = linear_spline::backward(&gpu, grid, planes, DType::F32, (on_x, on_c), on_dy).unwrap();
+        assert_close(&format!("{what}: ∂x"), &gpu.get(&ours.0), &dx, 1e-5, 0);
+        assert_close(&format!("{what}: ∂c"), &gpu.get(&ours.1), &dc, 1e-5, 0);
         gpu.end();
     }
 }

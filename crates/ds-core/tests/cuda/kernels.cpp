@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include "../../src/ops/gpu/kernels.cu"
+#include "../../src/ops/linear_spline/kernel.cu"
 
 int main() {
     KERNEL(rectifier_forward);
@@ -16,5 +17,12 @@ int main() {
     KERNEL(sum_of_relus);
     KERNEL(sum_of_relus_gradient);
     KERNEL(norm_gradient);
+    KERNEL(spline_forward_vectors_f32);
+    KERNEL(spline_backward_vectors_f32);
+    KERNEL(spline_forward_scalars_f32);
+    KERNEL(spline_backward_scalars_f32);
+    KERNEL(spline_forward_columns_f32);
+    KERNEL(spline_backward_columns_f32);
+    KERNEL(spline_merge);
     return device::serve();
 }

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod linear_spline;
 pub mod norm;
 pub mod pointwise;
 pub mod reparametrization;
