@@ -32,18 +32,47 @@ reproduce-quick *ARGS:
 reproduce-all *ARGS:
     cargo run --release -p reproduce -- all --configs configs --out results {{ARGS}}
 
-# The kernels against the CPU's, on a GPU; needs nvcc. Without a GPU it says so and tests nothing
+# All ops and networks against the CPU's, on a GPU; needs nvcc. Without a GPU it says so and tests nothing
 gpu-test:
-    cargo test --release -p ds-core --features cuda --test gpu -- --nocapture
+    cargo test --release -p ds-core -p ds-nn --features ds-core/cuda,ds-nn/cuda --test gpu -- --nocapture --test-threads 1
+
+# Splines, ReLU, a copy, and steps of ResNet32 and NiN on a GPU, in one table (--json FILE); benches/pytorch_gpu.py has the same rows
+gpu-bench *ARGS:
+    cargo run --release -p ds-lab --features cuda --example gpu_bench -- {{ARGS}}
+
+# The binaries that gpu-all needs, in DIR, and packed in DIR.tar.xz (some 35 MB)
+gpu-pack DIR="gpu-binaries":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    mkdir -p {{DIR}}
+    features=ds-core/cuda,ds-nn/cuda,ds-lab/cuda,cifar10/cuda
+    cargo build --release -p ds-core -p ds-nn -p ds-lab -p cifar10 --features $features --bin cifar10 --example gpu_bench
+    target=${CARGO_TARGET_DIR:-target}/release
+    cp "$target/cifar10" "$target/examples/gpu_bench" {{DIR}}/
+    for crate in core nn; do
+        test=$(cargo test --release -p ds-core -p ds-nn -p ds-lab -p cifar10 --features $features --test gpu --no-run \
+            --message-format json | grep "crates/ds-$crate/tests/gpu.rs" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+        cp "$test" {{DIR}}/gpu-test-$crate
+    done
+    strip {{DIR}}/*
+    tar cJf {{DIR}}.tar.xz -C {{DIR}} .
+
+# Tests, benchmarks of both and the trainings of ResNet32 on a GPU, all results in OUT; call it again while it exits with 75
+gpu-all DATA="data" OUT="results-gpu" DIR="gpu-binaries":
+    [ -x {{DIR}}/cifar10 ] || just gpu-pack {{DIR}}
+    benches/gpu_all.sh {{DIR}} {{DATA}} {{OUT}}
 
 # Registers, spills and shared memory of every GPU kernel, and how wide its memory accesses are; needs nvcc and cuobjdump
 gpu-report ARCH="sm_90":
     #!/usr/bin/env bash
     set -euo pipefail
     object=$(mktemp); trap 'rm -f "$object"' EXIT
-    "${NVCC:-nvcc}" -cubin -O3 -std=c++17 -arch={{ARCH}} -Xptxas -v -o "$object" crates/ds-core/src/ops/linear_spline/kernel.cu 2>&1 \
-        | grep -E "Compiling|registers|spill"
-    cuobjdump -sass "$object" | awk '
-        /Function :/ { name = $3 }
-        match($0, /(LDG|STG|LDL|STL|LDS|STS)[A-Z0-9._]*/) { count[name " " substr($0, RSTART, RLENGTH)]++ }
-        END { for (k in count) print k, count[k] }' | sort
+    for source in crates/ds-core/src/ops/linear_spline/kernel.cu crates/ds-core/src/ops/gpu/kernels.cu crates/ds-nn/src/ops/gpu/kernels.cu; do
+        echo "== $source"
+        "${NVCC:-nvcc}" -cubin -O3 -std=c++17 -arch={{ARCH}} -Xptxas -v -o "$object" "$source" 2>&1 \
+            | grep -E "Compiling|registers|spill"
+        cuobjdump -sass "$object" | awk '
+            /Function :/ { name = $3 }
+            match($0, /(LDG|STG|LDL|STL|LDS|STS)[A-Z0-9._]*/) { count[name " " substr($0, RSTART, RLENGTH)]++ }
+            END { for (k in count) print k, count[k] }' | sort
+    done

@@ -79,6 +79,9 @@ class Training:
         return torch.arange(count) % 2 * 1.0 if self.area else torch.arange(count) % 10
 
     def __call__(self, x, targets):
+        return self.step(x, targets).item()
+
+    def step(self, x, targets):
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         output = self.network(x)
@@ -92,7 +95,7 @@ class Training:
             extra.backward()
         for optimizer in self.optimizers:
             optimizer.step()
-        return loss.item()
+        return loss
 
 
 def training_step(name, kind):

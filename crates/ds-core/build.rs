@@ -4,7 +4,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const KERNEL: &str = "src/ops/linear_spline/kernel.cu";
+/// (source, what it becomes).
+const KERNELS: [(&str, &str); 2] =
+    [("src/ops/linear_spline/kernel.cu", "linear_spline.fatbin"), ("src/ops/gpu/kernels.cu", "kernels.fatbin")];
+const HEADERS: [&str; 1] = ["src/ops/gpu/common.cuh"];
 
 /// Machine code for these; PTX for the oldest and the newest of them, which a driver compiles for everything else.
 const CODE: [&str; 6] = [
@@ -31,14 +34,22 @@ fn nvcc() -> PathBuf {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={KERNEL}");
+    for file in KERNELS.iter().map(|(source, _)| source).chain(&HEADERS) {
+        println!("cargo::rerun-if-changed={file}");
+    }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
     let nvcc = nvcc();
-    let out = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default().join("linear_spline.fatbin");
-    let mut command = Command::new(&nvcc);
-    command.args(["-fatbin", "-O3", "-std=c++17"]).args(CODE).arg("-o").arg(&out).arg(Path::new(KERNEL));
+    for (source, out) in KERNELS {
+        compile(&nvcc, source, out);
+    }
+}
+
+fn compile(nvcc: &Path, source: &str, out: &str) {
+    let out = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default().join(out);
+    let mut command = Command::new(nvcc);
+    command.args(["-fatbin", "-O3", "-std=c++17"]).args(CODE).arg("-o").arg(&out).arg(Path::new(source));
     match command.output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => fail(&format!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr))),

@@ -44,4 +44,4 @@ pub mod sparsify;
 
 pub use error::{Error, Result};
 pub use grid::Grid;
-pub use parameter::{Group, L2, Parameter, copy_as};
+pub use parameter::{Group, L2, Parameter, copied};

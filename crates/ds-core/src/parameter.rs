@@ -1,6 +1,6 @@
 //! Trainable parameters, in two groups that the type of the layer decides.
 
-use candle_core::{DType, Result, Var};
+use candle_core::{DType, Device, Result, Var};
 
 /// The optimiser that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +43,11 @@ impl Parameter {
     }
 }
 
-/// A variable of its own with the same values in another type.
+/// A variable of its own with the same values, in a type and on a device.
 ///
 /// # Errors
 /// On Candle's errors.
-pub fn copy_as(var: &Var, dtype: DType) -> Result<Var> {
-    Var::from_tensor(&var.as_detached_tensor().to_dtype(dtype)?)
+pub fn copied(var: &Var, dtype: DType, device: &Device) -> Result<Var> {
+    // The type and device that it has already would give the same storage.
+    Var::from_tensor(&var.as_tensor().copy()?.to_dtype(dtype)?.to_device(device)?)
 }

@@ -7,9 +7,17 @@
 use crate::activation::{Activation, Kind, Spline};
 use crate::dispatch_real;
 use crate::graph::Gradients;
+#[cfg(feature = "cuda")]
+use crate::ops::gpu::{
+    Address,
+    cuda::{CudaGpu, KERNELS, address_of},
+    norm::{NormLayer, Parametrization},
+};
 use crate::ops::pointwise::{real_dtype, tensor_of};
 use crate::ops::real::{Real, elements, with_elements};
 use crate::parameter::{L2, Parameter};
+#[cfg(feature = "cuda")]
+use candle_core::Var;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
 /// Which norm of the splines is penalised.
@@ -140,6 +148,66 @@ impl Norm {
             Self::Bv2 => bv2(spline)?,
         };
         Ok(of_each.iter().sum())
+    }
+
+    /// Adds λ times the norm's gradient for some layers with a λ each; on a GPU (feature `cuda`) in one launch.
+    ///
+    /// # Errors
+    /// If the parameters are not f32 or f64.
+    pub fn add_gradients(self, layers: &[(&Spline, f64)], gradients: &mut impl Gradients) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let Some((first, _)) = layers.first()
+            && let Some(gpu) = CudaGpu::of(first.knot_parameters(), &KERNELS)?
+        {
+            return self.add_gradients_on(&gpu, layers, gradients);
+        }
+        layers.iter().try_for_each(|&(spline, weight)| self.add_gradient(spline, weight, gradients))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn add_gradients_on(self, gpu: &CudaGpu, layers: &[(&Spline, f64)], gradients: &mut impl Gradients) -> Result<()> {
+        const OP: &str = "spline-norm-gradient";
+        let mut of = |parameter: &Var| -> Result<Address> {
+            // Zeros where no gradient came; a contiguous copy where it cannot be added to.
+            let gradient = match gradients.gradient(parameter) {
+                Some(gradient) if gradient.is_contiguous() => return address_of(gradient, OP),
+                Some(gradient) => gradient.contiguous()?,
+                None => parameter.zeros_like()?,
+            };
+            let address = address_of(&gradient, OP)?;
+            gradients.set_gradient(parameter, gradient);
+            Ok(address)
+        };
+        let mut all = Vec::with_capacity(layers.len());
+        for &(spline, weight) in layers {
+            let knots = spline.knot_parameters();
+            let mut layer = NormLayer {
+                parametrization: match spline.kind() {
+                    Kind::BSpline { .. } => Parametrization::Coefficients,
+                    Kind::ExplicitLinear { .. } => Parametrization::ExplicitLinear,
+                    Kind::ReluSpline { .. } => Parametrization::SlopeChanges,
+                },
+                grid: spline.grid(),
+                channels: spline.channels(),
+                weight,
+                knots: address_of(knots, OP)?,
+                gradient: of(knots)?,
+                linear: [Address::NONE; 2],
+                linear_gradient: [Address::NONE; 2],
+            };
+            if let Some(linear) = spline.linear_term() {
+                layer.linear = [address_of(&linear.weight, OP)?, address_of(&linear.bias, OP)?];
+                if self == Self::Bv2 {
+                    layer.linear_gradient[0] = of(&linear.weight)?;
+                    if !linear.fixed_bias {
+                        layer.linear_gradient[1] = of(&linear.bias)?;
+                    }
+                }
+            }
+            all.push(layer);
+        }
+        // SAFETY: the arrays are those of parameters and of gradients of the same shapes, which their layers hold.
+        unsafe { crate::ops::gpu::norm::add_gradients(gpu, &all, self == Self::Bv2) }
     }
 
     /// Adds `weight` times the norm's gradient to the gradients of the layer's parameters, in place.

@@ -36,7 +36,7 @@ pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
             Ok((tensor_of(values, knots.shape()), kept))
         })
     })?;
-    knots.set(&rebuilt)?;
+    knots.set(&rebuilt.to_device(knots.device())?)?;
     Ok(kept)
 }
 

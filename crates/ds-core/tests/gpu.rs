@@ -2,18 +2,22 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
+use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
+use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
+use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
+use ds_core::regularization::Norm;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 fn device() -> Option<Device> {
-    match Device::new_cuda(0) {
+    match ds_core::ops::gpu::cuda::open(0) {
         Ok(device) => Some(device),
         Err(error) => {
-            println!("no CUDA device, nothing was tested: {error}");
+            println!("no CUDA device, nothing was tested: {}", error.to_string().lines().next().unwrap());
             None
         }
     }
@@ -70,6 +74,68 @@ fn forward_and_backward_agree_with_the_cpu() {
         // Bit for bit.
         let (_, again) = op.backward(&on(&x), &on(&c), &on(&dy)).unwrap();
         assert_eq!(error(&again, &dc), 0.0, "{what}: another ∂c");
+    }
+}
+
+/// The gradients of Σ w·f(arguments) in Candle's graph, and its value, on a device.
+fn derived(device: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) -> Vec<Tensor> {
+    let vars: Vec<Var> = arguments.iter().map(|t| Var::from_tensor(&t.to_device(device).unwrap()).unwrap()).collect();
+    let y = f(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>());
+    let w = random(&mut ChaCha8Rng::seed_from_u64(9), y.dims(), 1.0, DType::F32).to_device(device).unwrap();
+    let gradients = (&y * &w).unwrap().sum_all().unwrap().backward().unwrap();
+    let mut all = vec![y];
+    all.extend(vars.iter().map(|var| gradients.get(var).unwrap().clone()));
+    all
+}
+
+fn check(what: &str, gpu: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
+    let (ours, expected) = (derived(gpu, arguments, &f), derived(&Device::Cpu, arguments, &f));
+    for (k, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
+        let error = error(ours, expected);
+        assert!(error < 1e-5, "{what}: result {k} is off by {error:e}");
+    }
+}
+
+#[test]
+fn all_activations_agree_with_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let rng = &mut ChaCha8Rng::seed_from_u64(3);
+    for round in 0..50 {
+        let plane = [vec![], vec![7, 5], vec![8, 8], vec![32, 32]][round % 4].clone();
+        let shape = [vec![rng.random_range(1..70), rng.random_range(1..40)], plane].concat();
+        let (channels, hinges) = (shape[1], rng.random_range(1..6));
+        let grid = Grid::from_step([3, 21, 51][round % 3], 0.2).unwrap();
+        let what = format!("round {round}, {shape:?}");
+        let x = random(rng, &shape, 3.0, DType::F32);
+        let mut of = |shape: &[usize]| random(rng, shape, 1.0, DType::F32);
+        let (slopes, a, b) = (of(&[channels]), of(&[channels, hinges]), of(&[channels, hinges]));
+        let (c, changes) = (of(&[channels, grid.size()]), of(&[channels, grid.size() - 2]));
+        let (b1, b0) = (of(&[channels]), of(&[channels]));
+        check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Rectifier { slope: 0.01 }).unwrap());
+        check(&what, &gpu, &[x.clone(), slopes], |t| t[0].apply_op2(&t[1], ChannelRectifier).unwrap());
+        check(&what, &gpu, &[x, a, b], |t| t[0].apply_op3(&t[1], &t[2], Hinges).unwrap());
+        let arguments = [c, b1.clone(), b0.clone()];
+        check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], AddLinearTerm { grid }).unwrap());
+        check(&what, &gpu, &[changes, b1, b0], |t| t[0].apply_op3(&t[1], &t[2], SumOfRelus { grid }).unwrap());
+    }
+}
+
+#[test]
+fn norms_agree_with_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let grid = Grid::from_range(51, 4.0).unwrap();
+    for norm in [Norm::Tv2, Norm::Bv2] {
+        let spline = Spline::relu_spline(8, grid, Init::Relu, false, DType::F32, &Device::Cpu).unwrap();
+        let gradients = |spline: &Spline| {
+            let mut gradients = spline.coefficients().unwrap().sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            norm.add_gradients(&[(spline, 0.3)], &mut gradients).unwrap();
+            spline.parameters("s").iter().map(|p| gradients.get(&p.var).unwrap().clone()).collect::<Vec<_>>()
+        };
+        let there = spline.copied(DType::F32, &gpu).unwrap();
+        assert!((norm.value(&there).unwrap() / norm.value(&spline).unwrap() - 1.0).abs() < 1e-5);
+        for (ours, expected) in gradients(&there).iter().zip(&gradients(&spline)) {
+            assert!(error(ours, expected) < 1e-5, "{norm:?}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::samples::{Samples, Targets};
 use anyhow::Result;
-use candle_core::DType;
+use candle_core::{DType, Device};
 use ds_core::graph::{Graph, InputGraph};
 use ds_core::lipschitz::bv2::{self, Exponent};
 use ds_core::lipschitz::certified;
@@ -63,8 +63,8 @@ pub fn certified(network: &Network) -> candle_core::Result<f64> {
 /// The largest quotient that is found from the first of the samples on, in f64.
 fn lower(network: &Network, samples: &Samples, points: usize) -> Result<f64> {
     let indices: Vec<usize> = (0..samples.len().min(points)).collect();
-    let points = samples.batch(&indices)?.inputs.to_dtype(DType::F64)?;
-    let network = network.to_dtype(DType::F64)?;
+    let points = samples.batch(&indices)?.inputs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let network = network.copied(DType::F64, &Device::Cpu)?;
     let outputs = |x: &candle_core::Tensor| network.forward_in(&mut InputGraph, x, Mode::Evaluation);
     // Where a step is cheap many are taken.
     let steps = if network.parameter_count() < 10_000 { 200 } else { 25 };
@@ -84,6 +84,8 @@ pub fn certified_accuracy(
     radii: &[f64],
 ) -> candle_core::Result<Option<Vec<f64>>> {
     let Some(contrast) = samples.contrast() else { return Ok(None) };
+    // Where the samples are.
+    let network = network.copied(DType::F32, &Device::Cpu)?;
     let steepest = std::f64::consts::SQRT_2 * bound * contrast;
     let indices: Vec<usize> = (0..samples.len()).collect();
     let mut certified = vec![0usize; radii.len()];

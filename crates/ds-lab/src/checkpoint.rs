@@ -5,7 +5,7 @@
 
 use crate::files::write_atomically;
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use ds_nn::networks::Network;
 use ds_nn::optim::Optimizer;
 use safetensors::SafeTensors;
@@ -50,6 +50,11 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Tensor>,
 }
 
+/// A copy on the CPU.
+fn copied(var: &Var) -> candle_core::Result<Tensor> {
+    if var.device().is_cpu() { var.as_tensor().copy() } else { var.as_tensor().to_device(&Device::Cpu) }
+}
+
 const FORMAT: &str = "deep-splines checkpoint 1";
 
 impl Checkpoint {
@@ -66,10 +71,10 @@ impl Checkpoint {
     ) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for parameter in network.parameters() {
-            tensors.insert(format!("parameter/{}", parameter.name), parameter.var.as_tensor().copy()?);
+            tensors.insert(format!("parameter/{}", parameter.name), copied(&parameter.var)?);
         }
         for (name, buffer) in network.buffers() {
-            tensors.insert(format!("buffer/{name}"), buffer.as_tensor().copy()?);
+            tensors.insert(format!("buffer/{name}"), copied(&buffer)?);
         }
         for (group, optimizer) in [("weights", weights), ("splines", splines)] {
             for (name, state) in optimizer.state()? {
@@ -132,7 +137,7 @@ impl Checkpoint {
             if saved.shape() != var.shape() {
                 bail!("the checkpoint's {name} has shape {:?}, the network's {:?}", saved.shape(), var.shape());
             }
-            var.set(saved)?;
+            var.set(&saved.to_device(var.device())?)?;
         }
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 use crate::config::{self, Config, Experiment};
 use crate::data::Source;
+use crate::device;
 use crate::experiment::{RunOptions, run};
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use ds_nn::ops::gpu::Options;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,17 +42,22 @@ pub struct DataArgs {
     /// What to compute on.
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceChoice,
+    /// On a GPU: take convolution algorithms that give the same bits again, also where others are faster.
+    #[arg(long)]
+    pub deterministic: bool,
+    /// On a GPU: convolve in f32; without this convolutions may round their factors to TF32, as PyTorch's do.
+    #[arg(long)]
+    pub no_tf32: bool,
 }
 
 impl DataArgs {
-    /// The source that these options name.
+    /// The source that these options name; chooses the device, too.
     ///
     /// # Errors
     /// If they contradict each other, or the device is not to be had.
     pub fn source(&self) -> Result<Source> {
-        if self.device == DeviceChoice::Cuda {
-            bail!("--device cuda: this build computes on the CPU only; leave --device out or use --device cpu");
-        }
+        ds_nn::ops::gpu::set_options(Options { tf32: !self.no_tf32, deterministic: self.deterministic });
+        device::choose(self.device)?;
         match (self.data, &self.data_dir) {
             (DataChoice::Sample, Some(dir)) => {
                 bail!("--data sample and --data-dir {} name two sources; give one of them", dir.display())

@@ -4,6 +4,7 @@ use crate::bounds::{self, Bounds};
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config, Dataset, NetworkKind};
 use crate::data::{self, AreaShape, ImageDataset, Source, Target};
+use crate::device;
 use crate::files;
 use crate::metrics::{self, Split, SummaryRow};
 use crate::progress::Loss;
@@ -11,6 +12,7 @@ use crate::samples::{Normalization, Samples, shuffled};
 use crate::sparsify;
 use crate::train::{Evaluation, Trainer, count_active_knots, count_knots, evaluate};
 use anyhow::{Context, Result, bail};
+use candle_core::DType;
 use ds_core::Group;
 use ds_core::activation::Init;
 use ds_nn::constrained::Constraint;
@@ -39,14 +41,18 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Loads the data and draws the network's weights.
+    /// Loads the data and draws the network's weights, which go to the device of this process.
     ///
     /// # Errors
     /// If data is missing or wrong.
     pub fn new(config: &Config, source: &Source) -> Result<Self> {
         let (train, test, origin, is_sample) = samples(config, source)?;
         let (train, validation) = split(config, train)?;
-        Ok(Self { network: network(config, classes(&train))?, train, validation, test, origin, is_sample })
+        let mut network = network(config, classes(&train))?;
+        if !device::current().is_cpu() {
+            network = network.copied(DType::F32, &device::current())?;
+        }
+        Ok(Self { network, train, validation, test, origin, is_sample })
     }
 
     /// The outputs of the network.
@@ -300,13 +306,14 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
     let threads = rayon::current_num_threads();
     let network = &setup.network;
     say(format!(
-        "{} with {}, {} parameters; {} training and {} test samples from {}; cpu, {threads} threads",
+        "{} with {}, {} parameters; {} training and {} test samples from {}; {}, {threads} threads",
         config.network.kind,
         config.activation.kind,
         network.parameter_count(),
         setup.train.len(),
         setup.test.len(),
-        setup.origin
+        setup.origin,
+        device::description()
     ));
     let mut trainer = Trainer::new(config, &setup, directory, checkpoint.as_ref())?;
     trainer.run(options.quiet)?;
@@ -335,7 +342,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         parameters: network.parameter_count(),
         spline_parameters: network.parameters().iter().filter(splines).map(|p| p.var.elem_count()).sum(),
         protocol: config::protocol(config, setup.is_sample),
-        device: "cpu".to_owned(),
+        device: device::description(),
         threads,
         revision: files::git_revision(),
         train_loss: train.loss,
@@ -361,7 +368,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         certified_accuracy_2: certified_at(1),
         certified_accuracy_3: certified_at(2),
         seconds,
-        peak_memory_mb: files::peak_memory_mb(),
+        peak_memory_mb: device::peak_memory_mb(),
         ..SummaryRow::default()
     }
     .with_settings(config);

@@ -4,6 +4,7 @@ use crate::data::ImageSet;
 use candle_core::{Device, Result, Tensor, bail};
 use ds_core::graph::Graph;
 use ds_core::ops::real::with_elements;
+use ds_nn::ops::images::Pick;
 use ds_nn::ops::loss::{BinaryCrossEntropy, CrossEntropy, MeanSquaredError};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -82,6 +83,22 @@ struct Placement {
 }
 
 const PADDING: i32 = 4;
+
+impl Placement {
+    fn drawn(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            dy: rng.random_range(-PADDING..=PADDING) as isize,
+            dx: rng.random_range(-PADDING..=PADDING) as isize,
+            flip: rng.random(),
+        }
+    }
+}
+
+/// An image with the crop and the flip that a batch would draw for it.
+pub(crate) fn placed(index: u32, rng: &mut ChaCha8Rng) -> Pick {
+    let Placement { dy, dx, flip } = Placement::drawn(rng);
+    Pick { index, dy: dy as i8, dx: dx as i8, flip }
+}
 
 impl Samples {
     /// Images with the values they are normalised to.
@@ -163,11 +180,7 @@ impl Samples {
                 let mut inputs = Vec::with_capacity(indices.len() * set.channels * set.height * set.width);
                 let mut rng = rng;
                 for &i in indices {
-                    let placement = rng.as_deref_mut().map(|rng| Placement {
-                        dy: rng.random_range(-PADDING..=PADDING) as isize,
-                        dx: rng.random_range(-PADDING..=PADDING) as isize,
-                        flip: rng.random(),
-                    });
+                    let placement = rng.as_deref_mut().map(Placement::drawn);
                     normalise(set, table, i, placement, &mut inputs);
                 }
                 let shape = (indices.len(), set.channels, set.height, set.width);
@@ -315,6 +328,20 @@ mod tests {
                 assert!(steps.iter().all(|s| *s == 1.0) || steps.iter().all(|s| *s == -1.0), "{row:?}");
             }
         }
+    }
+
+    #[test]
+    fn batches_that_are_cut_on_a_device_are_the_same() {
+        let samples = ramp();
+        let there = crate::samples_on_device::SamplesOnDevice::new(&samples, &Device::Cpu).unwrap();
+        let order: Vec<usize> = (0..200).map(|k| k % 2).collect();
+        let rng = || Seed(3).generator(Purpose::Augmentation, 7);
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let augmented = samples.augmented_batch(&order, &mut rng()).unwrap();
+        assert_eq!(flat(&there.batch(&order, Some(&mut rng())).unwrap().inputs), flat(&augmented.inputs));
+        let plain = samples.batch(&order).unwrap();
+        assert_eq!(flat(&there.batch(&order, None).unwrap().inputs), flat(&plain.inputs));
+        assert!(there.batch(&[2], None).is_err());
     }
 
     #[test]

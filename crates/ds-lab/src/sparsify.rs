@@ -85,8 +85,10 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     };
     let active_knots = splines.eliminate(threshold)?;
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
-    let tensors = network.parameters().into_iter().map(|p| (p.name, p.var.as_tensor().clone()));
-    let tensors = tensors.chain(network.buffers().into_iter().map(|(name, var)| (name, var.as_tensor().clone())));
+    let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
+    let tensors: Vec<_> = vars
+        .map(|(name, var)| Ok((name, var.as_tensor().to_device(&Device::Cpu)?)))
+        .collect::<candle_core::Result<_>>()?;
     let bytes = safetensors::serialize(tensors, None)?;
     write_atomically(&directory.join(NETWORK), |file| file.write_all(&bytes))?;
     splines.restore()?;
@@ -106,7 +108,7 @@ pub fn restore_network(path: &Path, network: &Network) -> Result<()> {
         if saved.shape() != var.shape() {
             bail!("{}: {name} has shape {:?}, the network's has {:?}", path.display(), saved.shape(), var.shape());
         }
-        var.set(saved)?;
+        var.set(&saved.to_device(var.device())?)?;
     }
     Ok(())
 }

@@ -1,5 +1,10 @@
 //! The training loop.
 
+mod on_device;
+
+pub use on_device::step_on_device;
+
+use self::on_device::{OnDevice, evaluate_on_device};
 use crate::batches::Epoch;
 use crate::bounds;
 use crate::checkpoint::{Checkpoint, EpochSums, Position};
@@ -9,6 +14,7 @@ use crate::metrics::{MetricsRow, MetricsWriter, Split};
 use crate::penalty::{SplinePenalty, decay_factors};
 use crate::progress::{Loss, Progress, Status};
 use crate::samples::{Batch, Samples, shuffled};
+use crate::samples_on_device::SamplesOnDevice;
 use anyhow::{Context, Result};
 use candle_core::DType;
 use ds_core::activation::Activation;
@@ -102,11 +108,22 @@ pub fn step(
     Ok((value, correct))
 }
 
+fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
+    let n = samples.len().max(1) as f64;
+    let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
+    Evaluation { loss: loss_sum / n, accuracy }
+}
+
 /// Loss and accuracy of the network over samples, in evaluation mode.
 ///
 /// # Errors
 /// On Candle's errors.
 pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
+    let device = network.device();
+    if !device.is_cpu() {
+        let (loss_sum, correct) = evaluate_on_device(network, &SamplesOnDevice::new(samples, &device)?)?;
+        return Ok(evaluation(samples, loss_sum, correct));
+    }
     let batch_size = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
     let indices: Vec<usize> = (0..samples.len()).collect();
     let (mut loss_sum, mut correct) = (0.0, 0);
@@ -119,9 +136,7 @@ pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Eva
         loss_sum += tape.tensor(&loss).to_dtype(DType::F64)?.to_scalar::<f64>()? * indices.len() as f64;
         correct += batch.targets.correct(tape.tensor(&output))?;
     }
-    let n = samples.len().max(1) as f64;
-    let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
-    Ok(Evaluation { loss: loss_sum / n, accuracy })
+    Ok(evaluation(samples, loss_sum, correct))
 }
 
 /// A run in its directory, between two steps.
@@ -137,6 +152,7 @@ pub struct Trainer<'a> {
     started: Instant,
     seconds_before: f64,
     seed: Seed,
+    on_device: Option<OnDevice>,
 }
 
 impl<'a> Trainer<'a> {
@@ -170,6 +186,7 @@ impl<'a> Trainer<'a> {
             last_checkpoint: Instant::now(),
             started: Instant::now(),
             seed: Seed(config.seed),
+            on_device: OnDevice::new(setup)?,
         })
     }
 
@@ -191,46 +208,62 @@ impl<'a> Trainer<'a> {
         while self.position.epoch < epochs {
             let epoch = self.position.epoch;
             let order = shuffled(samples.len(), &mut self.seed.generator(Purpose::Order, epoch as u64));
-            let batches_left = Epoch {
-                samples,
-                order: &order,
-                size,
-                taken: self.position.batch,
-                step: self.position.step,
-                augment: config.data.augment,
-                seed: self.seed,
-            };
-            batches_left.for_each(|batch| {
-                let dropout = self.seed.key(Purpose::Dropout, self.position.step);
-                let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
-                let (loss, correct) = step(network, &batch, penalty, &mut self.optimizers, epoch, dropout)?;
-                if !loss.is_finite() {
-                    anyhow::bail!(
-                        "the loss is {loss} at step {} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
-                        self.position.step + 1,
-                        epoch + 1
-                    );
-                }
-                let count = batch.targets.len();
-                self.position.step += 1;
-                self.position.batch += 1;
-                let sums = &mut self.position.sums;
-                sums.loss += loss * count as f64;
-                sums.correct += correct;
-                sums.samples += count;
-                rate.count(count);
-                if config.train.log_steps > 0 && self.position.step.is_multiple_of(config.train.log_steps as u64) {
-                    self.append(Split::Train, epoch, Some(rate.per_second()))?;
-                }
-                if progress.is_due() {
-                    progress.show(&self.status(epoch, &rate));
-                }
-                if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
-            })?;
+            if self.on_device.is_some() {
+                self.epoch_on_device(epoch, &order, &mut rate, &mut progress)?;
+            } else {
+                self.epoch_on_cpu(epoch, &order, &mut rate, &mut progress)?;
+            }
             self.finish_epoch(epoch, epochs, &rate, &progress)?;
         }
         progress.finish();
         self.write_checkpoint()
+    }
+
+    fn epoch_on_cpu(&mut self, epoch: usize, order: &[usize], rate: &mut Rate, progress: &mut Progress) -> Result<()> {
+        let (config, samples, size) = (self.config, &self.setup.train, self.config.train.batch_size);
+        let batches = order.len().div_ceil(size);
+        let batches_left = Epoch {
+            samples,
+            order,
+            size,
+            taken: self.position.batch,
+            step: self.position.step,
+            augment: config.data.augment,
+            seed: self.seed,
+        };
+        batches_left.for_each(|batch| {
+            let dropout = self.seed.key(Purpose::Dropout, self.position.step);
+            let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
+            let (loss, correct) = step(network, &batch, penalty, &mut self.optimizers, epoch, dropout)?;
+            check_finite(loss, self.position.step + 1, epoch)?;
+            let count = batch.targets.len();
+            self.position.step += 1;
+            self.position.batch += 1;
+            let sums = &mut self.position.sums;
+            sums.loss += loss * count as f64;
+            sums.correct += correct;
+            sums.samples += count;
+            self.after_step(epoch, count, batches, rate, progress)
+        })
+    }
+
+    fn after_step(
+        &mut self,
+        epoch: usize,
+        count: usize,
+        batches: usize,
+        rate: &mut Rate,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let config = self.config;
+        rate.count(count);
+        if config.train.log_steps > 0 && self.position.step.is_multiple_of(config.train.log_steps as u64) {
+            self.append(Split::Train, epoch, Some(rate.per_second()))?;
+        }
+        if progress.is_due() {
+            progress.show(&self.status(epoch, rate));
+        }
+        if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
     }
 
     fn finish_epoch(&mut self, epoch: usize, epochs: usize, rate: &Rate, progress: &Progress) -> Result<()> {
@@ -239,8 +272,15 @@ impl<'a> Trainer<'a> {
         if is_last || (epoch + 1).is_multiple_of(self.config.train.eval_every) {
             let status = self.status(epoch, rate);
             let mut line = status.to_string();
-            for (split, samples) in self.setup.held_out() {
-                let evaluation = evaluate(&self.setup.network, samples)?;
+            for (k, (split, samples)) in self.setup.held_out().into_iter().enumerate() {
+                let network = &self.setup.network;
+                let evaluation = match self.on_device.as_ref().and_then(|on_device| on_device.held_out.get(k)) {
+                    Some(there) => {
+                        let (loss_sum, correct) = evaluate_on_device(network, there)?;
+                        evaluation(samples, loss_sum, correct)
+                    }
+                    None => evaluate(network, samples)?,
+                };
                 line += &format!("  {split} loss {}", Loss(evaluation.loss));
                 if let Some(accuracy) = evaluation.accuracy {
                     line += &format!(" accuracy {accuracy:.2} %");
@@ -256,7 +296,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn status(&self, epoch: usize, rate: &Rate) -> Status {
-        let Evaluation { loss, accuracy } = self.epoch_so_far();
+        // What was fetched last, where the device has not been asked since.
+        let last = self.on_device.as_ref().filter(|_| self.position.sums.samples == 0).and_then(|of| of.last);
+        let Evaluation { loss, accuracy } = last.unwrap_or_else(|| self.epoch_so_far());
         Status { step: self.position.step, epoch: epoch + 1, loss, accuracy, images_per_second: rate.per_second() }
     }
 
@@ -268,6 +310,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn append(&mut self, split: Split, epoch: usize, rate: Option<f64>) -> Result<()> {
+        self.fetch()?;
         self.append_row(split, epoch, self.epoch_so_far(), rate)
     }
 
@@ -310,6 +353,7 @@ impl<'a> Trainer<'a> {
     fn write_checkpoint(&mut self) -> Result<()> {
         // The rows must be on disk before a checkpoint that counts on them.
         self.metrics.sync()?;
+        self.fetch()?;
         self.position.seconds = self.seconds();
         self.position.metrics_bytes = self.metrics.position();
         let optimizers = &self.optimizers;
@@ -325,6 +369,17 @@ impl<'a> Trainer<'a> {
         self.last_checkpoint = Instant::now();
         Ok(())
     }
+}
+
+/// Refuses a loss, or a sum of losses, that is no number at a step (counted from 1).
+fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<()> {
+    if loss.is_finite() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "the loss is {loss} at step {step} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
+        epoch + 1
+    );
 }
 
 /// The knots with a slope change above 0, over all splines of the network; `None` if it has none.

@@ -13,7 +13,7 @@ use crate::ops::spectral::SpectralNormalization;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter, copy_as};
+use ds_core::{Group, L2, Parameter, copied};
 use rand_chacha::ChaCha8Rng;
 
 /// How a weight is kept at norm 1 or below.
@@ -111,12 +111,16 @@ impl ConstrainedLinear {
         self.constraint.effective(&self.weight)
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias: copy_as(&self.bias, dtype)?, ..self.clone() })
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            weight: copied(&self.weight, dtype, device)?,
+            bias: copied(&self.bias, dtype, device)?,
+            ..self.clone()
+        })
     }
 
     /// The layer as Lipschitz bounds see it.
@@ -199,12 +203,16 @@ impl ConstrainedConvolution {
         self.constraint.effective(&self.weight)
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias: copy_as(&self.bias, dtype)?, ..self.clone() })
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            weight: copied(&self.weight, dtype, device)?,
+            bias: copied(&self.bias, dtype, device)?,
+            ..self.clone()
+        })
     }
 
     /// The layer as Lipschitz bounds see it.

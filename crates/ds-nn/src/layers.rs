@@ -3,13 +3,15 @@
 use crate::ops::Window;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dense::Dense;
+#[cfg(feature = "cuda")]
+use crate::ops::norm_activation::OnDevice;
 use crate::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
 use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter, copy_as};
+use ds_core::{Group, L2, Parameter, copied};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -112,13 +114,13 @@ impl Linear {
         }
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let bias = self.bias.as_ref().map(|bias| copy_as(bias, dtype)).transpose()?;
-        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias })
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copied(bias, dtype, device)).transpose()?;
+        Ok(Self { weight: copied(&self.weight, dtype, device)?, bias })
     }
 
     /// The layer as Lipschitz bounds see it.
@@ -179,13 +181,13 @@ impl Convolution {
         }
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let bias = self.bias.as_ref().map(|bias| copy_as(bias, dtype)).transpose()?;
-        Ok(Self { weight: copy_as(&self.weight, dtype)?, bias, window: self.window })
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copied(bias, dtype, device)).transpose()?;
+        Ok(Self { weight: copied(&self.weight, dtype, device)?, bias, window: self.window })
     }
 
     /// The layer as Lipschitz bounds see it.
@@ -286,6 +288,17 @@ impl Normalization {
             Some(coefficients) => graph.apply3(ChannelParameters, &scale, &shift, coefficients)?,
             None => graph.apply2(ChannelParameters, &scale, &shift)?,
         };
+        #[cfg(feature = "cuda")]
+        if graph.tensor(x).device().is_cuda() {
+            let training = mode != Mode::Evaluation;
+            let (mean, variance) = (self.running_mean.clone(), self.running_variance.clone());
+            let on_device = OnDevice::new(mean, variance, Self::MOMENTUM, training);
+            let op = NormActivation { statistics: Statistics::OnDevice(on_device), epsilon: Self::EPSILON, function };
+            return match residual {
+                Some(residual) => graph.apply3(op, x, residual, &parameters),
+                None => graph.apply2(op, x, &parameters),
+            };
+        }
         let of_batch = Arc::new(Mutex::new(Moments::default()));
         let statistics = match mode {
             Mode::Training { .. } => Statistics::Batch(of_batch.clone()),
@@ -328,16 +341,16 @@ impl Normalization {
         })
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
         Ok(Self {
-            scale: copy_as(&self.scale, dtype)?,
-            shift: copy_as(&self.shift, dtype)?,
-            running_mean: copy_as(&self.running_mean, dtype)?,
-            running_variance: copy_as(&self.running_variance, dtype)?,
+            scale: copied(&self.scale, dtype, device)?,
+            shift: copied(&self.shift, dtype, device)?,
+            running_mean: copied(&self.running_mean, dtype, device)?,
+            running_variance: copied(&self.running_variance, dtype, device)?,
         })
     }
 

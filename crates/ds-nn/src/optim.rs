@@ -18,9 +18,16 @@ pub enum Rule {
 }
 
 impl Rule {
-    const BETA1: f64 = 0.9;
-    const BETA2: f64 = 0.999;
-    const EPSILON: f64 = 1e-8;
+    pub(crate) const BETA1: f64 = 0.9;
+    pub(crate) const BETA2: f64 = 0.999;
+    pub(crate) const EPSILON: f64 = 1e-8;
+
+    /// Adam's learning rate over the first bias correction, and 1/√ of the second one.
+    pub(crate) fn corrected(learning_rate: f64, steps: u64) -> (f32, f32) {
+        let steps = steps.min(1 << 30) as i32;
+        let rate = (learning_rate / (1.0 - Self::BETA1.powi(steps))) as f32;
+        (rate, (1.0 / (1.0 - Self::BETA2.powi(steps)).sqrt()) as f32)
+    }
 
     fn slots(self) -> usize {
         match self {
@@ -53,11 +60,17 @@ struct Slot {
     parameter: Parameter,
     /// λ of its L2 term.
     decay: f64,
-    /// The rule's moving averages, one after the other.
-    state: RefCell<Vec<f32>>,
+    state: State,
 }
 
-/// One optimiser and the parameters that it updates (f32 on the CPU).
+/// The rule's moving averages, one after the other.
+enum State {
+    OnCpu(RefCell<Vec<f32>>),
+    OnDevice(Tensor),
+}
+
+/// One optimiser and the parameters that it updates: f32, all on the CPU or all on one GPU (feature `cuda`), where they are
+/// updated in one launch.
 pub struct Optimizer {
     rule: Rule,
     slots: Vec<Slot>,
@@ -75,7 +88,11 @@ impl Optimizer {
             if parameter.var.dtype() != DType::F32 {
                 bail!("optimiser: parameter {} is {:?}, expected F32", parameter.name, parameter.var.dtype());
             }
-            let state = RefCell::new(vec![0.0; rule.slots() * parameter.var.elem_count()]);
+            let length = rule.slots() * parameter.var.elem_count();
+            let state = match parameter.var.device() {
+                Device::Cpu => State::OnCpu(RefCell::new(vec![0.0; length])),
+                device => State::OnDevice(Tensor::zeros(length, DType::F32, device)?),
+            };
             slots.push(Slot { decay: decay.of(parameter.l2), parameter, state });
         }
         Ok(Self { rule, slots, steps: 0 })
@@ -94,7 +111,11 @@ impl Optimizer {
     /// If a gradient does not have its parameter's shape.
     pub fn step(&mut self, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
         self.steps += 1;
+        if self.slots.iter().any(|slot| matches!(slot.state, State::OnDevice(_))) {
+            return self.step_on_device(gradients, learning_rate);
+        }
         for Slot { parameter, decay, state } in &self.slots {
+            let State::OnCpu(state) = state else { continue };
             let update = Update { rule: self.rule, decay: *decay as f32, learning_rate, steps: self.steps, state };
             match gradients.gradient(&parameter.var) {
                 Some(gradient) => parameter.var.inplace_op2(&gradient.contiguous()?, &update)?,
@@ -102,6 +123,49 @@ impl Optimizer {
             }
         }
         Ok(())
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn step_on_device(&self, _gradients: &impl Gradients, _learning_rate: f64) -> Result<()> {
+        bail!("optimiser: the parameters are on a device for which there are no kernels in this build")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn step_on_device(&self, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
+        use crate::ops::gpu::{KERNELS, optim};
+        use ds_core::ops::gpu::{
+            Address,
+            cuda::{CudaGpu, address_of},
+        };
+        const OP: &str = "optimiser-step";
+        let Some(first) = self.slots.first() else { return Ok(()) };
+        let gpu = CudaGpu::new(first.parameter.var.device().as_cuda_device()?, &KERNELS)?;
+        // Copies that must live until the launch.
+        let mut copies = Vec::new();
+        let mut slots = Vec::with_capacity(self.slots.len());
+        for Slot { parameter, decay, state } in &self.slots {
+            let State::OnDevice(state) = state else {
+                bail!("{OP}: parameter {} is on the CPU, others are not", parameter.name)
+            };
+            let gradient = match gradients.gradient(&parameter.var) {
+                None => Address::NONE,
+                Some(gradient) if gradient.shape() != parameter.var.shape() => {
+                    bail!("{OP}: gradient {:?} for {} {:?}", gradient.shape(), parameter.name, parameter.var.shape())
+                }
+                Some(gradient) if gradient.is_contiguous() => address_of(gradient, OP)?,
+                Some(gradient) => {
+                    let copy = gradient.contiguous()?;
+                    let address = address_of(&copy, OP)?;
+                    copies.push(copy);
+                    address
+                }
+            };
+            let (theta, state) = (address_of(&parameter.var, OP)?, address_of(state, OP)?);
+            let (length, decay) = (parameter.var.elem_count(), *decay as f32);
+            slots.push(optim::Slot { theta, gradient, state, length, decay });
+        }
+        // SAFETY: parameters and states have these lengths and are this optimiser's to write; work on a device is in order.
+        unsafe { optim::step(&gpu, self.rule, &slots, learning_rate, self.steps) }
     }
 
     /// How many steps were taken.
@@ -117,9 +181,12 @@ impl Optimizer {
         self.slots
             .iter()
             .map(|slot| {
-                let state = slot.state.borrow().clone();
                 let shape = (self.rule.slots(), slot.parameter.var.elem_count());
-                Ok((slot.parameter.name.clone(), Tensor::from_vec(state, shape, &Device::Cpu)?))
+                let state = match &slot.state {
+                    State::OnCpu(state) => Tensor::from_vec(state.borrow().clone(), shape, &Device::Cpu)?,
+                    State::OnDevice(state) => state.to_device(&Device::Cpu)?.reshape(shape)?,
+                };
+                Ok((slot.parameter.name.clone(), state))
             })
             .collect()
     }
@@ -129,15 +196,18 @@ impl Optimizer {
     /// # Errors
     /// If a parameter's state is missing or has another size.
     pub fn restore(&mut self, steps: u64, mut state: impl FnMut(&str) -> Option<Tensor>) -> Result<()> {
-        for slot in &self.slots {
+        for slot in &mut self.slots {
             let name = &slot.parameter.name;
             let Some(saved) = state(name) else { bail!("optimiser: no saved state for parameter {name}") };
             let saved = saved.flatten_all()?.to_vec1::<f32>()?;
-            let mut state = slot.state.borrow_mut();
-            if saved.len() != state.len() {
-                bail!("optimiser: saved state of {name} has {} numbers, expected {}", saved.len(), state.len());
+            let expected = self.rule.slots() * slot.parameter.var.elem_count();
+            if saved.len() != expected {
+                bail!("optimiser: saved state of {name} has {} numbers, expected {expected}", saved.len());
             }
-            *state = saved;
+            match &mut slot.state {
+                State::OnCpu(state) => *state.get_mut() = saved,
+                State::OnDevice(state) => *state = Tensor::from_vec(saved, expected, state.device())?,
+            }
         }
         self.steps = steps;
         Ok(())
@@ -201,9 +271,7 @@ impl InplaceOp2 for Update<'_> {
                 sgd(&[self.decay, momentum as f32, self.learning_rate as f32], theta, g, &mut state);
             }
             Rule::Adam => {
-                let steps = self.steps.min(1 << 30) as i32;
-                let rate = (self.learning_rate / (1.0 - Rule::BETA1.powi(steps))) as f32;
-                let correction = (1.0 / (1.0 - Rule::BETA2.powi(steps)).sqrt()) as f32;
+                let (rate, correction) = Rule::corrected(self.learning_rate, self.steps);
                 let (first, second) = state.split_at_mut(theta.len());
                 adam(&[self.decay, rate, correction], theta, g, first, second);
             }

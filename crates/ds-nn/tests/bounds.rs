@@ -65,7 +65,7 @@ fn what_is_found_is_below_what_is_certified() {
             buffer.set(&Tensor::from_vec(data, buffer.shape(), &Device::Cpu).unwrap()).unwrap();
         }
         let points = points(rng, &shape);
-        let exact = network.to_dtype(DType::F64).unwrap();
+        let exact = network.copied(DType::F64, &Device::Cpu).unwrap();
         let outputs = |x: &Tensor| exact.forward_in(&mut InputGraph, x, Mode::Evaluation);
         let search = Search { climbers: 2, steps: 4, ..Search::default() };
         let found = lower_bound(outputs, &points, search).unwrap().quotient;

@@ -6,7 +6,7 @@ use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::real::in_double_precision;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
-use crate::parameter::{Group, L2, Parameter, copy_as};
+use crate::parameter::{Group, L2, Parameter, copied};
 use crate::regularization::Norm;
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -101,13 +101,13 @@ impl LipschitzSpline {
         self.log_scaling.as_ref()
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let coefficients = copy_as(&self.coefficients, dtype)?;
-        let log_scaling = self.log_scaling.as_ref().map(|var| copy_as(var, dtype)).transpose()?;
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let coefficients = copied(&self.coefficients, dtype, device)?;
+        let log_scaling = self.log_scaling.as_ref().map(|var| copied(var, dtype, device)).transpose()?;
         Ok(Self { coefficients, log_scaling, ..self.clone() })
     }
 

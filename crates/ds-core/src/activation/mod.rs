@@ -1,11 +1,11 @@
 //! Activations: learnable linear splines, and the fixed and parametric ones that they are compared with.
 
 mod bounds;
+mod copies;
 mod fixed;
 mod init;
 mod linear_term;
 mod lipschitz_spline;
-mod precision;
 mod spline;
 
 pub use fixed::{Apl, ClippedPRelu, Householder, PRelu};

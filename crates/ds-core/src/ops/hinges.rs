@@ -1,6 +1,10 @@
 //! Adaptive piecewise linear units: y = max(0, x) + Σ_s a_s·max(0, b_s − x), with S hinges a channel (Agostinelli et al.
 //! 2015).
 
+#[cfg(feature = "cuda")]
+use super::gpu::cuda::{CudaGpu, KERNELS, address, address_of, tensor_on};
+#[cfg(feature = "cuda")]
+use super::gpu::pointwise as on_gpu;
 use super::parallel::SharedSlice;
 use super::planes::Planes;
 use super::pointwise::{channel_sums, real_dtype, sum_of_pairs, tensor_of};
@@ -8,6 +12,8 @@ use super::real::{elements, with_elements};
 use super::rectifier::per_plane;
 use crate::dispatch_real;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
 
 /// x (N, C, …), slopes a (C, S), offsets b (C, S) → y like x.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +75,22 @@ impl CustomOp3 for Hinges {
         Ok((y, xl.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        a: &CudaStorage,
+        al: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (planes, hinges) = self.planes(xl.shape(), al.shape(), bl.shape())?;
+        let gpu = CudaGpu::new(&x.device, &KERNELS)?;
+        let of = |storage, layout| address(storage, layout, DType::F32, self.name());
+        Ok((on_gpu::hinges(&gpu, planes, hinges, of(x, xl)?, of(a, al)?, of(b, bl)?)?, xl.shape().clone()))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -78,6 +100,14 @@ impl CustomOp3 for Hinges {
         grad_y: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (planes, hinges) = self.planes(x.shape(), a.shape(), b.shape())?;
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = CudaGpu::of(x, &KERNELS)? {
+            let (x, a, b, dy) = (x.contiguous()?, a.contiguous()?, b.contiguous()?, grad_y.contiguous()?);
+            let of = |tensor| address_of(tensor, self.name());
+            let (dx, da, db) = on_gpu::hinges_gradient(&gpu, planes, hinges, of(&x)?, (of(&a)?, of(&b)?), of(&dy)?)?;
+            let (dx, da, db) = (tensor_on(dx, x.shape()), tensor_on(da, a.shape()), tensor_on(db, b.shape()));
+            return Ok((Some(dx), Some(da), Some(db)));
+        }
         dispatch_real!(x.dtype(), self.name(), T => {
             let (dx, sums) = with_elements::<T, _>(x, |x| with_elements::<T, _>(a, |a| {
                 with_elements::<T, _>(b, |b| with_elements::<T, _>(grad_y, |dy| {

@@ -74,12 +74,12 @@ pub fn elements<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result
     }
 }
 
-/// Calls `f` with the elements of a CPU tensor, made contiguous first if need be.
+/// Calls `f` with the elements of a tensor, made contiguous first if need be, and fetched if they are on a device.
 ///
 /// # Errors
-/// If the tensor is not on the CPU or has another type, or `f` fails.
+/// If the tensor has another type, or `f` fails.
 pub fn with_elements<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
-    let tensor = tensor.contiguous()?;
+    let tensor = tensor.to_device(&candle_core::Device::Cpu)?.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         candle_core::Storage::Cpu(storage) => f(elements(storage, layout)?),

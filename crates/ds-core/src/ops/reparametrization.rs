@@ -3,11 +3,17 @@
 //! Every spline type is evaluated by [`LinearSpline`](super::linear_spline::LinearSpline): a linear term is a linear spline
 //! itself, and so is a sum of ReLUs at the knots. These maps touch C·K numbers, nothing of the batch's size.
 
+#[cfg(feature = "cuda")]
+use super::gpu::cuda::{CudaGpu, KERNELS, address, address_of, tensor_on};
+#[cfg(feature = "cuda")]
+use super::gpu::reparametrization as on_gpu;
 use super::pointwise::{real_dtype, tensor_of};
 use super::real::{elements, with_elements};
 use crate::Grid;
 use crate::dispatch_real;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
 
 /// Coefficients c (C, K), weight b1 (C), bias b0 (C) → c_k + b1·x_k + b0.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +65,23 @@ impl CustomOp3 for AddLinearTerm {
         Ok((out, cl.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        k: &CudaStorage,
+        kl: &Layout,
+        b1: &CudaStorage,
+        b1l: &Layout,
+        b0: &CudaStorage,
+        b0l: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let channels = check(self.name(), kl.shape(), self.grid.size(), b1l.shape(), b0l.shape())?;
+        let gpu = CudaGpu::new(&k.device, &KERNELS)?;
+        let of = |storage, layout| address(storage, layout, DType::F32, self.name());
+        let out = on_gpu::add_linear_term(&gpu, self.grid, channels, of(k, kl)?, of(b1, b1l)?, of(b0, b0l)?)?;
+        Ok((out, Shape::from((channels, self.grid.size()))))
+    }
+
     fn bwd(
         &self,
         _c: &Tensor,
@@ -68,6 +91,13 @@ impl CustomOp3 for AddLinearTerm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let size = self.grid.size();
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = CudaGpu::of(grad, &KERNELS)? {
+            let grad = grad.contiguous()?;
+            let (db1, db0) =
+                on_gpu::linear_term_gradient(&gpu, self.grid, b1.elem_count(), address_of(&grad, self.name())?)?;
+            return Ok((Some(grad), Some(tensor_on(db1, b1.shape())), Some(tensor_on(db0, b0.shape()))));
+        }
         dispatch_real!(grad.dtype(), self.name(), T => {
             let (db1, db0) = with_elements::<T, _>(grad, |grad| {
                 let rows = grad.chunks_exact(size);
@@ -121,6 +151,23 @@ impl CustomOp3 for SumOfRelus {
         Ok((out, Shape::from((channels, size))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        k: &CudaStorage,
+        kl: &Layout,
+        b1: &CudaStorage,
+        b1l: &Layout,
+        b0: &CudaStorage,
+        b0l: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let channels = check(self.name(), kl.shape(), self.grid.size() - 2, b1l.shape(), b0l.shape())?;
+        let gpu = CudaGpu::new(&k.device, &KERNELS)?;
+        let of = |storage, layout| address(storage, layout, DType::F32, self.name());
+        let out = on_gpu::sum_of_relus(&gpu, self.grid, channels, of(k, kl)?, of(b1, b1l)?, of(b0, b0l)?)?;
+        Ok((out, Shape::from((channels, self.grid.size()))))
+    }
+
     fn bwd(
         &self,
         a: &Tensor,
@@ -130,6 +177,15 @@ impl CustomOp3 for SumOfRelus {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (size, step) = (self.grid.size(), self.grid.step());
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = CudaGpu::of(grad, &KERNELS)? {
+            let (grad, channels) = (grad.contiguous()?, b1.elem_count());
+            let from = address_of(&grad, self.name())?;
+            let da = on_gpu::sum_of_relus_gradient(&gpu, self.grid, channels, from)?;
+            let (db1, db0) = on_gpu::linear_term_gradient(&gpu, self.grid, channels, from)?;
+            let (da, db1, db0) = (tensor_on(da, a.shape()), tensor_on(db1, b1.shape()), tensor_on(db0, b0.shape()));
+            return Ok((Some(da), Some(db1), Some(db0)));
+        }
         dispatch_real!(grad.dtype(), self.name(), T => {
             let channels = b1.elem_count();
             let (mut da, mut db1, mut db0) =

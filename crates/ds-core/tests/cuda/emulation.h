@@ -23,6 +23,10 @@ struct float2 {
     float x, y;
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
+struct double2 {
+    double x, y;
+};
+inline double2 make_double2(double x, double y) { return {x, y}; }
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
@@ -52,6 +56,7 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
 
 // CUDA's min, fminf and fmaxf give the number where the other operand is NaN, as those of C do.
 template <typename T> T min(T a, T b) { return a < b ? a : b; }
+template <typename T> T max(T a, T b) { return a > b ? a : b; }
 
 namespace emulation {
 // 64-bit words, so that it is aligned for every type.

@@ -1,8 +1,8 @@
 //! Fully connected networks (2, h, 1) and (2, h, h, 1) that classify points of the plane.
 
-use super::{ActivationKind, layers_as};
+use super::{ActivationKind, layers_copied};
 use crate::layers::{Linear, Mode, WeightInit};
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -67,12 +67,15 @@ impl AreaNet {
         self.hidden.iter().map(|(_, activation)| activation).collect()
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
-        Ok(Self { hidden: layers_as(&self.hidden, Linear::to_dtype, dtype)?, last: self.last.to_dtype(dtype)? })
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(Self {
+            hidden: layers_copied(&self.hidden, Linear::copied, dtype, device)?,
+            last: self.last.copied(dtype, device)?,
+        })
     }
 
     /// The network as Lipschitz bounds see it.

@@ -1,11 +1,11 @@
 //! The small convolutional network for MNIST.
 
-use super::{ActivationKind, layers_as};
+use super::{ActivationKind, layers_copied};
 use crate::layers::{Convolution, Linear, Mode, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::MaxPool;
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -63,12 +63,15 @@ impl ConvNet {
         all
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
-        Ok(Self { blocks: layers_as(&self.blocks, Convolution::to_dtype, dtype)?, last: self.last.to_dtype(dtype)? })
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(Self {
+            blocks: layers_copied(&self.blocks, Convolution::copied, dtype, device)?,
+            last: self.last.copied(dtype, device)?,
+        })
     }
 
     /// The network as Lipschitz bounds see it.

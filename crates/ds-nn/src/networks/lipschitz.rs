@@ -1,13 +1,13 @@
 //! Networks that are L-Lipschitz in ℓ2 whatever their parameters are: 1-Lipschitz layers and activations, and a factor L at
 //! the end (Anil, Lucas, Grosse 2019; Ducotterd et al. 2024).
 
-use super::{ActivationKind, layers_as};
+use super::{ActivationKind, layers_copied};
 use crate::constrained::{ConstrainedConvolution, ConstrainedLinear, Constraint};
 use crate::layers::Mode;
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::scale::Scale;
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
@@ -66,10 +66,10 @@ impl DensePart {
         all
     }
 
-    fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+    fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
         Ok(Self {
-            hidden: layers_as(&self.hidden, ConstrainedLinear::to_dtype, dtype)?,
-            last: self.last.to_dtype(dtype)?,
+            hidden: layers_copied(&self.hidden, ConstrainedLinear::copied, dtype, device)?,
+            last: self.last.copied(dtype, device)?,
             constant: self.constant,
         })
     }
@@ -129,12 +129,12 @@ impl LipschitzNet {
         self.dense.activations().collect()
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
-        Ok(Self { inputs: self.inputs, dense: self.dense.to_dtype(dtype)? })
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(Self { inputs: self.inputs, dense: self.dense.copied(dtype, device)? })
     }
 
     /// The network as Lipschitz bounds see it.
@@ -257,13 +257,13 @@ impl LipschitzConvNet {
         self.convolutions.iter().map(|(_, activation)| activation).chain(self.dense.activations()).collect()
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
-        let convolutions = layers_as(&self.convolutions, ConstrainedConvolution::to_dtype, dtype)?;
-        Ok(Self { images: self.images, convolutions, dense: self.dense.to_dtype(dtype)? })
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        let convolutions = layers_copied(&self.convolutions, ConstrainedConvolution::copied, dtype, device)?;
+        Ok(Self { images: self.images, convolutions, dense: self.dense.copied(dtype, device)? })
     }
 
     /// The network as Lipschitz bounds see it.

@@ -172,6 +172,11 @@ impl Network {
         each!(self, network => network.parameters())
     }
 
+    /// Where its parameters are.
+    pub fn device(&self) -> Device {
+        self.parameters().first().map_or(Device::Cpu, |parameter| parameter.var.device().clone())
+    }
+
     /// State that is not trained: running statistics.
     pub fn buffers(&self) -> Vec<(String, Var)> {
         match self {
@@ -195,19 +200,19 @@ impl Network {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()
     }
 
-    /// A copy with parameters and statistics of another type: f64 for what f32 would round away.
+    /// A copy with parameters and statistics of a type and on a device: f64 for what f32 would round away.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
         Ok(match self {
-            Self::Area(network) => Self::Area(network.to_dtype(dtype)?),
-            Self::Scalar(network) => Self::Scalar(network.to_dtype(dtype)?),
-            Self::ConvNet(network) => Self::ConvNet(network.to_dtype(dtype)?),
-            Self::ResNet32(network) => Self::ResNet32(network.to_dtype(dtype)?),
-            Self::Nin(network) => Self::Nin(network.to_dtype(dtype)?),
-            Self::Lipschitz(network) => Self::Lipschitz(network.to_dtype(dtype)?),
-            Self::LipschitzConv(network) => Self::LipschitzConv(network.to_dtype(dtype)?),
+            Self::Area(network) => Self::Area(network.copied(dtype, device)?),
+            Self::Scalar(network) => Self::Scalar(network.copied(dtype, device)?),
+            Self::ConvNet(network) => Self::ConvNet(network.copied(dtype, device)?),
+            Self::ResNet32(network) => Self::ResNet32(network.copied(dtype, device)?),
+            Self::Nin(network) => Self::Nin(network.copied(dtype, device)?),
+            Self::Lipschitz(network) => Self::Lipschitz(network.copied(dtype, device)?),
+            Self::LipschitzConv(network) => Self::LipschitzConv(network.copied(dtype, device)?),
         })
     }
 
@@ -240,13 +245,17 @@ impl Network {
     }
 }
 
-/// Copies of layers with their activations in another type.
-fn layers_as<L>(
+/// Copies of layers with their activations.
+fn layers_copied<L>(
     layers: &[(L, Activation)],
-    layer_as: fn(&L, DType) -> Result<L>,
+    copied: fn(&L, DType, &Device) -> Result<L>,
     dtype: DType,
+    device: &Device,
 ) -> ds_core::Result<Vec<(L, Activation)>> {
-    layers.iter().map(|(layer, activation)| Ok((layer_as(layer, dtype)?, activation.to_dtype(dtype)?))).collect()
+    layers
+        .iter()
+        .map(|(layer, activation)| Ok((copied(layer, dtype, device)?, activation.copied(dtype, device)?)))
+        .collect()
 }
 
 /// In Candle's graph, for use among other Candle modules; training draws its dropout afresh, from no seed.

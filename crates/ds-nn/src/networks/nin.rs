@@ -1,13 +1,13 @@
 //! Network in network (Lin et al. 2014) for CIFAR.
 
-use super::{ActivationKind, layers_as};
+use super::{ActivationKind, layers_copied};
 use crate::layers::{Convolution, Mode, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::enter;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::rng::hash;
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -77,12 +77,12 @@ impl NetworkInNetwork {
         all
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
-        Ok(Self { layers: layers_as(&self.layers, Convolution::to_dtype, dtype)?, dropout: self.dropout })
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(Self { layers: layers_copied(&self.layers, Convolution::copied, dtype, device)?, dropout: self.dropout })
     }
 
     /// The network in evaluation mode, as Lipschitz bounds see it.

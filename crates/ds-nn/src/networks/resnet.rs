@@ -5,7 +5,7 @@ use crate::layers::{Convolution, Linear, Mode, Normalization, WeightInit};
 use crate::ops::Window;
 use crate::ops::blocks::{enter, leave};
 use crate::ops::pool::AveragePool;
-use candle_core::{DType, Result, Var, bail};
+use candle_core::{DType, Device, Result, Var, bail};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -47,8 +47,8 @@ impl Unit {
         self.norm.activated_in(graph, &x, residual, activation, mode)
     }
 
-    fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        Ok(Self { conv: self.conv.to_dtype(dtype)?, norm: self.norm.to_dtype(dtype)? })
+    fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self { conv: self.conv.copied(dtype, device)?, norm: self.norm.copied(dtype, device)? })
     }
 
     fn operator(&self) -> Result<Operator> {
@@ -152,25 +152,25 @@ impl ResNet32 {
         all
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
         let block = |block: &Block| -> ds_core::Result<Block> {
             Ok(Block {
-                first: block.first.to_dtype(dtype)?,
-                inner: block.inner.to_dtype(dtype)?,
-                second: block.second.to_dtype(dtype)?,
-                shortcut: block.shortcut.as_ref().map(|unit| unit.to_dtype(dtype)).transpose()?,
-                outer: block.outer.to_dtype(dtype)?,
+                first: block.first.copied(dtype, device)?,
+                inner: block.inner.copied(dtype, device)?,
+                second: block.second.copied(dtype, device)?,
+                shortcut: block.shortcut.as_ref().map(|unit| unit.copied(dtype, device)).transpose()?,
+                outer: block.outer.copied(dtype, device)?,
             })
         };
         Ok(Self {
-            stem: self.stem.to_dtype(dtype)?,
-            activation: self.activation.to_dtype(dtype)?,
+            stem: self.stem.copied(dtype, device)?,
+            activation: self.activation.copied(dtype, device)?,
             blocks: self.blocks.iter().map(block).collect::<ds_core::Result<_>>()?,
-            last: self.last.to_dtype(dtype)?,
+            last: self.last.copied(dtype, device)?,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::ActivationKind;
 use crate::layers::Mode;
-use candle_core::{DType, Result};
+use candle_core::{DType, Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
@@ -39,12 +39,12 @@ impl ScalarNet {
         vec![&self.activation]
     }
 
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> ds_core::Result<Self> {
-        Ok(Self { activation: self.activation.to_dtype(dtype)? })
+    pub fn copied(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(Self { activation: self.activation.copied(dtype, device)? })
     }
 
     /// The network as Lipschitz bounds see it.

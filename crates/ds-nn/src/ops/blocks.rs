@@ -140,13 +140,16 @@ impl CustomOp1 for FromBlocks {
     }
 }
 
-/// Images in blocks if their number allows it, else as they are; convolutions and pools take both.
+/// Images in blocks if their number allows it and they are on the CPU, else as they are; convolutions and pools take both.
 ///
 /// # Errors
 /// On Candle's errors.
 pub fn enter<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
     match graph.tensor(x).dims() {
-        &[images, _, _, _] if images > 0 && images.is_multiple_of(LANES) => graph.apply1(ToBlocks, x),
+        // A GPU has no use for blocks.
+        &[images, _, _, _] if images > 0 && images.is_multiple_of(LANES) && graph.tensor(x).device().is_cpu() => {
+            graph.apply1(ToBlocks, x)
+        }
         _ => Ok(x.clone()),
     }
 }

@@ -1,7 +1,11 @@
 //! Fully connected layers: y = x·Wᵀ + b as one op.
 
 use super::product::product;
+#[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
 use ds_core::dispatch_real;
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
 use ds_core::ops::real::{Real, elements, with_elements};
@@ -91,8 +95,18 @@ impl Dense {
         (dx, dw, db)
     }
 
+    /// x·Wᵀ, through cuBLAS.
+    #[cfg(feature = "cuda")]
+    fn cuda_product(s: &Sizes, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<CudaStorage> {
+        x.matmul(w, (1, s.rows, s.outputs, s.inputs), xl, &wl.transpose(0, 1)?)
+    }
+
     fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> {
         let s = Self::sizes(x.shape(), w.shape(), None)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.cuda_gradients(x, w, dy);
+        }
         dispatch_real!(x.dtype(), Self::NAME, T => {
             let (dx, dw, db) = with_elements::<T, _>(x, |xs| with_elements::<T, _>(w, |w| {
                 with_elements::<T, _>(dy, |dy| Ok(self.backward(&s, xs, w, dy)))
@@ -113,6 +127,12 @@ impl CustomOp2 for Dense {
             Ok(T::to_cpu_storage_owned(Self::forward::<T>(&s, elements(x, xl)?, elements(w, wl)?, None)))
         })?;
         Ok((y, Shape::from((s.rows, s.outputs))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        let s = Self::sizes(xl.shape(), wl.shape(), None)?;
+        Ok((Self::cuda_product(&s, x, xl, w, wl)?, Shape::from((s.rows, s.outputs))))
     }
 
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -140,6 +160,27 @@ impl CustomOp3 for Dense {
             let b = Some(elements(b, bl)?);
             Ok(T::to_cpu_storage_owned(Self::forward::<T>(&s, elements(x, xl)?, elements(w, wl)?, b)))
         })?;
+        Ok((y, Shape::from((s.rows, s.outputs))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        w: &CudaStorage,
+        wl: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        use ds_core::ops::gpu::{Gpu, cuda};
+        let s = Self::sizes(xl.shape(), wl.shape(), Some(bl.shape()))?;
+        let y = Self::cuda_product(&s, x, xl, w, wl)?;
+        let gpu = cuda::CudaGpu::new(&x.device, &super::gpu::KERNELS)?;
+        let planes = ds_core::ops::planes::Planes { outer: s.rows, channels: s.outputs, inner: 1 };
+        let bias = cuda::address(b, bl, DType::F32, Self::NAME)?;
+        // SAFETY: the product is nobody else's.
+        unsafe { super::gpu::pointwise::add_bias(&gpu, planes, gpu.address(&y)?, bias)? };
         Ok((y, Shape::from((s.rows, s.outputs))))
     }
 

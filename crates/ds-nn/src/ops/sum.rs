@@ -1,7 +1,11 @@
 //! The sum of a residual branch and its shortcut.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
 use ds_core::dispatch_real;
+#[cfg(feature = "cuda")]
+use ds_core::ops::gpu::cuda::{CudaGpu, address};
 use ds_core::ops::parallel::{SharedSlice, filled, for_each_piece};
 use ds_core::ops::pointwise::real_dtype;
 use ds_core::ops::real::elements;
@@ -44,6 +48,17 @@ impl CustomOp2 for Sum {
             // SAFETY: the pieces cover all elements, which are written only.
             Ok(T::to_cpu_storage_owned(unsafe { filled(a.len(), fill)? }))
         })?;
+        Ok((sum, al.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, al: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
+        if al.shape() != bl.shape() {
+            bail!("{}: shapes {:?} and {:?} differ", self.name(), al.shape(), bl.shape());
+        }
+        let gpu = CudaGpu::new(&a.device, &super::gpu::KERNELS)?;
+        let of = |storage, layout| address(storage, layout, DType::F32, self.name());
+        let sum = super::gpu::pointwise::add(&gpu, of(a, al)?, of(b, bl)?, al.shape().elem_count())?;
         Ok((sum, al.shape().clone()))
     }
 

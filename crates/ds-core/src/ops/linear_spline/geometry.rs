@@ -106,15 +106,20 @@ pub enum NoLaunch {
         /// On this device.
         available: usize,
     },
+    /// The tables of another kernel do not fit.
+    #[error("a channel's tables need {needed} bytes of shared memory, the device has {available} for a block")]
+    TablesTooLarge {
+        /// For a block.
+        needed: usize,
+        /// On this device.
+        available: usize,
+    },
     /// More blocks beside each other than a grid may have.
     #[error("{0} channels are more than the {MOST_ACROSS} that a launch can have")]
     TooManyChannels(usize),
 }
 
 impl Launch {
-    /// Threads of a block of the kernel that merges ∂c.
-    pub const MERGE_THREADS: usize = 256;
-
     /// y = σ(x).
     ///
     /// # Errors
@@ -148,7 +153,21 @@ impl Launch {
     ) -> Result<Self, NoLaunch> {
         let mapping = Mapping::new(planes, element_bytes, aligned);
         let slopes = if mapping == Mapping::Columns { 0 } else { 4 * segments };
-        let shared = |threads: usize| 8 * segments * threads + slopes;
+        Self::with_sums(planes, mapping, segments, |threads| 8 * segments * threads + slopes, limits)
+    }
+
+    /// A kernel whose shared memory grows with its threads: as many as leave room for two blocks on a multiprocessor, if that
+    /// does not halve them more than once.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn with_sums(
+        planes: Planes,
+        mapping: Mapping,
+        segments: usize,
+        shared: impl Fn(usize) -> usize,
+        limits: Limits,
+    ) -> Result<Self, NoLaunch> {
         let sizes = || [256, 128, 64, 32].into_iter();
         // Two blocks on a multiprocessor hide each other's beginning and end.
         let fits_twice = |&threads: &usize| {
@@ -163,6 +182,17 @@ impl Launch {
             _ => return Err(too_many(segments, shared(32), limits)),
         };
         Self::new(planes, mapping, threads, shared(threads), resident * limits.multiprocessors)
+    }
+
+    /// Any other kernel that goes channel by channel, with `shared` bytes for each block.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn by_channel(planes: Planes, mapping: Mapping, shared: usize, limits: Limits) -> Result<Self, NoLaunch> {
+        if shared > limits.shared_per_block {
+            return Err(NoLaunch::TablesTooLarge { needed: shared, available: limits.shared_per_block });
+        }
+        Self::new(planes, mapping, THREADS, shared, 8 * limits.multiprocessors)
     }
 
     /// About so many blocks in all.

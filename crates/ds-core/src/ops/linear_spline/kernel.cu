@@ -9,89 +9,7 @@
 //
 // The file is plain enough to be compiled as C++ beside emulation.h, which is how it is tested where there is no GPU.
 
-#ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#define SHARED(type, name) extern __shared__ __align__(16) type name[]
-#endif
-
-// What an input's segment is found with, counted from the knot at 0 as on the CPU.
-struct Knots {
-    float step;
-    // 1/step, rounded to nearest.
-    float inverse;
-    // The first and the last segment.
-    float first;
-    float last;
-    // The segments left of 0, and K−1.
-    int centre;
-    int segments;
-};
-
-// 16 bytes of inputs.
-template <typename T> struct __align__(16) Vector {
-    static constexpr int COUNT = 16 / sizeof(T);
-    T values[COUNT];
-};
-// One input, for planes that do not consist of whole vectors.
-template <typename T> struct Scalar {
-    static constexpr int COUNT = 1;
-    T values[1];
-};
-
-__device__ __forceinline__ float to_float(float value) { return value; }
-__device__ __forceinline__ float to_float(__half value) { return __half2float(value); }
-__device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
-template <typename T> __device__ __forceinline__ T from_float(float value);
-template <> __device__ __forceinline__ float from_float<float>(float value) { return value; }
-template <> __device__ __forceinline__ __half from_float<__half>(float value) { return __float2half_rn(value); }
-template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
-    return __float2bfloat16_rn(value);
-}
-
-// The segment of x, counted from the first, and the position in it.
-__device__ __forceinline__ int locate(float x, const Knots &knots, float &t) {
-    // x/step rounded as a division rounds it: one correction with the remainder makes the quotient exact to the last bit where
-    // the inverse is (Markstein). An infinite quotient has no remainder.
-    const float quotient = x * knots.inverse;
-    const float corrected = fmaf(fmaf(-quotient, knots.step, x), knots.inverse, quotient);
-    const float u = fabsf(quotient) < 1e30f ? corrected : quotient;
-    // NaN takes the first segment.
-    const float segment = floorf(fminf(fmaxf(u, knots.first), knots.last));
-    t = u - segment;
-    return (int)segment + knots.centre;
-}
-
-// Where a thread is in the vectors of some rows of one channel, without a division for each of them.
-struct Walk {
-    long long at;
-    int column;
-    int row;
-    // What threads-per-block vectors are in rows and columns.
-    int rows_on;
-    int columns_on;
-    int columns;
-    long long row_stride;
-
-    __device__ __forceinline__ Walk(int thread, int threads, int columns, long long row_stride)
-        : columns(columns), row_stride(row_stride) {
-        row = thread / columns;
-        column = thread - row * columns;
-        rows_on = threads / columns;
-        columns_on = threads - rows_on * columns;
-        at = row * row_stride + column;
-    }
-    __device__ __forceinline__ void go_on() {
-        row += rows_on;
-        column += columns_on;
-        at += rows_on * row_stride + columns_on;
-        if (column >= columns) {
-            column -= columns;
-            row += 1;
-            at += row_stride - columns;
-        }
-    }
-};
+#include "../gpu/common.cuh"
 
 // y = σ(x). Grid: (pieces of rows, channels). Shared: a float2 for each segment.
 template <typename T, typename V>
@@ -119,26 +37,6 @@ __device__ __forceinline__ void forward_planes(const T *x, const float *coeffici
         }
         to[walk.at] = vector;
     }
-}
-
-// Σ over the threads of a block, or of those with the same thread % width, into those below width, in a fixed order.
-__device__ __forceinline__ void add_up(float2 *sums, int segments, int threads, int width) {
-    for (int half = threads / 2; half >= width; half /= 2) {
-        __syncthreads();
-        for (int k = threadIdx.x; k < segments * half; k += threads) {
-            float2 *one = sums + (k / half) * threads + k % half;
-            one->x += one[half].x;
-            one->y += one[half].y;
-        }
-    }
-    __syncthreads();
-}
-
-// ∂c_k of one channel or column from the sums by segment: segment k gives Σ∂y − Σ∂y·t, segment k−1 its Σ∂y·t.
-__device__ __forceinline__ float at_knot(const float2 *sums, int stride, int segments, int k) {
-    const float right = k < segments ? sums[k * stride].x - sums[k * stride].y : 0.0f;
-    const float left = k > 0 ? sums[(k - 1) * stride].y : 0.0f;
-    return right + left;
 }
 
 // ∂x, and ∂c of the block's rows: partial (pieces, C, K). Grid and rows as forward. Shared: for each segment a float2 for each

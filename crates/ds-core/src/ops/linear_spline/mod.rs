@@ -18,34 +18,8 @@ use crate::ops::planes::Planes;
 use crate::ops::real::elements;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-#[cfg(feature = "cuda")]
-use candle_core::backend::BackendStorage;
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
-
-/// Runs a generic expression for the type of a GPU's inputs.
-#[cfg(feature = "cuda")]
-macro_rules! on_gpu {
-    ($dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
-            DType::F32 => {
-                type $T = f32;
-                $body
-            }
-            DType::F16 => {
-                type $T = half::f16;
-                $body
-            }
-            DType::BF16 => {
-                type $T = half::bf16;
-                $body
-            }
-            other => {
-                bail!("{}: the GPU kernels take f32, f16 and bf16 with coefficients in f32, got {other:?}", Self::NAME)
-            }
-        }
-    };
-}
 
 /// σ(x) per channel: x (N, C, …), coefficients (C, K) → y like x. On the CPU f32 or f64, both alike; on a GPU (feature `cuda`)
 /// f32, f16 or bf16 with coefficients in f32.
@@ -93,7 +67,7 @@ impl LinearSpline {
             #[cfg(feature = "cuda")]
             (Storage::Cuda(xs), Storage::Cuda(cs), Storage::Cuda(ds)) => {
                 let (grid, x, c, dy) = (self.grid, (xs, xl), (cs, cl), (ds, dl));
-                let (dx, dc) = on_gpu!(x.0.dtype(), T => cuda::backward::<T>(grid, planes, x, c, dy))?;
+                let (dx, dc) = cuda::backward(grid, planes, x, c, dy)?;
                 (Storage::Cuda(dx), Storage::Cuda(dc))
             }
             _ => bail!("{}: no backward pass for {:?}", Self::NAME, x.device().location()),
@@ -134,7 +108,7 @@ impl CustomOp2 for LinearSpline {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, c: &CudaStorage, cl: &Layout) -> Result<(CudaStorage, Shape)> {
         let planes = self.planes(xl.shape(), cl.shape())?;
-        let y = on_gpu!(x.dtype(), T => cuda::forward::<T>(self.grid, planes, (x, xl), (c, cl)))?;
+        let y = cuda::forward(self.grid, planes, (x, xl), (c, cl))?;
         Ok((y, xl.shape().clone()))
     }
 

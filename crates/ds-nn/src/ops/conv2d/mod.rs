@@ -3,12 +3,16 @@
 //! All three work on blocks of sixteen images (see [`super::blocks`]) and take those as they are; plain images are put into
 //! blocks first.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod kernel;
 mod passes;
 
 use self::passes::{Sizes, forward, input_gradient, weight_gradient};
 use super::blocks::{LANES, from_blocks, to_blocks};
 use super::window::{Planes, Window};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use ds_core::dispatch_real;
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
@@ -94,6 +98,10 @@ impl Conv2d {
         if dy.shape() != &shape {
             bail!("{}: gradient {:?} does not fit the output {shape:?}", Self::NAME, dy.shape());
         }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.cuda_gradients(x, w, dy);
+        }
         dispatch_real!(x.dtype(), Self::NAME, T => with_elements::<T, _>(dy, |dys| {
             let (with, dys) = (instructions(), in_blocks(dys, &shape)?);
             let dx = self.input_gradient.then(|| with_elements::<T, _>(w, |w| {
@@ -117,6 +125,11 @@ impl CustomOp2 for Conv2d {
         dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => self.output::<T>((x, xl), (w, wl), None))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda_output((x, xl), (w, wl), None)
+    }
+
     fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         self.gradients(x, w, dy)
     }
@@ -137,6 +150,19 @@ impl CustomOp3 for Conv2d {
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => self.output::<T>((x, xl), (w, wl), Some((b, bl))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        w: &CudaStorage,
+        wl: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda_output((x, xl), (w, wl), Some((b, bl)))
     }
 
     fn bwd(

@@ -4,13 +4,19 @@
 //! the statistics are known. Only x, r and the parameters are kept for the backward pass, which computes z again: its first
 //! pass reads x, r and ∂y and gives ∂z, the sums of the channel and ∂c, its second one turns ∂z into ∂x.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod loops;
 mod parameters;
 mod passes;
 
+#[cfg(feature = "cuda")]
+pub use cuda::OnDevice;
 pub(super) use loops::plane_sum;
 pub use parameters::ChannelParameters;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use ds_core::ops::linear_spline::Normalised;
 use ds_core::ops::planes::Planes;
@@ -35,6 +41,9 @@ pub enum Statistics {
     Batch(Arc<Mutex<Moments>>),
     /// Given, as in evaluation; no gradient flows through them.
     Fixed(Arc<Moments>),
+    /// On a GPU: from the batch or the running ones, which stay there.
+    #[cfg(feature = "cuda")]
+    OnDevice(OnDevice),
 }
 
 /// What follows the normalisation.
@@ -102,10 +111,21 @@ impl NormActivation {
         matches!(self.statistics, Statistics::Batch(_))
     }
 
+    fn check_on_cpu(&self) -> Result<()> {
+        match self.statistics {
+            Statistics::Batch(_) | Statistics::Fixed(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Statistics::OnDevice(_) => bail!("{}: statistics are on a GPU, the input is not", Self::NAME),
+        }
+    }
+
     fn moments(&self) -> Moments {
         match &self.statistics {
             Statistics::Batch(of_batch) => of_batch.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             Statistics::Fixed(fixed) => fixed.as_ref().clone(),
+            // Forward passes on the CPU have refused them.
+            #[cfg(feature = "cuda")]
+            Statistics::OnDevice(_) => Moments::default(),
         }
     }
 
@@ -136,6 +156,10 @@ impl NormActivation {
         if dy.shape() != x.shape() {
             bail!("{}: gradient {:?} does not fit input {:?}", Self::NAME, dy.shape(), x.shape());
         }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return self.cuda_gradients(planes, x, residual, parameters, dy);
+        }
         dispatch_real!(x.dtype(), Self::NAME, T => {
             let (dx, dr, dp) = with_elements::<T, _>(x, |xs| with_elements::<T, _>(parameters, |p| {
                 with_elements::<T, _>(dy, |dy| match residual {
@@ -154,12 +178,18 @@ impl CustomOp2 for NormActivation {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, p: &CpuStorage, pl: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.check_on_cpu()?;
         let planes = self.planes(xl.shape(), None, pl.shape())?;
         let y = dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => {
             let y = self.forward(planes, elements::<T>(x, xl)?, None, elements::<T>(p, pl)?)?;
             Ok(T::to_cpu_storage_owned(y))
         })?;
         Ok((y, xl.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, p: &CudaStorage, pl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda_output((x, xl), None, (p, pl))
     }
 
     fn bwd(&self, x: &Tensor, p: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -182,12 +212,26 @@ impl CustomOp3 for NormActivation {
         p: &CpuStorage,
         pl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        self.check_on_cpu()?;
         let planes = self.planes(xl.shape(), Some(rl.shape()), pl.shape())?;
         let y = dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => {
             let (x, r) = (elements::<T>(x, xl)?, elements::<T>(r, rl)?);
             Ok(T::to_cpu_storage_owned(self.forward(planes, x, Some(r), elements::<T>(p, pl)?)?))
         })?;
         Ok((y, xl.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        r: &CudaStorage,
+        rl: &Layout,
+        p: &CudaStorage,
+        pl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda_output((x, xl), Some((r, rl)), (p, pl))
     }
 
     fn bwd(

@@ -1,7 +1,16 @@
 //! The parameters of a fused op in one tensor: Candle's custom ops take three arguments at most.
 
+#[cfg(feature = "cuda")]
+use crate::ops::gpu::{KERNELS, norm as on_gpu};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType};
 use ds_core::dispatch_real;
+#[cfg(feature = "cuda")]
+use ds_core::ops::gpu::{
+    Address,
+    cuda::{CudaGpu, address, address_of, tensor_on},
+};
 use ds_core::ops::pointwise::real_dtype;
 use ds_core::ops::real::{Real, elements};
 
@@ -37,7 +46,21 @@ impl ChannelParameters {
         packed
     }
 
+    /// [∂γ, ∂β, ∂c], if they are on a GPU.
+    #[cfg(feature = "cuda")]
+    fn split_on_gpu(dp: &Tensor) -> Result<Option<[Tensor; 3]>> {
+        let Some(gpu) = CudaGpu::of(dp, &KERNELS)? else { return Ok(None) };
+        let (dp, (channels, width)) = (dp.contiguous()?, dp.dims2()?);
+        let [dg, db, dc] = on_gpu::unpacked(&gpu, channels, width, address_of(&dp, Self::NAME)?)?;
+        let dc = tensor_on(dc, (channels, width - 2));
+        Ok(Some([tensor_on(dg, channels), tensor_on(db, channels), dc]))
+    }
+
     fn split(dp: &Tensor, knots: usize) -> Result<(Tensor, Tensor, Tensor)> {
+        #[cfg(feature = "cuda")]
+        if let Some([dg, db, dc]) = Self::split_on_gpu(dp)? {
+            return Ok((dg, db, dc));
+        }
         let part = |start, len| dp.narrow(1, start, len)?.contiguous();
         Ok((part(0, 1)?.flatten_all()?, part(1, 1)?.flatten_all()?, part(2, knots)?))
     }
@@ -56,7 +79,20 @@ impl CustomOp2 for ChannelParameters {
         Ok((packed, Shape::from((channels, 2))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, g: &CudaStorage, gl: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (channels, _) = Self::sizes(gl.shape(), bl.shape(), None)?;
+        let gpu = CudaGpu::new(&g.device, &KERNELS)?;
+        let of = |storage, layout| address(storage, layout, DType::F32, Self::NAME);
+        let packed = on_gpu::packed(&gpu, channels, 2, [of(g, gl)?, of(b, bl)?, Address::NONE])?;
+        Ok((packed, Shape::from((channels, 2))))
+    }
+
     fn bwd(&self, _g: &Tensor, _b: &Tensor, _y: &Tensor, dp: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if let Some([dg, db, _]) = Self::split_on_gpu(dp)? {
+            return Ok((Some(dg), Some(db)));
+        }
         let part = |k| dp.narrow(1, k, 1)?.contiguous()?.flatten_all();
         Ok((Some(part(0)?), Some(part(1)?)))
     }
@@ -81,6 +117,23 @@ impl CustomOp3 for ChannelParameters {
             let packed = Self::packed::<T>(elements(g, gl)?, elements(b, bl)?, elements(c, cl)?, knots);
             Ok(T::to_cpu_storage_owned(packed))
         })?;
+        Ok((packed, Shape::from((channels, 2 + knots))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        g: &CudaStorage,
+        gl: &Layout,
+        b: &CudaStorage,
+        bl: &Layout,
+        c: &CudaStorage,
+        cl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (channels, knots) = Self::sizes(gl.shape(), bl.shape(), Some(cl.shape()))?;
+        let gpu = CudaGpu::new(&g.device, &KERNELS)?;
+        let of = |storage, layout| address(storage, layout, DType::F32, Self::NAME);
+        let packed = on_gpu::packed(&gpu, channels, 2 + knots, [of(g, gl)?, of(b, bl)?, of(c, cl)?])?;
         Ok((packed, Shape::from((channels, 2 + knots))))
     }
 

@@ -1,17 +1,17 @@
-//! Copies of activations in another precision.
+//! Copies of activations in another precision or on another device.
 
 use super::{Activation, Apl, ClippedPRelu, Householder, Kind, LinearTerm, PRelu, Spline};
 use crate::Result;
-use crate::parameter::copy_as;
-use candle_core::{DType, Var};
+use crate::parameter::copied;
+use candle_core::{DType, Device, Var};
 
 impl Activation {
-    /// A copy with parameters of another type: f64 for what f32 would round away.
+    /// A copy with parameters of a type and on a device: f64 for what f32 would round away.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let copy = |var: &Var| copy_as(var, dtype);
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let copy = |var: &Var| copied(var, dtype, device);
         Ok(match self {
             Self::Relu => Self::Relu,
             Self::LeakyRelu => Self::LeakyRelu,
@@ -21,19 +21,19 @@ impl Activation {
             Self::ClippedPRelu(prelu) => Self::ClippedPRelu(ClippedPRelu { slopes: copy(&prelu.slopes)? }),
             Self::Householder(householder) => Self::Householder(Householder { angles: copy(&householder.angles)? }),
             Self::Apl(apl) => Self::Apl(Apl { slopes: copy(&apl.slopes)?, offsets: copy(&apl.offsets)? }),
-            Self::Spline(spline) => Self::Spline(spline.to_dtype(dtype)?),
-            Self::Lipschitz(spline) => Self::Lipschitz(spline.to_dtype(dtype)?),
+            Self::Spline(spline) => Self::Spline(spline.copied(dtype, device)?),
+            Self::Lipschitz(spline) => Self::Lipschitz(spline.copied(dtype, device)?),
         })
     }
 }
 
 impl Spline {
-    /// A copy with parameters of another type.
+    /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let copy = |var: &Var| copy_as(var, dtype);
+    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let copy = |var: &Var| copied(var, dtype, device);
         let line = |linear: &LinearTerm| -> candle_core::Result<_> {
             Ok(LinearTerm { weight: copy(&linear.weight)?, bias: copy(&linear.bias)?, fixed_bias: linear.fixed_bias })
         };

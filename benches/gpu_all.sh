@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Everything that is to be done on a GPU, unattended and in pieces: tests, benchmarks of ours and of PyTorch, and ResNet32 on
+# CIFAR-10 with ReLU and with splines. What is done is skipped, and trainings go on from their checkpoints.
+#
+#   benches/gpu_all.sh BINARIES DATA OUT [SECONDS]
+#
+# BINARIES is the folder that `just gpu-pack` leaves, or its archive beside it (no Rust is needed where this runs), DATA the folder of
+# the data sets; OUT gets all results and must be there again for the next piece. A piece ends after SECONDS (default 560): exit status 0 says that all
+# is done, 75 that it must be called again.
+set -uo pipefail
+if [ $# -lt 3 ]; then
+    sed -n '2,/^set/p' "$0" | grep '^#' >&2
+    exit 2
+fi
+binaries=$(realpath "$1"); data=$(realpath "$2"); mkdir -p "$3"; out=$(realpath "$3")
+end=$((SECONDS + ${4:-560}))
+cd "$(dirname "$0")/.."
+
+if ! nvidia-smi -L > /dev/null 2>&1 && [ ! -e /dev/nvidia0 ]; then
+    echo "no CUDA device: nothing was tested, measured or trained"
+    exit 0
+fi
+if [ -f "$binaries" ]; then
+    unpacked=$(mktemp -d); trap 'rm -rf "$unpacked"' EXIT
+    tar xf "$binaries" -C "$unpacked" || python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$binaries" "$unpacked"
+    binaries=$unpacked
+fi
+
+# The CUDA libraries of PyTorch, where there are no others.
+folders=$(python3 - <<'END' 2> /dev/null
+import glob, os, site, sysconfig
+roots = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_paths()["purelib"]]
+print(":".join(sorted({f for r in roots for f in glob.glob(os.path.join(r, "nvidia", "*", "lib"))})))
+END
+)
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}${folders:+:$folders}:/usr/local/cuda/lib64"
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv > "$out/card.csv" 2>&1
+
+failed=0
+# stage NAME COMMAND…: once, its output in OUT/NAME.log; what fails is kept and done again in the next piece.
+stage() {
+    local name=$1; shift
+    [ -e "$out/$name.done" ] && return
+    local left=$((end - SECONDS))
+    if [ "$left" -lt 20 ]; then echo "time is up before $name"; exit 75; fi
+    echo "== $name"
+    timeout "$left" "$@" > "$out/$name.log" 2>&1
+    local status=$?
+    tail -n 20 "$out/$name.log"
+    if [ $status -eq 124 ]; then echo "$name goes on in the next piece"; exit 75; fi
+    if [ $status -eq 0 ]; then touch "$out/$name.done"; else echo "$name failed ($status)"; failed=1; fi
+}
+
+stage test-core "$binaries/gpu-test-core" --nocapture --test-threads 1
+stage test-nn "$binaries/gpu-test-nn" --nocapture --test-threads 1
+stage bench "$binaries/gpu_bench" --json "$out/bench.json"
+stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
+for config in resnet-relu resnet; do
+    # The rows of a run that was cut off stay; --resume starts where there is nothing yet.
+    stage "train-$config" "$binaries/cifar10" --config "configs/$config.toml" --data-dir "$data" --device cuda --resume \
+        --set train.checkpoint_seconds=20 --out "$out/$config"
+done
+if [ $failed -eq 0 ]; then echo "all is done: $out"; else echo "some of it failed: see $out/*.log"; fi
+exit $failed

@@ -1,0 +1,110 @@
+"""The rows of crates/ds-lab/examples/gpu_bench.rs for PyTorch and DeepSplines, on a GPU.
+
+    pip install torch deepsplines
+    python benches/pytorch_gpu.py [--json FILE]
+
+Networks and layers are those of the deepsplines package, as in torch_side.py; `relu` is plain PyTorch. Settings are PyTorch's
+defaults, and cuDNN may measure its algorithms (torch.backends.cudnn.benchmark), as ours does. Images lie on the device; no step
+fetches anything from it. Times are the best of some rounds of at least a tenth of a second each; memory is the most that tensors
+held at a time. Without a GPU it says so and measures nothing.
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+ROUNDS, SECONDS = 7, 0.1
+SHAPE = (1024, 64, 32, 32)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    arguments = parser.parse_args()
+    try:
+        import torch
+    except ImportError:
+        print("no PyTorch, nothing was measured: pip install torch deepsplines")
+        return
+    if not torch.cuda.is_available():
+        print("no CUDA device, nothing was measured")
+        return
+    torch.backends.cudnn.benchmark = True
+    torch.set_default_device("cuda")
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    print(f"{'':<44} {'ms':>10} {'GB/s':>8} {'peak MB':>10}")
+    rows = []
+
+    def timed(run):
+        def repeat(count):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(count):
+                run()
+            torch.cuda.synchronize()
+            return time.perf_counter() - start
+        repeat(3)
+        count = max(3, int(SECONDS / (repeat(3) / 3)) + 1)
+        return 1e3 * min(repeat(count) for _ in range(ROUNDS)) / count
+
+    def add(name, ms, data=None, peak=None):
+        rate = None if data is None else data / ms / 1e6
+        shown = ["-" if v is None else f"{v:.0f}" for v in (rate, peak)]
+        print(f"{name:<44} {ms:>10.4f} {shown[0]:>8} {shown[1]:>10}", flush=True)
+        rows.append({"name": name, "milliseconds": ms, "gigabytes_per_second": rate, "peak_megabytes": peak})
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=2))
+
+    x, dy = torch.randn(SHAPE), torch.randn(SHAPE)
+    size = 4 * x.numel()
+    add("copy (1024, 64, 32, 32)", timed(lambda: x.clone()), 2 * size)
+
+    def both_ways(layer):
+        source = x.detach().requires_grad_()
+
+        def run():
+            source.grad = None
+            layer.zero_grad()
+            layer(source).backward(dy)
+        return run
+    add("relu, forward and backward", timed(both_ways(torch.nn.ReLU())), 5 * size)
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    try:
+        from torch_side import LAYERS, Training
+    except ImportError as error:
+        print(f"no DeepSplines ({error}): its layer and the networks were not measured")
+        return
+    layer = LAYERS["bspline"]("conv", SHAPE[1], size=51, range_=4)
+    try:
+        add("spline (51 knots), forward and backward", timed(both_ways(layer.cuda())), 5 * size)
+    except RuntimeError as error:
+        print(f"spline (51 knots): {error}")
+    del x, dy
+    for name in ("resnet32", "nin"):
+        for kind in ("relu", "bspline"):
+            torch.cuda.empty_cache()
+            try:
+                training = Training(name, kind)
+            except RuntimeError as error:
+                print(f"{name} with {kind}: {error}")
+                continue
+            training.network.cuda()
+            images = torch.randn((2048, *training.shape[1:]))
+            labels = training.targets(2048)
+            position = 0
+
+            def run():
+                nonlocal position
+                position = (position + 128) % 2048
+                training.step(images[position:position + 128], labels[position:position + 128])
+            run()
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            add(f"{name} step, batch 128, {kind}", timed(run), peak=torch.cuda.max_memory_allocated() / 1e6)
+            del training, images
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+//! A [`Gpu`] whose kernels are compiled as C++ and run on the CPU (device.h), so that the host code of ops is tested with its
+//! launches and arguments.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu};
+use ds_core::ops::linear_spline::geometry::Limits;
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Devices with much and with little shared memory.
+pub const DEVICES: [Limits; 2] = [
+    Limits { multiprocessors: 132, shared_per_block: 227 << 10, shared_per_multiprocessor: 228 << 10 },
+    Limits { multiprocessors: 3, shared_per_block: 64 << 10, shared_per_multiprocessor: 64 << 10 },
+];
+
+/// The device; its arrays live as long as it.
+pub struct Emulated {
+    child: RefCell<Child>,
+    limits: Limits,
+}
+
+/// An array of numbers of one type.
+#[derive(Debug, Clone, Copy)]
+pub struct Array {
+    address: u64,
+    dtype: DType,
+    len: usize,
+}
+
+impl Array {
+    pub fn address(&self) -> Address {
+        Address(self.address)
+    }
+}
+
+/// `source` compiled; `None` where there is no compiler.
+pub fn compiled(source: &Path, out: &Path) -> Option<PathBuf> {
+    if Command::new("c++").arg("--version").output().is_err() {
+        println!("no C++ compiler: the GPU kernels are not tested");
+        return None;
+    }
+    let program = out.join(format!("kernels-emulation-{}", std::process::id()));
+    let output = Command::new("c++")
+        .args(["-std=c++20", "-O1", "-mf16c", "-mfma", "-ffp-contract=off", "-Wno-unknown-pragmas", "-o"])
+        .arg(&program)
+        .arg(source)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(program)
+}
+
+impl Emulated {
+    pub fn start(program: &Path, limits: Limits) -> Self {
+        let child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self { child: RefCell::new(child), limits }
+    }
+
+    fn send(&self, bytes: &[u8]) {
+        self.child.borrow_mut().stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    fn receive(&self, count: usize) -> Vec<u8> {
+        let mut child = self.child.borrow_mut();
+        child.stdin.as_mut().unwrap().flush().unwrap();
+        let mut bytes = vec![0; count];
+        child.stdout.as_mut().unwrap().read_exact(&mut bytes).expect("the device has ended: see its message");
+        bytes
+    }
+
+    fn put_bytes(&self, bytes: &[u8], dtype: DType, len: usize, offset: usize) -> Array {
+        let array = self.alloc(DType::U8, bytes.len() + offset).unwrap();
+        let address = array.address + offset as u64;
+        self.send(&[&b"W"[..], &address.to_le_bytes(), &(bytes.len() as u64).to_le_bytes(), bytes].concat());
+        Array { address, dtype, len }
+    }
+
+    pub fn put(&self, values: &[f32]) -> Array {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.put_bytes(&bytes, DType::F32, values.len(), 0)
+    }
+
+    /// At an address that is no multiple of 16.
+    pub fn put_unaligned(&self, values: &[f32]) -> Array {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.put_bytes(&bytes, DType::F32, values.len(), 4)
+    }
+
+    pub fn put_tensor(&self, tensor: &Tensor) -> Array {
+        self.put(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    }
+
+    pub fn put_f64(&self, values: &[f64]) -> Array {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.put_bytes(&bytes, DType::F64, values.len(), 0)
+    }
+
+    pub fn put_u8(&self, values: &[u8]) -> Array {
+        self.put_bytes(values, DType::U8, values.len(), 0)
+    }
+
+    pub fn put_u32(&self, values: &[u32]) -> Array {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.put_bytes(&bytes, DType::U32, values.len(), 0)
+    }
+
+    fn get_bytes(&self, array: &Array) -> Vec<u8> {
+        let bytes = array.len * array.dtype.size_in_bytes();
+        self.send(&[&b"R"[..], &array.address.to_le_bytes(), &(bytes as u64).to_le_bytes()].concat());
+        self.receive(bytes)
+    }
+
+    pub fn get(&self, array: &Array) -> Vec<f32> {
+        assert_eq!(array.dtype, DType::F32);
+        self.get_bytes(array).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+
+    pub fn get_f64(&self, array: &Array) -> Vec<f64> {
+        assert_eq!(array.dtype, DType::F64);
+        self.get_bytes(array).as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+    }
+
+    /// Ends it; what was written around an array fails here.
+    pub fn end(self) {
+        self.send(b"Q");
+        assert!(self.child.into_inner().wait().unwrap().success());
+    }
+}
+
+impl Gpu for Emulated {
+    type Buffer = Array;
+
+    fn limits(&self) -> Result<Limits> {
+        Ok(self.limits)
+    }
+
+    fn alloc(&self, dtype: DType, len: usize) -> Result<Array> {
+        let bytes = (len * dtype.size_in_bytes()) as u64;
+        self.send(&[&b"A"[..], &bytes.to_le_bytes()].concat());
+        let address = u64::from_le_bytes(self.receive(8).try_into().unwrap());
+        Ok(Array { address, dtype, len })
+    }
+
+    fn address(&self, buffer: &Array) -> Result<Address> {
+        Ok(buffer.address())
+    }
+
+    unsafe fn launch(&self, kernel: &str, blocks: Blocks, arguments: &[Argument<'_>]) -> Result<()> {
+        assert!(blocks.shared <= self.limits.shared_per_block, "{kernel}: {blocks:?}");
+        assert!(blocks.threads <= 1024 && blocks.grid.1 <= 65535, "{kernel}: {blocks:?}");
+        let mut request = vec![b'L'];
+        let number = |request: &mut Vec<u8>, n: usize| request.extend((n as u32).to_le_bytes());
+        number(&mut request, kernel.len());
+        request.extend(kernel.bytes());
+        for n in [blocks.grid.0, blocks.grid.1, blocks.threads, blocks.shared, arguments.len()] {
+            number(&mut request, n);
+        }
+        let mut all = 0;
+        for argument in arguments {
+            let (kind, bytes) = match argument {
+                Argument::Array(Address(address)) => (b'p', address.to_le_bytes().to_vec()),
+                Argument::Int(value) => (b'i', value.to_le_bytes().to_vec()),
+                Argument::Long(value) => (b'l', value.to_le_bytes().to_vec()),
+                Argument::Float(value) => (b'f', value.to_le_bytes().to_vec()),
+                Argument::Double(value) => (b'd', value.to_le_bytes().to_vec()),
+                Argument::Struct(words) => (b's', words.iter().flat_map(|w| w.to_le_bytes()).collect()),
+            };
+            request.push(kind);
+            number(&mut request, bytes.len());
+            all += bytes.len().next_multiple_of(8);
+            request.extend(bytes);
+        }
+        assert!(all <= 4096, "{kernel}: {all} bytes of arguments");
+        self.send(&request);
+        match u32::from_le_bytes(self.receive(4).try_into().unwrap()) {
+            0 => Ok(()),
+            1 => bail!("no kernel {kernel}"),
+            2 => bail!("{kernel}: {} arguments", arguments.len()),
+            k => bail!("{kernel}: argument {} is {:?}", k - 3, arguments[k as usize - 3]),
+        }
+    }
+}
+
+/// max|difference| / max|expected| must be at most `tolerance`, but for `outliers` of a thousand numbers: an input next to a knot
+/// or to 0 may fall to either side.
+pub fn assert_close(what: &str, ours: &[f32], expected: &Tensor, tolerance: f64, outliers: usize) {
+    let expected = expected.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    assert_eq!(ours.len(), expected.len(), "{what}: number of values");
+    let scale = expected.iter().fold(1e-12f64, |m, v| m.max(v.abs()));
+    let off = |(a, b): &(&f32, &f64)| (f64::from(**a) - **b).abs() > tolerance * scale || a.is_nan() != b.is_nan();
+    let wrong: Vec<_> = ours.iter().zip(&expected).enumerate().filter(|(_, pair)| off(pair)).collect();
+    let allowed = if outliers == 0 { 0 } else { outliers * ours.len() / 1000 + 1 };
+    assert!(wrong.len() <= allowed, "{what}: {} of {} are off, first {:?}", wrong.len(), ours.len(), wrong.first());
+}
+
+/// On the CPU.
+pub fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}

@@ -1,0 +1,96 @@
+//! The device that a process computes on, chosen once by its command line; the CPU where nothing was chosen.
+
+use crate::cli::DeviceChoice;
+use anyhow::{Result, bail};
+use candle_core::Device;
+use std::sync::OnceLock;
+
+static CHOSEN: OnceLock<Device> = OnceLock::new();
+
+/// The device of this process.
+pub fn current() -> Device {
+    CHOSEN.get().cloned().unwrap_or(Device::Cpu)
+}
+
+/// As it stands in summaries: `cpu`, or `cuda` with the card's name.
+pub fn description() -> String {
+    match CHOSEN.get() {
+        #[cfg(feature = "cuda")]
+        Some(Device::Cuda(device)) => {
+            let name = ds_core::ops::gpu::cuda::name(device);
+            name.map_or_else(|_| "cuda".to_owned(), |name| format!("cuda ({name})"))
+        }
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// The most memory that was in use on the device, or by the process where that is the CPU, in MB.
+pub fn peak_memory_mb() -> Option<f64> {
+    #[cfg(feature = "cuda")]
+    if let Some(Device::Cuda(device)) = CHOSEN.get() {
+        let bytes = ds_core::ops::gpu::cuda::peak_memory(device).ok()?;
+        return Some((bytes as f64 / 1e3).round() / 1e3);
+    }
+    crate::files::peak_memory_mb()
+}
+
+/// Chooses it, before anything is computed.
+///
+/// # Errors
+/// If a GPU is asked for and cannot be had.
+pub fn choose(choice: DeviceChoice) -> Result<()> {
+    let device = match choice {
+        DeviceChoice::Cpu => Device::Cpu,
+        DeviceChoice::Cuda => match gpu()? {
+            Ok(device) => device,
+            Err(reason) => bail!(
+                "--device cuda: there is no usable NVIDIA GPU: {reason}; check with `nvidia-smi` that there are a card and a \
+                 driver for CUDA 13 or newer, and that CUDA_VISIBLE_DEVICES hides neither, or use --device cpu"
+            ),
+        },
+        DeviceChoice::Auto => match gpu() {
+            Ok(Ok(device)) => device,
+            _ => Device::Cpu,
+        },
+    };
+    if CHOSEN.get_or_init(|| device.clone()).location() != device.location() {
+        bail!("the device was chosen already: {}", description());
+    }
+    Ok(())
+}
+
+/// The first GPU, or why there is none.
+#[cfg(feature = "cuda")]
+fn gpu() -> Result<Result<Device, String>> {
+    if let Some(device @ Device::Cuda(_)) = CHOSEN.get() {
+        return Ok(Ok(device.clone()));
+    }
+    // The libraries end in a panic where they find no driver at all.
+    let opened = std::panic::catch_unwind(|| ds_core::ops::gpu::cuda::open(0));
+    Ok(match opened {
+        Ok(Ok(device)) => Ok(device),
+        // Without the backtrace that may follow.
+        Ok(Err(error)) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
+        Err(_) => Err("the driver could not be used".to_owned()),
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu() -> Result<Result<Device, String>> {
+    bail!(
+        "--device cuda: this build computes on the CPU only; build with `--features cuda` (docs/cuda.md), or use --device cpu"
+    )
+}
+
+#[cfg(all(test, not(feature = "cuda")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_gpus_says_how_to_make_one_with() {
+        let error = choose(DeviceChoice::Cuda).expect_err("this build has no GPUs").to_string();
+        assert!(error.contains("--features cuda") && error.contains("--device cpu"), "{error}");
+        choose(DeviceChoice::Auto).expect("the CPU is always there");
+        assert_eq!(description(), "cpu");
+    }
+}

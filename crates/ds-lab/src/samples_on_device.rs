@@ -1,0 +1,126 @@
+//! Samples that were put on a device once, and the batches that are cut from them there: the same numbers as
+//! [`Samples::batch`] and [`Samples::augmented_batch`] give.
+
+use crate::samples::Samples;
+use candle_core::{Device, Result, Tensor, bail};
+use ds_core::graph::Graph;
+use ds_nn::ops::images::{Pick, PlaceImages};
+use ds_nn::ops::target_loss::{Tally, TargetLoss};
+use rand_chacha::ChaCha8Rng;
+
+enum Inputs {
+    Images {
+        /// Bytes (n, C, H, W).
+        images: Tensor,
+        /// (C, 256).
+        table: Tensor,
+    },
+    /// (n, features).
+    Rows(Tensor),
+}
+
+/// Samples on a device.
+pub struct SamplesOnDevice {
+    inputs: Inputs,
+    targets: Tensor,
+    loss: TargetLoss,
+    len: usize,
+}
+
+/// Inputs and targets of one step, on the device.
+pub struct BatchOnDevice {
+    /// (N, …).
+    pub inputs: Tensor,
+    targets: Tensor,
+    loss: TargetLoss,
+}
+
+impl SamplesOnDevice {
+    /// A copy on the device.
+    ///
+    /// # Errors
+    /// If a label is not below the number of classes, or there is no room on the device.
+    pub fn new(samples: &Samples, device: &Device) -> Result<Self> {
+        let len = samples.len();
+        let (inputs, targets, loss) = match samples {
+            Samples::Images { set, table } => {
+                if let Some(label) = set.labels.iter().find(|&&label| usize::from(label) >= set.classes) {
+                    bail!("label {label} with {} classes", set.classes);
+                }
+                let shape = (len, set.channels, set.height, set.width);
+                let table: Vec<f32> = table.iter().flatten().copied().collect();
+                let inputs = Inputs::Images {
+                    images: Tensor::from_slice(&set.images, shape, device)?,
+                    table: Tensor::from_vec(table, (set.channels, 256), device)?,
+                };
+                (inputs, Tensor::from_slice(&set.labels, len, device)?, TargetLoss::CrossEntropy)
+            }
+            Samples::Points { points, targets } => {
+                let points: Vec<f32> = points.iter().flatten().copied().collect();
+                let inputs = Inputs::Rows(Tensor::from_vec(points, (len, 2), device)?);
+                (inputs, Tensor::from_slice(targets, len, device)?, TargetLoss::Binary)
+            }
+            Samples::Function { arguments, values } => {
+                let inputs = Inputs::Rows(Tensor::from_slice(arguments, (len, 1), device)?);
+                (inputs, Tensor::from_slice(values, len, device)?, TargetLoss::Squared)
+            }
+        };
+        Ok(Self { inputs, targets, loss, len })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The samples at these indices; images are cropped and flipped with draws from `rng`, if one is given.
+    ///
+    /// # Errors
+    /// If an index is too large, or on Candle's errors.
+    pub fn batch(&self, indices: &[usize], mut rng: Option<&mut ChaCha8Rng>) -> Result<BatchOnDevice> {
+        if let Some(index) = indices.iter().find(|&&index| index >= self.len) {
+            bail!("sample {index} of {}", self.len);
+        }
+        let device = self.targets.device();
+        let chosen: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+        let inputs = match &self.inputs {
+            Inputs::Images { images, table } => {
+                let pick = |&index: &u32| match rng.as_deref_mut() {
+                    None => Pick::whole(index),
+                    Some(rng) => crate::samples::placed(index, rng),
+                };
+                let picks: Vec<u32> = chosen.iter().map(pick).flat_map(Pick::words).collect();
+                let picks = Tensor::from_vec(picks, (chosen.len(), 2), device)?;
+                images.apply_op3_no_bwd(table, &picks, &PlaceImages)?
+            }
+            Inputs::Rows(rows) => rows.index_select(&Tensor::from_slice(&chosen, chosen.len(), device)?, 0)?,
+        };
+        let count = chosen.len();
+        let targets = self.targets.index_select(&Tensor::from_vec(chosen, count, device)?, 0)?;
+        Ok(BatchOnDevice { inputs, targets, loss: self.loss })
+    }
+}
+
+impl BatchOnDevice {
+    /// The mean loss of the network's output.
+    ///
+    /// # Errors
+    /// If the output does not fit the targets.
+    pub fn loss_in<G: Graph>(&self, graph: &mut G, output: &G::Value) -> Result<G::Value> {
+        let targets = graph.constant(&self.targets);
+        graph.apply2(self.loss, output, &targets)
+    }
+
+    /// Adds losses and right answers of the network's output to `totals` (2, f64).
+    ///
+    /// # Errors
+    /// If the output does not fit the targets.
+    pub fn tally(&self, output: &Tensor, totals: &Tensor) -> Result<()> {
+        totals.inplace_op3(output, &self.targets, &Tally(self.loss))
+    }
+}

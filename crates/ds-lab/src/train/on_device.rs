@@ -1,0 +1,141 @@
+//! Steps, evaluations and epochs of which nothing is fetched but sums.
+
+use super::{Evaluation, Optimizers, Rate, Trainer, check_finite};
+use crate::experiment::Setup;
+use crate::penalty::SplinePenalty;
+use crate::progress::Progress;
+use crate::samples_on_device::{BatchOnDevice, SamplesOnDevice};
+use anyhow::Result;
+use candle_core::{DType, Tensor};
+use ds_core::graph::Graph;
+use ds_nn::layers::Mode;
+use ds_nn::networks::Network;
+use ds_nn::rng::Purpose;
+use ds_nn::tape::Tape;
+
+/// One training step whose samples are on the network's device; nothing is fetched from there: the loss and the right answers
+/// are added to `totals` (2, f64).
+///
+/// # Errors
+/// On Candle's errors.
+pub fn step_on_device(
+    network: &Network,
+    batch: &BatchOnDevice,
+    penalty: Option<&SplinePenalty>,
+    optimizers: &mut Optimizers,
+    (epoch, dropout): (usize, u64),
+    totals: &Tensor,
+) -> candle_core::Result<()> {
+    let mut tape = Tape::recording();
+    let x = tape.constant(&batch.inputs);
+    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
+    let loss = batch.loss_in(&mut tape, &output)?;
+    batch.tally(tape.tensor(&output), totals)?;
+    let mut gradients = tape.backward(&loss)?;
+    if let Some(penalty) = penalty {
+        penalty.add_gradient(network, &mut gradients)?;
+    }
+    let (weights, splines) = optimizers.rates(epoch);
+    optimizers.weights.step(&gradients, weights)?;
+    optimizers.splines.step(&gradients, splines)
+}
+
+/// (Σ loss, right answers) from the device, which starts again from 0.
+fn fetched(totals: &mut Tensor) -> candle_core::Result<(f64, usize)> {
+    let sums = totals.to_vec1::<f64>()?;
+    *totals = totals.zeros_like()?;
+    Ok((sums[0], sums[1] as usize))
+}
+
+pub(super) fn evaluate_on_device(network: &Network, samples: &SamplesOnDevice) -> candle_core::Result<(f64, usize)> {
+    let mut totals = Tensor::zeros(2, DType::F64, &network.device())?;
+    let indices: Vec<usize> = (0..samples.len()).collect();
+    for indices in indices.chunks(1000) {
+        let batch = samples.batch(indices, None)?;
+        let mut tape = Tape::inference();
+        let x = tape.constant(&batch.inputs);
+        let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
+        batch.tally(tape.tensor(&output), &totals)?;
+    }
+    fetched(&mut totals)
+}
+
+/// What a run keeps on its device.
+pub(super) struct OnDevice {
+    train: SamplesOnDevice,
+    /// In the order of [`Setup::held_out`].
+    pub(super) held_out: Vec<SamplesOnDevice>,
+    /// Losses and right answers that were not fetched yet, of so many samples.
+    totals: Tensor,
+    pending: usize,
+    /// The last epoch that was fetched, to be shown while the next one runs.
+    pub(super) last: Option<Evaluation>,
+}
+
+impl OnDevice {
+    /// `None` on the CPU.
+    pub(super) fn new(setup: &Setup) -> Result<Option<Self>> {
+        let device = setup.network.device();
+        if device.is_cpu() {
+            return Ok(None);
+        }
+        let put = |samples| SamplesOnDevice::new(samples, &device);
+        Ok(Some(Self {
+            train: put(&setup.train)?,
+            held_out: setup
+                .held_out()
+                .into_iter()
+                .map(|(_, samples)| put(samples))
+                .collect::<candle_core::Result<_>>()?,
+            totals: Tensor::zeros(2, DType::F64, &device)?,
+            pending: 0,
+            last: None,
+        }))
+    }
+}
+
+impl Trainer<'_> {
+    /// The same with all of it on the device; the host runs ahead and waits when it fetches the sums.
+    pub(super) fn epoch_on_device(
+        &mut self,
+        epoch: usize,
+        order: &[usize],
+        rate: &mut Rate,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let (config, size) = (self.config, self.config.train.batch_size);
+        let batches = order.len().div_ceil(size);
+        for indices in order.chunks(size).skip(self.position.batch) {
+            let step = self.position.step;
+            let Some(on_device) = &mut self.on_device else { break };
+            let mut rng = config.data.augment.then(|| self.seed.generator(Purpose::Augmentation, step));
+            let batch = on_device.train.batch(indices, rng.as_mut())?;
+            let dropout = self.seed.key(Purpose::Dropout, step);
+            let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
+            step_on_device(network, &batch, penalty, &mut self.optimizers, (epoch, dropout), &on_device.totals)?;
+            on_device.pending += indices.len();
+            self.position.step += 1;
+            self.position.batch += 1;
+            self.after_step(epoch, indices.len(), batches, rate, progress)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the device has summed up to the sums of the epoch.
+    pub(super) fn fetch(&mut self) -> Result<()> {
+        let Some(on_device) = &mut self.on_device else { return Ok(()) };
+        if on_device.pending > 0 {
+            let (loss, correct) = fetched(&mut on_device.totals)?;
+            check_finite(loss, self.position.step, self.position.epoch)?;
+            let sums = &mut self.position.sums;
+            sums.loss += loss;
+            sums.correct += correct;
+            sums.samples += std::mem::take(&mut on_device.pending);
+        }
+        let now = self.epoch_so_far();
+        if let Some(on_device) = &mut self.on_device {
+            on_device.last = Some(now);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! The GPU side of this crate's ops; see [`ds_core::ops::gpu`].
+
+#[cfg(feature = "cuda")]
+pub mod conv2d;
+#[cfg(feature = "cuda")]
+mod dense;
+pub mod images;
+pub mod loss;
+pub mod norm;
+pub mod optim;
+pub mod pointwise;
+pub mod pool;
+
+/// The kernels of this folder.
+#[cfg(feature = "cuda")]
+pub static KERNELS: ds_core::ops::gpu::cuda::Kernels = ds_core::ops::gpu::cuda::Kernels {
+    name: "ds-nn",
+    image: include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")),
+};
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the libraries may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// Whether convolutions may round their factors to TF32 on tensor cores; as in PyTorch they may where nothing else is said,
+    /// and matrix products may not.
+    pub tf32: bool,
+    /// Whether only convolution algorithms are taken that give the same bits again. All other kernels always do.
+    pub deterministic: bool,
+}
+
+static TF32: AtomicBool = AtomicBool::new(true);
+static DETERMINISTIC: AtomicBool = AtomicBool::new(false);
+
+/// The options of this process.
+pub fn options() -> Options {
+    Options { tf32: TF32.load(Ordering::Relaxed), deterministic: DETERMINISTIC.load(Ordering::Relaxed) }
+}
+
+/// Sets the options of this process.
+pub fn set_options(options: Options) {
+    TF32.store(options.tf32, Ordering::Relaxed);
+    DETERMINISTIC.store(options.deterministic, Ordering::Relaxed);
+}

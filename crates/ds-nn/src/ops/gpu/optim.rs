@@ -1,0 +1,68 @@
+//! Optimisers: all parameters of a group in one launch.
+
+use crate::optim::Rule;
+use candle_core::Result;
+use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, int};
+
+/// A parameter and what belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// θ.
+    pub theta: Address,
+    /// ∂θ; none counts as 0.
+    pub gradient: Address,
+    /// The rule's moving averages, one after the other.
+    pub state: Address,
+    /// The numbers of θ.
+    pub length: usize,
+    /// λ of its L2 term.
+    pub decay: f32,
+}
+
+/// Parameters of a launch.
+const SLOTS: usize = 112;
+/// Numbers of a block.
+const EACH: usize = 1024;
+
+/// θ ← θ − update(∂θ + λ·θ) for all slots, in place; `steps` counts this one.
+///
+/// # Safety
+/// The arrays must be of these lengths and nobody else's.
+///
+/// # Errors
+/// Those of the device.
+pub unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], learning_rate: f64, steps: u64) -> Result<()> {
+    for some in slots.chunks(SLOTS) {
+        let mut words = vec![0u64; (SLOTS + 2) / 2 + 4 * SLOTS];
+        let mut blocks = 0;
+        for (k, slot) in some.iter().enumerate() {
+            words[k / 2] |= (blocks as u64) << (32 * (k % 2));
+            let at = (SLOTS + 2) / 2 + 4 * k;
+            int(slot.length)?;
+            let length_and_decay = slot.length as u64 | u64::from(slot.decay.to_bits()) << 32;
+            words[at..at + 4].copy_from_slice(&[slot.theta.0, slot.gradient.0, slot.state.0, length_and_decay]);
+            blocks += slot.length.div_ceil(EACH);
+        }
+        if blocks == 0 {
+            continue;
+        }
+        let mut arguments = vec![Argument::Struct(&words), int(some.len())?];
+        let kernel = match rule {
+            Rule::Sgd { momentum } => {
+                arguments.extend([Argument::Float(momentum as f32), Argument::Float(learning_rate as f32)]);
+                "sgd"
+            }
+            Rule::Adam => {
+                let (rate, correction) = Rule::corrected(learning_rate, steps);
+                let constants = [Rule::BETA1 as f32, Rule::BETA2 as f32, Rule::EPSILON as f32];
+                arguments.extend([rate, correction].map(Argument::Float));
+                arguments.extend(constants.map(Argument::Float));
+                "adam"
+            }
+        };
+        let blocks = Blocks { grid: (blocks, 1), threads: Blocks::THREADS, shared: 0 };
+        // SAFETY: the kernel's arguments; every block stays in its slot.
+        unsafe { gpu.launch(kernel, blocks, &arguments)? };
+    }
+    Ok(())
+}

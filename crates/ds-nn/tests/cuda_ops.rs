@@ -1,0 +1,346 @@
+//! The GPU side of the ops on an emulated device, against the CPU's, on random shapes. Convolutions and matrix products are
+//! libraries' and need a GPU (tests/gpu.rs).
+#![allow(clippy::unwrap_used)]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+#[path = "../../ds-core/tests/cuda/emulated.rs"]
+mod emulated;
+
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, DType, Device, Tensor, Var};
+use ds_core::graph::Gradients;
+use ds_core::ops::gpu::{Address, Gpu};
+use ds_core::ops::planes::Planes;
+use ds_core::{Grid, Group, L2, Parameter};
+use ds_nn::ops::Window;
+use ds_nn::ops::dropout::Dropout;
+use ds_nn::ops::gpu::{images, loss, norm, optim, pointwise, pool};
+use ds_nn::ops::images::{Pick, PlaceImages};
+use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
+use ds_nn::ops::pool::{AveragePool, MaxPool};
+use ds_nn::ops::sum::Sum;
+use ds_nn::ops::target_loss::{Tally, TargetLoss};
+use ds_nn::optim::{Decay, Optimizer, Rule};
+use emulated::{Array, DEVICES, Emulated, assert_close, compiled, tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+fn device(limits: usize) -> Option<Emulated> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/kernels.cpp");
+    let program = PROGRAM.get_or_init(|| compiled(&source, Path::new(env!("CARGO_TARGET_TMPDIR")))).as_ref()?;
+    Some(Emulated::start(program, DEVICES[limits]))
+}
+
+fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
+    tensor((0..shape.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect(), shape)
+}
+
+/// On the device, sometimes at an odd address.
+fn put(rng: &mut ChaCha8Rng, gpu: &Emulated, tensor: &Tensor) -> Array {
+    if rng.random_bool(0.8) {
+        return gpu.put_tensor(tensor);
+    }
+    gpu.put_unaligned(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+}
+
+fn random_shape(rng: &mut ChaCha8Rng) -> Vec<usize> {
+    let inner = [vec![], vec![3], vec![4, 4], vec![7, 9], vec![8, 8], vec![20, 20]][rng.random_range(0..6)].clone();
+    [vec![rng.random_range(2..40), rng.random_range(1..7)], inner].concat()
+}
+
+#[test]
+fn batch_norm_residual_and_activation() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(1);
+    for round in 0..48 {
+        let Some(gpu) = device(round % 2) else { return };
+        let shape = random_shape(rng);
+        let (channels, training, with_residual) = (shape[1], round % 3 != 0, round % 4 < 2);
+        let grid = Grid::from_step([3, 21, 51][rng.random_range(0..3)], rng.random_range(0.1..0.3)).unwrap();
+        let function = match round % 5 {
+            0 => Function::Identity,
+            1 => Function::Rectifier { slope: 0.01 },
+            _ => Function::Spline(grid),
+        };
+        let width = if let Function::Spline(grid) = function { 2 + grid.size() } else { 2 };
+        let what = format!("round {round}, {shape:?}, {function:?}, training {training}, residual {with_residual}");
+        // A mean far from 0, as a sum of squares would lose it.
+        let x = (random(rng, &shape) + 5.0).unwrap();
+        let (r, dy, p) = (random(rng, &shape), random(rng, &shape), random(rng, &[channels, width]));
+        let planes = Planes::new(x.shape(), channels, "test").unwrap();
+        let running_mean: Vec<f32> = (0..channels).map(|_| rng.random_range(4.0..6.0)).collect();
+        let running_variance: Vec<f32> = (0..channels).map(|_| rng.random_range(0.5..2.0)).collect();
+
+        let epsilon = 1e-5;
+        let of_batch = Arc::new(Mutex::new(Moments::default()));
+        let in_f64 = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let statistics = if training {
+            Statistics::Batch(of_batch.clone())
+        } else {
+            let fixed = Moments { mean: in_f64(&running_mean), variance: in_f64(&running_variance) };
+            Statistics::Fixed(Arc::new(fixed))
+        };
+        let op = NormActivation { statistics, epsilon, function };
+        let (y, dx, dr, dp) = if with_residual {
+            let y = x.apply_op3_no_bwd(&r, &p, &op).unwrap();
+            let (dx, dr, dp) = CustomOp3::bwd(&op, &x, &r, &p, &y, &dy).unwrap();
+            (y, dx.unwrap(), dr, dp.unwrap())
+        } else {
+            let y = x.apply_op2_no_bwd(&p, &op).unwrap();
+            let (dx, dp) = CustomOp2::bwd(&op, &x, &p, &y, &dy).unwrap();
+            (y, dx.unwrap(), None, dp.unwrap())
+        };
+
+        let on_x = put(rng, &gpu, &x).address();
+        let residual = if with_residual { put(rng, &gpu, &r).address() } else { Address::NONE };
+        let inputs = norm::Inputs { x: on_x, residual, parameters: gpu.put_tensor(&p).address() };
+        let (mean, variance) = (gpu.put(&running_mean), gpu.put(&running_variance));
+        let constants = norm::Constants { momentum: 0.1, epsilon };
+        let running = (mean.address(), variance.address());
+        // SAFETY: the arrays are this test's.
+        let (ours, moments) =
+            unsafe { norm::forward(&gpu, planes, function, inputs, running, training, constants).unwrap() };
+        assert_close(&format!("{what}: y"), &gpu.get(&ours), &y, 2e-5, 0);
+        if training {
+            let (count, moments) = ((x.elem_count() / channels) as f64, of_batch.lock().unwrap());
+            let new = |old: &[f32], of_batch: &[f64], factor: f64| {
+                let all =
+                    old.iter().zip(of_batch).map(|(&old, new)| (0.9 * f64::from(old) + 0.1 * factor * new) as f32);
+                tensor(all.collect(), &[channels])
+            };
+            let unbiased = count / (count - 1.0).max(1.0);
+            assert_close("running mean", &gpu.get(&mean), &new(&running_mean, &moments.mean, 1.0), 1e-5, 0);
+            let expected = new(&running_variance, &moments.variance, unbiased);
+            assert_close("running variance", &gpu.get(&variance), &expected, 1e-5, 0);
+        }
+        let on_dy = put(rng, &gpu, &dy).address();
+        let all =
+            norm::backward(&gpu, planes, function, inputs, (moments.address(), on_dy), training, epsilon).unwrap();
+        assert_close(&format!("{what}: ∂x"), &gpu.get(&all.x), &dx, 1e-4, 5);
+        if let Some(dr) = dr {
+            assert_close(&format!("{what}: ∂residual"), &gpu.get(&all.residual.unwrap()), &dr, 1e-5, 5);
+        }
+        assert_close(&format!("{what}: ∂parameters"), &gpu.get(&all.parameters), &dp, 1e-4, 5);
+        gpu.end();
+    }
+}
+
+#[test]
+fn parameters_side_by_side_and_back() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(2);
+    let Some(gpu) = device(0) else { return };
+    for knots in [0, 3, 51] {
+        let (channels, width) = (rng.random_range(1..20), 2 + knots);
+        let (g, b, c) = (random(rng, &[channels]), random(rng, &[channels]), random(rng, &[channels, knots.max(1)]));
+        let of = [&g, &b, &c].map(|t| gpu.put_tensor(t).address());
+        let ours = norm::packed(&gpu, channels, width, of).unwrap();
+        let expected = if knots == 0 {
+            g.apply_op2_no_bwd(&b, &ChannelParameters).unwrap()
+        } else {
+            g.apply_op3_no_bwd(&b, &c, &ChannelParameters).unwrap()
+        };
+        assert_close("packed", &gpu.get(&ours), &expected, 0.0, 0);
+        let [og, ob, oc] = norm::unpacked(&gpu, channels, width, ours.address()).unwrap();
+        assert_close("γ", &gpu.get(&og), &g, 0.0, 0);
+        assert_close("β", &gpu.get(&ob), &b, 0.0, 0);
+        if knots > 0 {
+            assert_close("c", &gpu.get(&oc), &c, 0.0, 0);
+        }
+    }
+    gpu.end();
+}
+
+#[test]
+fn sums_biases_and_dropout() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(3);
+    for round in 0..20 {
+        let Some(gpu) = device(round % 2) else { return };
+        let shape = random_shape(rng);
+        let what = format!("round {round}, {shape:?}");
+        let (a, b) = (random(rng, &shape), random(rng, &shape));
+        let (n, planes) = (a.elem_count(), Planes::new(a.shape(), shape[1], "test").unwrap());
+        let (on_a, on_b) = (put(rng, &gpu, &a), put(rng, &gpu, &b).address());
+        let ours = pointwise::add(&gpu, on_a.address(), on_b, n).unwrap();
+        assert_close(&what, &gpu.get(&ours), &a.apply_op2_no_bwd(&b, &Sum).unwrap(), 0.0, 0);
+        let totals = pointwise::channel_totals(&gpu, planes, on_a.address()).unwrap();
+        let expected = a.reshape((shape[0], shape[1], ())).unwrap().to_dtype(DType::F64).unwrap();
+        let expected = expected.sum((0, 2)).unwrap();
+        assert_close(&format!("{what}: totals"), &gpu.get(&totals), &expected, 1e-5, 0);
+        let op = Dropout { probability: 0.3, key: rng.random() };
+        let ours = pointwise::dropout(&gpu, 0.3, op.key, on_a.address(), n).unwrap();
+        assert_close(&format!("{what}: dropout"), &gpu.get(&ours), &a.apply_op1_no_bwd(&op).unwrap(), 0.0, 0);
+        let bias = random(rng, &[shape[1]]);
+        // SAFETY: the array is this test's.
+        unsafe { pointwise::add_bias(&gpu, planes, on_a.address(), gpu.put_tensor(&bias).address()).unwrap() };
+        let mut as_planes = vec![1; shape.len()];
+        as_planes[1] = shape[1];
+        let expected = a.broadcast_add(&bias.reshape(as_planes).unwrap()).unwrap();
+        assert_close(&format!("{what}: bias"), &gpu.get(&on_a), &expected, 0.0, 0);
+        gpu.end();
+    }
+}
+
+#[test]
+fn pools() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(4);
+    for round in 0..30 {
+        let Some(gpu) = device(0) else { return };
+        let kernel = rng.random_range(1..5);
+        let window = Window { kernel, stride: rng.random_range(1..4), padding: rng.random_range(0..=kernel / 2) };
+        let shape = [3, 2, rng.random_range(5..14), rng.random_range(5..14)];
+        // Whole numbers, so that there are ties.
+        let x = (random(rng, &shape) * 3.0).unwrap().round().unwrap();
+        let x_there = gpu.put_tensor(&x).address();
+        let what = format!("round {round}, {shape:?}, {window:?}");
+        for kind in [pool::Kind::Max, pool::Kind::Mean] {
+            let (y, shape_of_y) = pool::pool(&gpu, kind, window, x.shape(), x_there).unwrap();
+            let expected = match kind {
+                pool::Kind::Max => x.apply_op1_no_bwd(&MaxPool(window)).unwrap(),
+                pool::Kind::Mean => x.apply_op1_no_bwd(&AveragePool(window)).unwrap(),
+            };
+            assert_eq!(&shape_of_y, expected.shape(), "{what}");
+            assert_close(&format!("{what}, {kind:?}"), &gpu.get(&y), &expected, 1e-6, 0);
+            let dy = random(rng, expected.dims());
+            let on_dy = gpu.put_tensor(&dy).address();
+            let both = (x_there, y.address());
+            let ours = pool::pool_gradient(&gpu, kind, window, x.shape(), both, on_dy).unwrap();
+            let dx = match kind {
+                pool::Kind::Max => MaxPool(window).bwd(&x, &expected, &dy).unwrap().unwrap(),
+                pool::Kind::Mean => AveragePool(window).bwd(&x, &expected, &dy).unwrap().unwrap(),
+            };
+            assert_close(&format!("{what}, {kind:?}: ∂x"), &gpu.get(&ours), &dx, 1e-6, 0);
+        }
+        gpu.end();
+    }
+}
+
+#[test]
+fn losses_and_their_sums() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    for round in 0..18 {
+        let Some(gpu) = device(0) else { return };
+        let op = [TargetLoss::CrossEntropy, TargetLoss::Binary, TargetLoss::Squared][round % 3];
+        let (rows, classes) = (rng.random_range(1..600), if round % 3 == 0 { rng.random_range(2..20) } else { 1 });
+        let x = (random(rng, &[rows, classes]) * 4.0).unwrap();
+        let (targets, on_gpu) = if op == TargetLoss::CrossEntropy {
+            let labels: Vec<u8> = (0..rows).map(|_| rng.random_range(0..classes) as u8).collect();
+            let there = gpu.put_u8(&labels).address();
+            (Tensor::from_vec(labels, rows, &Device::Cpu).unwrap(), loss::Loss::CrossEntropy { labels: there, classes })
+        } else {
+            let targets: Vec<f32> = (0..rows).map(|_| f32::from(rng.random_bool(0.5))).collect();
+            let there = gpu.put(&targets).address();
+            let on_gpu = match op {
+                TargetLoss::Binary => loss::Loss::Binary { targets: there },
+                _ => loss::Loss::Squared { targets: there },
+            };
+            (tensor(targets, &[rows]), on_gpu)
+        };
+        let on_x = gpu.put_tensor(&x).address();
+        let what = format!("round {round}, {op:?}, {rows} × {classes}");
+        let mean = x.apply_op2_no_bwd(&targets, &op).unwrap();
+        assert_close(&what, &gpu.get(&loss::mean(&gpu, on_gpu, on_x, rows).unwrap()), &mean, 1e-6, 0);
+        let scale = tensor(vec![0.7], &[]);
+        let (dx, _) = op.bwd(&x, &targets, &mean, &scale).unwrap();
+        let ours = loss::gradient(&gpu, on_gpu, on_x, gpu.put(&[0.7]).address(), rows).unwrap();
+        assert_close(&format!("{what}: ∂x"), &gpu.get(&ours), &dx.unwrap(), 1e-5, 0);
+        let (totals, expected) = (gpu.put_f64(&[1.0, 2.0]), Tensor::new(&[1f64, 2.0], &Device::Cpu).unwrap());
+        expected.inplace_op3(&x, &targets, &Tally(op)).unwrap();
+        // SAFETY: the array is this test's.
+        unsafe { loss::tally(&gpu, on_gpu, on_x, totals.address(), rows).unwrap() };
+        let (ours, expected) = (gpu.get_f64(&totals), expected.to_vec1::<f64>().unwrap());
+        assert!((ours[0] / expected[0] - 1.0).abs() < 1e-6 && ours[1] == expected[1], "{what}: {ours:?}, {expected:?}");
+        gpu.end();
+    }
+}
+
+struct Store(Vec<(Var, Tensor)>);
+
+impl Gradients for Store {
+    fn gradient(&self, parameter: &Var) -> Option<&Tensor> {
+        self.0.iter().find(|(var, _)| var.id() == parameter.id()).map(|(_, gradient)| gradient)
+    }
+    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor) {
+        self.0.push((parameter.clone(), gradient));
+    }
+}
+
+#[test]
+fn optimisers_update_all_parameters_in_one_launch() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(6);
+    for rule in [Rule::Sgd { momentum: 0.9 }, Rule::Adam] {
+        let Some(gpu) = device(0) else { return };
+        let averages = if rule == Rule::Adam { 2 } else { 1 };
+        let (mut parameters, mut slots, mut arrays) = (Vec::new(), Vec::new(), Vec::new());
+        // More than one launch takes, some larger than a block.
+        for k in 0..130 {
+            let length = if k % 50 == 0 { 3000 } else { rng.random_range(1..40) };
+            let l2 = [L2::WeightDecay, L2::Exempt][k % 2];
+            let var = Var::from_tensor(&random(rng, &[length])).unwrap();
+            let (theta, state) = (gpu.put_tensor(&var), gpu.put(&vec![0.0; averages * length]));
+            let decay = [0.01, 0.0][k % 2];
+            let (address, gradient) = (theta.address(), Address::NONE);
+            slots.push(optim::Slot { theta: address, gradient, state: state.address(), length, decay });
+            parameters.push(Parameter::new(format!("p{k}"), &var, Group::Weights, l2));
+            arrays.push(theta);
+        }
+        let mut optimizer = Optimizer::new(rule, Decay { weights: 0.01, hinges: 0.0 }, parameters.clone()).unwrap();
+        for step in 1..4 {
+            let mut store = Store(Vec::new());
+            for (k, (slot, parameter)) in slots.iter_mut().zip(&parameters).enumerate() {
+                slot.gradient = Address::NONE;
+                // Now and then there is none.
+                if k % 7 != 3 {
+                    let gradient = random(rng, &[slot.length]);
+                    slot.gradient = gpu.put_tensor(&gradient).address();
+                    store.set_gradient(&parameter.var, gradient);
+                }
+            }
+            optimizer.step(&store, 0.05).unwrap();
+            // SAFETY: the arrays are this test's.
+            unsafe { optim::step(&gpu, rule, &slots, 0.05, step).unwrap() };
+        }
+        for (parameter, array) in parameters.iter().zip(&arrays) {
+            assert_close(&format!("{rule:?}, {}", parameter.name), &gpu.get(array), &parameter.var, 1e-5, 0);
+        }
+        gpu.end();
+    }
+}
+
+#[test]
+fn images_are_placed() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(7);
+    let Some(gpu) = device(0) else { return };
+    for sides in [[3, 8, 8], [1, 5, 7]] {
+        let [channels, height, width] = sides;
+        let bytes: Vec<u8> = (0..6 * channels * height * width).map(|_| rng.random()).collect();
+        let table = random(rng, &[channels, 256]);
+        let picks: Vec<u32> = (0..40)
+            .map(|_| Pick {
+                index: rng.random_range(0..6),
+                dy: rng.random_range(-4..=4),
+                dx: rng.random_range(-4..=4),
+                flip: rng.random(),
+            })
+            .flat_map(Pick::words)
+            .collect();
+        let there = (gpu.put_u8(&bytes).address(), gpu.put_tensor(&table).address(), gpu.put_u32(&picks).address());
+        let ours = images::place(&gpu, there, (6, 40), sides).unwrap();
+        let set = Tensor::from_vec(bytes, (6, channels, height, width), &Device::Cpu).unwrap();
+        let picks = Tensor::from_vec(picks, (40, 2), &Device::Cpu).unwrap();
+        let expected = set.apply_op3_no_bwd(&table, &picks, &PlaceImages).unwrap();
+        assert_close("images", &gpu.get(&ours), &expected, 0.0, 0);
+    }
+    gpu.end();
+}
+
+#[test]
+fn a_launch_with_wrong_arguments_is_found_here() {
+    let Some(gpu) = device(0) else { return };
+    let x = gpu.put(&[1.0; 4]).address();
+    let blocks = ds_core::ops::gpu::Blocks::one(0);
+    // SAFETY: the emulation refuses it.
+    let error = unsafe { gpu.launch("add", blocks, &[x.into(), x.into(), 1f32.into()]) }.unwrap_err().to_string();
+    assert!(error.contains("3 arguments"), "{error}");
+    gpu.end();
+}
