@@ -1,6 +1,6 @@
 //! The GPU side of ops: which kernel, with how many threads, on which arrays.
 //!
-//! It is written against [`Gpu`], which with the feature `cuda` is a CUDA device ([`cuda::CudaGpu`]) and in tests an emulation
+//! It is written against [`Gpu`], which with the feature `cuda` is a CUDA device (`cuda::CudaGpu`) and in tests an emulation
 //! on the CPU that runs the same kernels compiled as C++. Launches and arguments are so tested where there is no GPU.
 //! All arrays are contiguous; numbers are f32 where nothing else is said.
 
