@@ -50,13 +50,17 @@ impl SlopeProjection {
     pub(crate) fn project(&self, c: &[f64]) -> Vec<f64> {
         let mut p = Vec::with_capacity(self.width());
         p.push(0.0);
+        // In one pass, since each of the sums is a chain of additions that wait for each other.
         let (mut sum, mut last) = (0.0, 0.0);
-        for difference in self.clipped(c) {
+        let (mut of_free, mut of_projected) = (c[0], 0.0);
+        for (difference, c) in self.clipped(c).zip(&c[1..]) {
             sum += difference;
             last = difference;
+            of_free += c;
+            of_projected += sum;
             p.push(sum);
         }
-        let shift = (c.iter().sum::<f64>() - p.iter().sum::<f64>()) / self.size as f64;
+        let shift = (of_free - of_projected) / self.size as f64;
         if p.len() < self.width() {
             p.push(sum + last);
         }
@@ -119,20 +123,21 @@ impl SlopeProjection {
         .collect()
     }
 
-    /// (∂c, ∂ln α).
-    fn backward<T: Real>(&self, c: &[T], log_alpha: Option<&[T]>, gradient: &[T]) -> (Vec<T>, Vec<T>) {
+    /// (∂c, ∂ln α); of a scaled projection with ln α and the result of the forward pass.
+    fn backward<T: Real>(&self, c: &[T], scaled: Option<(&[T], &[T])>, gradient: &[T]) -> (Vec<T>, Vec<T>) {
         let (mut dc, mut d_log_alpha) = (Vec::with_capacity(c.len()), Vec::new());
         let rows = c.chunks_exact(self.size).zip(gradient.chunks_exact(self.width()));
         for (channel, (c, gradient)) in rows.enumerate() {
-            let c = in_f64(c);
             let mut gradient = in_f64(gradient);
-            if let Some(log_alpha) = log_alpha {
+            if let Some((log_alpha, out)) = scaled {
+                let out = &out[channel * self.width()..][..self.width()];
+                let of_scale: f64 = out.iter().zip(&gradient).map(|(out, g)| out.to_f64() * g).sum();
+                d_log_alpha.push(T::from_f64(-of_scale));
                 let alpha = log_alpha[channel].to_f64().exp();
                 gradient.iter_mut().for_each(|g| *g /= alpha);
-                let of_scale: f64 = self.project(&c).iter().zip(&gradient).map(|(p, g)| p * g).sum();
-                d_log_alpha.push(T::from_f64(-of_scale));
             }
-            dc.extend(self.pull_back(&c, epsilon(T::DTYPE), &gradient).into_iter().map(T::from_f64));
+            let of_row = self.pull_back(&in_f64(c), epsilon(T::DTYPE), &gradient);
+            dc.extend(of_row.into_iter().map(T::from_f64));
         }
         (dc, d_log_alpha)
     }
@@ -183,17 +188,11 @@ impl CustomOp2 for SlopeProjection {
         Ok((out, Shape::from((channels, self.width()))))
     }
 
-    fn bwd(
-        &self,
-        c: &Tensor,
-        a: &Tensor,
-        _out: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, c: &Tensor, a: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         dispatch_real!(c.dtype(), Self::NAME, T => {
-            let (dc, da) = with_elements::<T, _>(c, |c| with_elements::<T, _>(a, |a| {
-                with_elements::<T, _>(gradient, |gradient| Ok(self.backward(c, Some(a), gradient)))
-            }))?;
+            let (dc, da) = with_elements::<T, _>(c, |c| with_elements::<T, _>(a, |a| with_elements::<T, _>(out, |out| {
+                with_elements::<T, _>(gradient, |gradient| Ok(self.backward(c, Some((a, out)), gradient)))
+            })))?;
             Ok((Some(tensor_of(dc, c.shape())), Some(tensor_of(da, a.shape()))))
         })
     }
