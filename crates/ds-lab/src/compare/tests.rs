@@ -142,6 +142,41 @@ fn costs_are_ratios_of_runs_with_a_process_of_their_own() {
 }
 
 #[test]
+fn fits_of_lipschitz_networks_stand_by_function_from_the_lowest_median_on() {
+    let fit = |activation: &str, dataset: &str, seed, test_loss| SummaryRow {
+        run: format!("lipschitz-{activation}-{dataset}"),
+        experiment: "fit1d".into(),
+        dataset: dataset.into(),
+        network: "lipschitz".into(),
+        train_loss: test_loss,
+        test_loss,
+        ..row(activation, "10", seed, 0.0)
+    };
+    let rows = vec![
+        fit("relu", "slopes_pm1", 0, 6e-3),
+        fit("relu", "slopes_pm1", 1, 2e-3),
+        fit("relu", "slopes_pm1", 2, 3e-3),
+        fit("lipschitz_spline", "slopes_pm1", 0, 2e-6),
+        fit("lipschitz_spline", "slopes_pm1", 1, 4e-6),
+        fit("absolute", "cosine7", 0, 1e-5),
+        SummaryRow { network: "scalar".into(), ..fit("bspline", "cosine7", 0, 1e-9) },
+    ];
+    let table = Folder::new(&[("a", rows)], "", None).tables().unwrap().pop().unwrap();
+    let told: Vec<[&str; 5]> = (0..table.rows.len())
+        .map(|k| ["function", "activation", "median", "n", "times the lowest"].map(|column| cell(&table, k, column)))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ["cosine7", "absolute", "1.00e-5", "1", "1.00"],
+            ["slopes_pm1", "lipschitz_spline", "3.00e-6", "2", "1.00"],
+            ["slopes_pm1", "relu", "3.00e-3", "3", "1000.00"],
+        ]
+    );
+    assert_eq!((cell(&table, 2, "least"), cell(&table, 2, "largest")), ("2.00e-3", "6.00e-3"));
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let rows = || vec![("a", vec![row("relu", "1", 0, 90.0)])];
     for (papers, expected) in [
