@@ -217,7 +217,7 @@ fn the_table_of_keys_is_complete() {
 fn configs_of_results_that_are_there_keep_their_text() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut count = 0;
-    for name in ["fit1d-kinds", "area-width", "grid-size", "mnist-lambda"] {
+    for name in ["fit1d-kinds", "fit1d-lipschitz", "area-width", "grid-size", "mnist-lambda"] {
         let sweep = Sweep::load(&root.join(format!("configs/sweeps/{name}.toml"))).unwrap();
         let runs = sweep.runs().unwrap();
         for row in read_summary(&root.join(format!("results/{name}/summary.csv"))).unwrap() {
