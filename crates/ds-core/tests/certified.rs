@@ -9,11 +9,12 @@ use rand::Rng;
 
 /// All singular values by one-sided Jacobi rotations, descending.
 fn singular_values(rows: usize, columns: usize, a: &[f64]) -> Vec<f64> {
-    let (rows, columns, mut vectors): (usize, usize, Vec<Vec<f64>>) = if rows >= columns {
-        (rows, columns, (0..columns).map(|c| (0..rows).map(|r| a[r * columns + c]).collect()).collect())
+    let mut vectors: Vec<Vec<f64>> = if rows >= columns {
+        (0..columns).map(|c| (0..rows).map(|r| a[r * columns + c]).collect()).collect()
     } else {
-        (columns, rows, a.chunks_exact(columns).map(<[f64]>::to_vec).collect())
+        a.chunks_exact(columns).map(<[f64]>::to_vec).collect()
     };
+    let columns = vectors.len();
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     // What is this small beside the whole matrix is rounding.
     let noise = 1e-30 * vectors.iter().map(|v| dot(v, v)).sum::<f64>();
@@ -30,10 +31,9 @@ fn singular_values(rows: usize, columns: usize, a: &[f64]) -> Vec<f64> {
                 let zeta = (beta - alpha) / (2.0 * gamma);
                 let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
                 let (cos, sin) = (1.0 / (1.0 + t * t).sqrt(), t / (1.0 + t * t).sqrt());
-                for row in 0..rows {
-                    let (x, y) = (vectors[i][row], vectors[j][row]);
-                    vectors[i][row] = cos * x - sin * y;
-                    vectors[j][row] = sin * x + cos * y;
+                let (first, second) = vectors.split_at_mut(j);
+                for (x, y) in first[i].iter_mut().zip(&mut second[0]) {
+                    (*x, *y) = (cos * *x - sin * *y, sin * *x + cos * *y);
                 }
             }
         }

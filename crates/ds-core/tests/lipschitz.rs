@@ -93,7 +93,7 @@ impl Random<'_> {
             }
             6 => Activation::Spline(Spline::relu_spline(channels, grid, Init::Relu, false, dtype, device).unwrap()),
             7 => Activation::Absolute,
-            8 if channels % 2 == 0 => Activation::MaxMin,
+            8 if channels.is_multiple_of(2) => Activation::MaxMin,
             _ => {
                 let size = self.0.random_range(4..8);
                 let spline = LipschitzSpline::new(channels, size, 0.8, Init::Identity, true, dtype, device);

@@ -5,6 +5,7 @@ use ds_core::activation::Activation;
 use ds_lab::config::Config;
 use ds_lab::data::Source;
 use ds_lab::experiment::{RunOptions, Setup, run, target};
+use ds_lab::metrics::read_metrics;
 use ds_lab::penalty::SplinePenalty;
 use ds_lab::train::{count_active_knots, count_knots};
 
@@ -36,7 +37,13 @@ fn the_loss_of_a_fit_falls() {
         assert!(row.test_loss < 0.05 * zero, "{dataset}: {} of {zero}", row.test_loss);
         assert_eq!(row.spline_size, (config.activation.kind.to_string() == "lipschitz_spline").then_some(50));
         assert_eq!(row.hidden.as_deref(), Some("10x10x10"));
-        assert_eq!(row.lipschitz_bound_l1, None);
+        assert_eq!(row.lipschitz_bound_l1.is_none(), more.contains("max_min"));
+        // Certified, and met.
+        let (lower, certified) = (row.lipschitz_lower_l2.unwrap(), row.lipschitz_certified_l2.unwrap());
+        assert!(lower <= certified * (1.0 + 1e-6) && certified <= 1.0 + 1e-5, "{lower} and {certified}");
+        let rows = read_metrics(&directory.path().join("metrics.csv")).unwrap();
+        let bounds: Vec<f64> = rows.iter().filter_map(|row| row.lipschitz_certified_l2).collect();
+        assert!(!bounds.is_empty() && bounds.iter().all(|bound| *bound <= 1.0 + 1e-5), "{bounds:?}");
     }
 }
 
