@@ -1,6 +1,7 @@
 //! Comparison of results with the papers, with the original's code run on identical protocols, of costs with ReLU, and of
 //! activations in 1-Lipschitz networks.
 
+mod certified;
 mod cost;
 mod lipschitz_fits;
 mod original;
@@ -25,8 +26,8 @@ pub struct References<'a> {
     pub original: &'a Path,
 }
 
-/// The tables of a folder of results, by the names of their files: with the papers, with the original, of costs, and of fits by
-/// 1-Lipschitz networks.
+/// The tables of a folder of results, by the names of their files: with the papers, with the original, of costs, of certified
+/// accuracies, and of fits by 1-Lipschitz networks.
 ///
 /// # Errors
 /// If there are no results, or a file is wrong.
@@ -45,6 +46,7 @@ pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<(&'stat
         all.push(("original", original::table(&original::read(references.original)?)));
     }
     all.extend(cost::table(&papers, &summaries).map(|table| ("cost", table)));
+    all.extend(certified::table(&summaries).map(|table| ("certified", table)));
     all.extend(lipschitz_fits::table(&summaries).map(|table| ("lipschitz-fits", table)));
     Ok(all)
 }

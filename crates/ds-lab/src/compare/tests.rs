@@ -177,6 +177,27 @@ fn fits_of_lipschitz_networks_stand_by_function_from_the_lowest_median_on() {
 }
 
 #[test]
+fn certified_accuracies_are_ordered_by_the_middle_radius() {
+    let certified = |activation: &str, seed: u64, middle: f64| SummaryRow {
+        run: format!("lipschitz-{activation}"),
+        experiment: "mnist".into(),
+        dataset: "mnist".into(),
+        network: "lipschitz".into(),
+        certified_radii: Some("0.1 0.5 1".into()),
+        certified_accuracy_1: Some(95.0),
+        certified_accuracy_2: Some(middle),
+        certified_accuracy_3: Some(70.0),
+        ..row(activation, "10", seed, 97.0)
+    };
+    let rows = vec![certified("relu", 0, 80.0), certified("max_min", 0, 90.0), certified("max_min", 1, 92.0)];
+    let table = Folder::new(&[("a", rows)], "", None).tables().unwrap().pop().unwrap();
+    assert_eq!(table.rows.len(), 2);
+    assert_eq!((cell(&table, 0, "activation"), cell(&table, 0, "n")), ("max_min", "2"));
+    assert_eq!(cell(&table, 0, "certified"), "95.00 [95.00, 95.00], 91.00 [90.00, 92.00], 70.00 [70.00, 70.00]");
+    assert_eq!((cell(&table, 1, "radii"), cell(&table, 1, "clean")), ("0.100, 0.500, 1.000", "97.00"));
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let rows = || vec![("a", vec![row("relu", "1", 0, 90.0)])];
     for (papers, expected) in [
