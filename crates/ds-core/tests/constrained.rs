@@ -129,12 +129,24 @@ fn a_lipschitz_spline_is_what_its_projected_coefficients_say() {
 }
 
 #[test]
+fn splines_are_max_min_in_another_basis() {
+    let rng = &mut generator(12);
+    let x = tensor(uniform(rng, 40, -2.0, 2.0), &[20, 2]);
+    let turn = (tensor(vec![1.0, 1.0, -1.0, 1.0], &[2, 2]) * 0.5f64.sqrt()).unwrap();
+    let back = (tensor(vec![1.0, -1.0, 1.0, 1.0], &[2, 2]) * 0.5f64.sqrt()).unwrap();
+    let spline = LipschitzSpline::new(2, 5, 1.0, Init::MaxMin, false, DType::F64, &Device::Cpu).unwrap();
+    let y = spline.forward(&x.matmul(&turn).unwrap()).unwrap().matmul(&back).unwrap();
+    let expected = x.apply_op1(pairs::MaxMin).unwrap();
+    assert_close("max-min", &flat(&y), &flat(&expected), 1e-12);
+}
+
+#[test]
 fn initial_shapes() {
     let x = tensor(vec![-2.0, -2.0, -0.5, -0.5, 0.25, 0.25, 3.0, 3.0], &[4, 2]);
     let cases = [
         (Init::Identity, [-2.0, -2.0, -0.5, -0.5, 0.25, 0.25, 3.0, 3.0]),
         (Init::AbsoluteValue, [2.0, 2.0, 0.5, 0.5, 0.25, 0.25, 3.0, 3.0]),
-        (Init::MaxMin, [0.0, -2.0, 0.0, -0.5, 0.25, 0.0, 3.0, 0.0]),
+        (Init::MaxMin, [2.0, -2.0, 0.5, -0.5, 0.25, 0.25, 3.0, 3.0]),
         (Init::Relu, [0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 3.0, 3.0]),
         (Init::Zero, [0.0; 8]),
     ];

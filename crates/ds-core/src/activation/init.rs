@@ -16,7 +16,8 @@ pub enum Init {
     Identity,
     /// |x|.
     AbsoluteValue,
-    /// max(0, x) for even channels, min(0, x) for odd ones: what MaxMin makes of a pair (x, 0).
+    /// |x| for even channels, x for odd ones. This is MaxMin of pairs in another basis: max(a, b) and min(a, b) are
+    /// ((a + b) ± |a − b|)/2, and orthonormal weights before and after make the sums and differences.
     MaxMin,
     /// 0.
     Zero,
@@ -45,8 +46,8 @@ impl Init {
             Self::EvenOdd => x.signum() * (x.abs() - 0.5).max(0.0),
             Self::Identity => x,
             Self::AbsoluteValue => x.abs(),
-            Self::MaxMin if channel.is_multiple_of(2) => x.max(0.0),
-            Self::MaxMin => x.min(0.0),
+            Self::MaxMin if channel.is_multiple_of(2) => x.abs(),
+            Self::MaxMin => x,
             Self::Zero => 0.0,
         }
     }
@@ -60,7 +61,7 @@ impl Init {
             Self::EvenOdd => (1.0, 0.5),
             Self::Identity => (1.0, 0.0),
             Self::AbsoluteValue => (-1.0, 0.0),
-            Self::MaxMin if channel.is_multiple_of(2) => (0.0, 0.0),
+            Self::MaxMin if channel.is_multiple_of(2) => (-1.0, 0.0),
             Self::MaxMin => (1.0, 0.0),
             Self::Zero => (0.0, 0.0),
         }
