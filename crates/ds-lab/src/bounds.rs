@@ -32,6 +32,15 @@ pub struct Bounds {
 /// Points that the search for the lower bound starts from, by default.
 pub const POINTS: usize = 64;
 
+/// The same at the end of a run: few where each takes long.
+pub fn points_after_training(network: &Network) -> usize {
+    if is_small(network) { POINTS } else { 8 }
+}
+
+fn is_small(network: &Network) -> bool {
+    network.parameter_count() < 10_000
+}
+
 impl Bounds {
     /// Of a network, searching from the first of the samples on.
     ///
@@ -67,8 +76,8 @@ fn lower(network: &Network, samples: &Samples, points: usize) -> Result<f64> {
     let network = network.copied(DType::F64, &Device::Cpu)?;
     let outputs = |x: &candle_core::Tensor| network.forward_in(&mut InputGraph, x, Mode::Evaluation);
     // Where a step is cheap many are taken.
-    let steps = if network.parameter_count() < 10_000 { 200 } else { 25 };
-    Ok(lower_bound(outputs, &points, Search { steps, climbers: 8, ..Search::default() })?.quotient)
+    let (climbers, steps) = if is_small(&network) { (16, 200) } else { (8.min(indices.len()), 10) };
+    Ok(lower_bound(outputs, &points, Search { steps, climbers, ..Search::default() })?.quotient)
 }
 
 /// Percent of the samples whose class no change of the image by less than each of `radii` in ℓ2 can change, for pixels in

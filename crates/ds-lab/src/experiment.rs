@@ -321,7 +321,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
     let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
     let active = count_active_knots(network)?;
-    let bounds = Bounds::new(network, &setup.test, bounds::POINTS)?;
+    let bounds = Bounds::new(network, &setup.test, bounds::points_after_training(network))?;
     let radii = radii(config.data.dataset).filter(|_| config.network.kind.is_lipschitz());
     let certified = match radii {
         Some(radii) => bounds::certified_accuracy(network, &setup.test, bounds.certified_l2, &radii)?,
