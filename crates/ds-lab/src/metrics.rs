@@ -50,11 +50,11 @@ pub struct MetricsRow {
     pub lr_splines: f64,
     pub active_knots: Option<usize>,
     pub lipschitz_bound_l1: Option<f64>,
-    pub seconds: f64,
-    pub images_per_second: Option<f64>,
     /// Of 1-Lipschitz networks; others have it in the summary.
     #[serde(default)]
     pub lipschitz_certified_l2: Option<f64>,
+    pub seconds: f64,
+    pub images_per_second: Option<f64>,
 }
 
 /// One row of `summary.csv`. Losses and accuracies are those of the network after the last epoch, in evaluation mode.
