@@ -43,7 +43,7 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
         }
     }
     let note = band_note(&lines, &rows);
-    let label = "Lipschitz constant in ℓ2".to_owned();
+    let label = "Lipschitz constant".to_owned();
     let stacks = vec![Stack { label, logarithmic: true, limits: (0.0, f64::INFINITY), lines }];
     Some(SpreadChart { stacks, note, ..SpreadChart::new(title, "λ, weight of the splines' penalty", true) })
 }
