@@ -210,7 +210,7 @@ const ROUNDING: f64 = 1.0 + 1e-9;
 fn no_pair_beats_a_bound() {
     let rng = &mut generator(1);
     let (mut tight, mut rounds) = (0, 0);
-    for round in 0..1500 {
+    for round in 0..2000 {
         let architecture = Random(rng).architecture();
         let certified = certified::bound(&architecture).unwrap();
         for (p, quotient) in NORMS.into_iter().zip(largest_quotients(&architecture, rng)) {
