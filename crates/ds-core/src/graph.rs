@@ -42,103 +42,67 @@ pub trait Graph {
     fn reshape(&mut self, value: &Self::Value, shape: &[usize]) -> Result<Self::Value>;
 }
 
-/// Candle's own graph: a value is a tensor, and `Tensor::backward` differentiates.
+/// Implements [`Graph`] for Candle's own graph, where a value is a tensor and `Tensor::backward` differentiates.
+macro_rules! candle_graph {
+    ($name:ty, $parameter:ident => $value:expr) => {
+        impl Graph for $name {
+            type Value = Tensor;
+
+            fn constant(&mut self, tensor: &Tensor) -> Tensor {
+                tensor.clone()
+            }
+
+            fn parameter(&mut self, $parameter: &Var) -> Tensor {
+                $value
+            }
+
+            fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {
+                value
+            }
+
+            fn is_tracked(&self, value: &Tensor) -> bool {
+                value.track_op()
+            }
+
+            fn apply1<O>(&mut self, op: O, a: &Tensor) -> Result<Tensor>
+            where
+                O: CustomOp1 + Send + Sync + 'static,
+            {
+                a.apply_op1(op)
+            }
+
+            fn apply2<O>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor>
+            where
+                O: CustomOp2 + Send + Sync + 'static,
+            {
+                a.apply_op2(b, op)
+            }
+
+            fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
+            where
+                O: CustomOp3 + Send + Sync + 'static,
+            {
+                a.apply_op3(b, c, op)
+            }
+
+            fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
+                value.reshape(shape)
+            }
+        }
+    };
+}
+
+/// Candle's own graph.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct CandleGraph;
 
-impl Graph for CandleGraph {
-    type Value = Tensor;
-
-    fn constant(&mut self, tensor: &Tensor) -> Tensor {
-        tensor.clone()
-    }
-
-    fn parameter(&mut self, parameter: &Var) -> Tensor {
-        parameter.as_tensor().clone()
-    }
-
-    fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {
-        value
-    }
-
-    fn is_tracked(&self, value: &Tensor) -> bool {
-        value.track_op()
-    }
-
-    fn apply1<O>(&mut self, op: O, a: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp1 + Send + Sync + 'static,
-    {
-        a.apply_op1(op)
-    }
-
-    fn apply2<O>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp2 + Send + Sync + 'static,
-    {
-        a.apply_op2(b, op)
-    }
-
-    fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp3 + Send + Sync + 'static,
-    {
-        a.apply_op3(b, c, op)
-    }
-
-    fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
-        value.reshape(shape)
-    }
-}
+candle_graph!(CandleGraph, parameter => parameter.as_tensor().clone());
 
 /// Candle's own graph with all parameters as constants: for gradients with respect to inputs only.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct InputGraph;
 
-impl Graph for InputGraph {
-    type Value = Tensor;
-
-    fn constant(&mut self, tensor: &Tensor) -> Tensor {
-        tensor.clone()
-    }
-
-    fn parameter(&mut self, parameter: &Var) -> Tensor {
-        parameter.as_detached_tensor()
-    }
-
-    fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {
-        value
-    }
-
-    fn is_tracked(&self, value: &Tensor) -> bool {
-        value.track_op()
-    }
-
-    fn apply1<O>(&mut self, op: O, a: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp1 + Send + Sync + 'static,
-    {
-        CandleGraph.apply1(op, a)
-    }
-
-    fn apply2<O>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp2 + Send + Sync + 'static,
-    {
-        CandleGraph.apply2(op, a, b)
-    }
-
-    fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp3 + Send + Sync + 'static,
-    {
-        CandleGraph.apply3(op, a, b, c)
-    }
-
-    fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
-        CandleGraph.reshape(value, shape)
-    }
-}
+candle_graph!(InputGraph, parameter => parameter.as_detached_tensor());
 
 /// Gradients by parameter, as a backward pass leaves them.
 pub trait Gradients {

@@ -2,13 +2,11 @@
 
 use crate::config::{Config, Search};
 use crate::data::Source;
-use crate::device;
-use crate::experiment::{Setup, network};
+use crate::experiment::{Setup, network_on_device};
 use crate::penalty::SplinePenalty;
 use crate::sweep::{PlannedRun, Sweep};
 use crate::train::{Optimizers, evaluate, step};
 use anyhow::Result;
-use candle_core::DType;
 use ds_core::sparsify::papers_thresholds;
 use std::time::Instant;
 
@@ -65,10 +63,7 @@ pub fn estimate_sweep(sweep: &Sweep, source: &Source) -> Result<f64> {
         // Data is read once; another run of the sweep may be of another data set or network.
         let is_same = |config: &Config| config.data == run.config.data && config.network == run.config.network;
         let setup = match last.take().filter(|(config, _)| is_same(config)) {
-            Some((_, setup)) => Setup {
-                network: network(&run.config, setup.classes())?.copied(DType::F32, &device::current())?,
-                ..setup
-            },
+            Some((_, setup)) => Setup { network: network_on_device(&run.config, setup.classes())?, ..setup },
             None => Setup::new(&run.config, source)?,
         };
         seconds += pool.install(|| estimate(&run.config, &setup))?;

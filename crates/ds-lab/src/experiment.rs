@@ -48,11 +48,7 @@ impl Setup {
     pub fn new(config: &Config, source: &Source) -> Result<Self> {
         let (train, test, origin, is_sample) = samples(config, source)?;
         let (train, validation) = split(config, train)?;
-        let mut network = network(config, classes(&train))?;
-        if !device::current().is_cpu() {
-            network = network.copied(DType::F32, &device::current())?;
-        }
-        Ok(Self { network, train, validation, test, origin, is_sample })
+        Ok(Self { network: network_on_device(config, classes(&train))?, train, validation, test, origin, is_sample })
     }
 
     /// The outputs of the network.
@@ -74,6 +70,15 @@ fn classes(samples: &Samples) -> usize {
         Samples::Images { set, .. } => set.classes,
         _ => 1,
     }
+}
+
+/// The [`network`] of a config, on the device of this process.
+///
+/// # Errors
+/// As for [`network`].
+pub fn network_on_device(config: &Config, classes: usize) -> Result<Network> {
+    let (network, device) = (network(config, classes)?, device::current());
+    if device.is_cpu() { Ok(network) } else { Ok(network.copied(DType::F32, &device)?) }
 }
 
 /// The network that a config describes, with weights drawn from its seed.
