@@ -17,42 +17,16 @@ use ds_core::ops::planes::Planes;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use ds_core::regularization::Norm;
-use emulated::{Array, DEVICES, Emulated, assert_close, compiled, tensor};
+use emulated::{assert_close, device, put, random, random_shape};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-
-fn device(limits: usize) -> Option<Emulated> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/kernels.cpp");
-    let program = PROGRAM.get_or_init(|| compiled(&source, Path::new(env!("CARGO_TARGET_TMPDIR")))).as_ref()?;
-    Some(Emulated::start(program, DEVICES[limits]))
-}
-
-fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
-    tensor((0..shape.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect(), shape)
-}
-
-/// On the device, sometimes at an odd address.
-fn put(rng: &mut ChaCha8Rng, gpu: &Emulated, tensor: &Tensor) -> Array {
-    if rng.random_bool(0.8) {
-        return gpu.put_tensor(tensor);
-    }
-    gpu.put_unaligned(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-}
-
-fn random_shape(rng: &mut ChaCha8Rng) -> Vec<usize> {
-    let inner = [vec![], vec![3], vec![4, 4], vec![7, 9], vec![8, 8], vec![20, 20]][rng.random_range(0..6)].clone();
-    [vec![rng.random_range(1..40), rng.random_range(1..7)], inner].concat()
-}
 
 #[test]
 fn rectifiers_and_hinges() {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     for round in 0..30 {
         let Some(gpu) = device(round % 2) else { return };
-        let shape = random_shape(rng);
+        let shape = random_shape(rng, 1);
         let what = format!("round {round}, {shape:?}");
         let (x, dy) = (random(rng, &shape), random(rng, &shape));
         let (on_x, on_dy) = (put(rng, &gpu, &x).address(), put(rng, &gpu, &dy).address());
@@ -96,7 +70,7 @@ fn splines() {
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
     for round in 0..30 {
         let Some(gpu) = device(round % 2) else { return };
-        let shape = random_shape(rng);
+        let shape = random_shape(rng, 1);
         let grid = Grid::from_step([3, 21, 51][round % 3], rng.random_range(0.05..0.2)).unwrap();
         let what = format!("round {round}, {shape:?}, K={}", grid.size());
         let (x, dy, c) = (random(rng, &shape), random(rng, &shape), random(rng, &[shape[1], grid.size()]));

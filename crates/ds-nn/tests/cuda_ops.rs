@@ -20,42 +20,17 @@ use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use ds_nn::ops::target_loss::{Tally, TargetLoss};
 use ds_nn::optim::{Decay, Optimizer, Rule};
-use emulated::{Array, DEVICES, Emulated, assert_close, compiled, tensor};
+use emulated::{assert_close, device, put, random, random_shape, tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
-
-fn device(limits: usize) -> Option<Emulated> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/kernels.cpp");
-    let program = PROGRAM.get_or_init(|| compiled(&source, Path::new(env!("CARGO_TARGET_TMPDIR")))).as_ref()?;
-    Some(Emulated::start(program, DEVICES[limits]))
-}
-
-fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
-    tensor((0..shape.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect(), shape)
-}
-
-/// On the device, sometimes at an odd address.
-fn put(rng: &mut ChaCha8Rng, gpu: &Emulated, tensor: &Tensor) -> Array {
-    if rng.random_bool(0.8) {
-        return gpu.put_tensor(tensor);
-    }
-    gpu.put_unaligned(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-}
-
-fn random_shape(rng: &mut ChaCha8Rng) -> Vec<usize> {
-    let inner = [vec![], vec![3], vec![4, 4], vec![7, 9], vec![8, 8], vec![20, 20]][rng.random_range(0..6)].clone();
-    [vec![rng.random_range(2..40), rng.random_range(1..7)], inner].concat()
-}
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn batch_norm_residual_and_activation() {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     for round in 0..48 {
         let Some(gpu) = device(round % 2) else { return };
-        let shape = random_shape(rng);
+        let shape = random_shape(rng, 2);
         let (channels, training, with_residual) = (shape[1], round % 3 != 0, round % 4 < 2);
         let grid = Grid::from_step([3, 21, 51][rng.random_range(0..3)], rng.random_range(0.1..0.3)).unwrap();
         let function = match round % 5 {
@@ -156,7 +131,7 @@ fn sums_biases_and_dropout() {
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
     for round in 0..20 {
         let Some(gpu) = device(round % 2) else { return };
-        let shape = random_shape(rng);
+        let shape = random_shape(rng, 2);
         let what = format!("round {round}, {shape:?}");
         let (a, b) = (random(rng, &shape), random(rng, &shape));
         let (n, planes) = (a.elem_count(), Planes::new(a.shape(), shape[1], "test").unwrap());

@@ -5,10 +5,13 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu};
 use ds_core::ops::linear_spline::geometry::Limits;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 /// Devices with much and with little shared memory.
 pub const DEVICES: [Limits; 2] = [
@@ -199,4 +202,31 @@ pub fn assert_close(what: &str, ours: &[f32], expected: &Tensor, tolerance: f64,
 /// On the CPU.
 pub fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// A device with some of [`DEVICES`]' limits that has the kernels of tests/cuda/kernels.cpp of the crate under test; `None`
+/// where there is no C++ compiler, which is said.
+pub fn device(limits: usize) -> Option<Emulated> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/kernels.cpp");
+    let program = PROGRAM.get_or_init(|| compiled(&source, Path::new(env!("CARGO_TARGET_TMPDIR")))).as_ref()?;
+    Some(Emulated::start(program, DEVICES[limits]))
+}
+
+pub fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
+    tensor((0..shape.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect(), shape)
+}
+
+/// On the device, sometimes at an odd address.
+pub fn put(rng: &mut ChaCha8Rng, gpu: &Emulated, tensor: &Tensor) -> Array {
+    if rng.random_bool(0.8) {
+        return gpu.put_tensor(tensor);
+    }
+    gpu.put_unaligned(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+}
+
+/// (N, C) or (N, C, …) with at least so many rows N.
+pub fn random_shape(rng: &mut ChaCha8Rng, least: usize) -> Vec<usize> {
+    let inner = [vec![], vec![3], vec![4, 4], vec![7, 9], vec![8, 8], vec![20, 20]][rng.random_range(0..6)].clone();
+    [vec![rng.random_range(least..40), rng.random_range(1..7)], inner].concat()
 }
