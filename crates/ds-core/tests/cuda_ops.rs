@@ -17,50 +17,50 @@ use ds_core::ops::planes::Planes;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use ds_core::regularization::Norm;
-use emulated::{assert_close, device, put, random, random_shape};
+use emulated::{TYPES, device, put, random, random_of, random_shape};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[test]
 fn rectifiers_and_hinges() {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    for round in 0..30 {
+    for (round, dtype) in TYPES.into_iter().flat_map(|dtype| (0..30).map(move |round| (round, dtype))) {
         let Some(gpu) = device(round % 2) else { return };
         let shape = random_shape(rng, 1);
-        let what = format!("round {round}, {shape:?}");
-        let (x, dy) = (random(rng, &shape), random(rng, &shape));
-        let (on_x, on_dy) = (put(rng, &gpu, &x).address(), put(rng, &gpu, &dy).address());
+        let what = format!("round {round}, {dtype:?}, {shape:?}");
+        let (x, dy) = (random_of(rng, &shape, dtype), random_of(rng, &shape, dtype));
+        let (on_x, on_dy) = (put(rng, &gpu, &x, dtype).address(), put(rng, &gpu, &dy, dtype).address());
         let n = x.elem_count();
         let op = Rectifier { slope: 0.01 };
         let y = x.apply_op1_no_bwd(&op).unwrap();
-        let ours = pointwise::rectifier(&gpu, 0.01, on_x, n).unwrap();
-        assert_close(&what, &gpu.get(&ours), &y, 1e-6, 0);
+        let ours = pointwise::rectifier(&gpu, 0.01, dtype, on_x, n).unwrap();
+        gpu.assert_close(&what, &ours, &y, 1e-6, 0);
         let dx = op.bwd(&x, &y, &dy).unwrap().unwrap();
-        let ours = pointwise::rectifier_gradient(&gpu, 0.01, on_x, on_dy, n).unwrap();
-        assert_close(&what, &gpu.get(&ours), &dx, 1e-6, 0);
+        let ours = pointwise::rectifier_gradient(&gpu, 0.01, dtype, on_x, on_dy, n).unwrap();
+        gpu.assert_close(&what, &ours, &dx, 1e-6, 0);
 
         let planes = Planes::new(x.shape(), shape[1], "test").unwrap();
         let slopes = random(rng, &[shape[1]]);
         let on_slopes = gpu.put_tensor(&slopes).address();
         let y = x.apply_op2_no_bwd(&slopes, &ChannelRectifier).unwrap();
-        let ours = pointwise::channel_rectifier(&gpu, planes, on_x, on_slopes).unwrap();
-        assert_close(&what, &gpu.get(&ours), &y, 1e-6, 0);
+        let ours = pointwise::channel_rectifier(&gpu, planes, dtype, on_x, on_slopes).unwrap();
+        gpu.assert_close(&what, &ours, &y, 1e-6, 0);
         let (dx, ds) = ChannelRectifier.bwd(&x, &slopes, &y, &dy).unwrap();
-        let ours = pointwise::channel_rectifier_gradient(&gpu, planes, on_x, on_slopes, on_dy).unwrap();
-        assert_close(&format!("{what}: PReLU ∂x"), &gpu.get(&ours.0), &dx.unwrap(), 1e-6, 0);
-        assert_close(&format!("{what}: PReLU ∂slopes"), &gpu.get(&ours.1), &ds.unwrap(), 1e-5, 0);
+        let ours = pointwise::channel_rectifier_gradient(&gpu, planes, dtype, on_x, on_slopes, on_dy).unwrap();
+        gpu.assert_close(&format!("{what}: PReLU ∂x"), &ours.0, &dx.unwrap(), 1e-6, 0);
+        gpu.assert_close(&format!("{what}: PReLU ∂slopes"), &ours.1, &ds.unwrap(), 1e-5, 0);
 
         let s = rng.random_range(1..6);
         let (a, b) = (random(rng, &[shape[1], s]), random(rng, &[shape[1], s]));
         let (on_a, on_b) = (gpu.put_tensor(&a).address(), gpu.put_tensor(&b).address());
         let y = x.apply_op3_no_bwd(&a, &b, &Hinges).unwrap();
-        let ours = pointwise::hinges(&gpu, planes, s, on_x, on_a, on_b).unwrap();
-        assert_close(&format!("{what}: hinges"), &gpu.get(&ours), &y, 1e-5, 0);
+        let ours = pointwise::hinges(&gpu, planes, s, dtype, on_x, (on_a, on_b)).unwrap();
+        gpu.assert_close(&format!("{what}: hinges"), &ours, &y, 1e-5, 0);
         let (dx, da, db) = Hinges.bwd(&x, &a, &b, &y, &dy).unwrap();
-        let ours = pointwise::hinges_gradient(&gpu, planes, s, on_x, (on_a, on_b), on_dy).unwrap();
-        assert_close(&format!("{what}: hinges ∂x"), &gpu.get(&ours.0), &dx.unwrap(), 1e-5, 0);
-        assert_close(&format!("{what}: hinges ∂a"), &gpu.get(&ours.1), &da.unwrap(), 1e-5, 0);
-        assert_close(&format!("{what}: hinges ∂b"), &gpu.get(&ours.2), &db.unwrap(), 1e-5, 0);
+        let ours = pointwise::hinges_gradient(&gpu, planes, s, dtype, on_x, (on_a, on_b), on_dy).unwrap();
+        gpu.assert_close(&format!("{what}: hinges ∂x"), &ours.0, &dx.unwrap(), 1e-5, 0);
+        gpu.assert_close(&format!("{what}: hinges ∂a"), &ours.1, &da.unwrap(), 1e-5, 0);
+        gpu.assert_close(&format!("{what}: hinges ∂b"), &ours.2, &db.unwrap(), 1e-5, 0);
         gpu.end();
     }
 }
@@ -68,22 +68,23 @@ fn rectifiers_and_hinges() {
 #[test]
 fn splines() {
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
-    for round in 0..30 {
+    for (round, dtype) in TYPES.into_iter().flat_map(|dtype| (0..30).map(move |round| (round, dtype))) {
         let Some(gpu) = device(round % 2) else { return };
         let shape = random_shape(rng, 1);
         let grid = Grid::from_step([3, 21, 51][round % 3], rng.random_range(0.05..0.2)).unwrap();
-        let what = format!("round {round}, {shape:?}, K={}", grid.size());
-        let (x, dy, c) = (random(rng, &shape), random(rng, &shape), random(rng, &[shape[1], grid.size()]));
+        let what = format!("round {round}, {dtype:?}, {shape:?}, K={}", grid.size());
+        let (x, dy) = (random_of(rng, &shape, dtype), random_of(rng, &shape, dtype));
+        let c = random(rng, &[shape[1], grid.size()]);
         let planes = Planes::new(x.shape(), shape[1], "test").unwrap();
-        let (on_x, on_dy) = (put(rng, &gpu, &x).address(), put(rng, &gpu, &dy).address());
+        let (on_x, on_dy) = (put(rng, &gpu, &x, dtype).address(), put(rng, &gpu, &dy, dtype).address());
         let on_c = gpu.put_tensor(&c).address();
         let op = LinearSpline::new(grid);
-        let ours = linear_spline::forward(&gpu, grid, planes, DType::F32, on_x, on_c).unwrap();
-        assert_close(&what, &gpu.get(&ours), &op.forward(&x, &c).unwrap(), 1e-5, 0);
+        let ours = linear_spline::forward(&gpu, grid, planes, dtype, on_x, on_c).unwrap();
+        gpu.assert_close(&what, &ours, &op.forward(&x, &c).unwrap(), 1e-5, 0);
         let (dx, dc) = op.backward(&x, &c, &dy).unwrap();
-        let ours = linear_spline::backward(&gpu, grid, planes, DType::F32, (on_x, on_c), on_dy).unwrap();
-        assert_close(&format!("{what}: ∂x"), &gpu.get(&ours.0), &dx, 1e-5, 0);
-        assert_close(&format!("{what}: ∂c"), &gpu.get(&ours.1), &dc, 1e-5, 0);
+        let ours = linear_spline::backward(&gpu, grid, planes, dtype, (on_x, on_c), on_dy).unwrap();
+        gpu.assert_close(&format!("{what}: ∂x"), &ours.0, &dx, 1e-5, 0);
+        gpu.assert_close(&format!("{what}: ∂c"), &ours.1, &dc, 1e-5, 0);
         gpu.end();
     }
 }
@@ -103,20 +104,20 @@ fn reparametrizations() {
         let out = c.apply_op3_no_bwd(&b1, &b0, &op).unwrap();
         let on_c = gpu.put_tensor(&c).address();
         let ours = reparametrization::add_linear_term(&gpu, grid, channels, on_c, on_b1, on_b0).unwrap();
-        assert_close("c + b1·x + b0", &gpu.get(&ours), &out, 1e-6, 0);
+        gpu.assert_close("c + b1·x + b0", &ours, &out, 1e-6, 0);
         let (_, db1, db0) = op.bwd(&c, &b1, &b0, &out, &dc).unwrap();
         let ours = reparametrization::linear_term_gradient(&gpu, grid, channels, on_dc).unwrap();
-        assert_close("∂b1", &gpu.get(&ours.0), &db1.unwrap(), 1e-6, 0);
-        assert_close("∂b0", &gpu.get(&ours.1), &db0.unwrap(), 1e-6, 0);
+        gpu.assert_close("∂b1", &ours.0, &db1.unwrap(), 1e-6, 0);
+        gpu.assert_close("∂b0", &ours.1, &db0.unwrap(), 1e-6, 0);
         let a = random(rng, &[channels, size - 2]);
         let op = SumOfRelus { grid };
         let out = a.apply_op3_no_bwd(&b1, &b0, &op).unwrap();
         let on_a = gpu.put_tensor(&a).address();
         let ours = reparametrization::sum_of_relus(&gpu, grid, channels, on_a, on_b1, on_b0).unwrap();
-        assert_close("Σ ReLU", &gpu.get(&ours), &out, 1e-6, 0);
+        gpu.assert_close("Σ ReLU", &ours, &out, 1e-6, 0);
         let (da, _, _) = op.bwd(&a, &b1, &b0, &out, &dc).unwrap();
         let ours = reparametrization::sum_of_relus_gradient(&gpu, grid, channels, on_dc).unwrap();
-        assert_close("∂a", &gpu.get(&ours), &da.unwrap(), 1e-6, 0);
+        gpu.assert_close("∂a", &ours, &da.unwrap(), 1e-6, 0);
         gpu.end();
     }
 }
@@ -213,7 +214,7 @@ fn norm_gradients_of_all_layers_in_one_launch() {
         for (k, arrays, store) in checks {
             for (var, array) in arrays {
                 let expected = store.gradient(&var).unwrap();
-                assert_close(&format!("{norm:?}, layer {k}, {:?}", var.shape()), &gpu.get(&array), expected, 1e-5, 0);
+                gpu.assert_close(&format!("{norm:?}, layer {k}, {:?}", var.shape()), &array, expected, 1e-5, 0);
             }
         }
         gpu.end();

@@ -2,7 +2,7 @@
 //! 2015).
 
 #[cfg(feature = "cuda")]
-use super::gpu::cuda::{CudaGpu, KERNELS, address, address_of, tensor_on};
+use super::gpu::cuda::{CudaGpu, KERNELS, address, address_of, address_of_type, tensor_on};
 #[cfg(feature = "cuda")]
 use super::gpu::pointwise as on_gpu;
 use super::parallel::SharedSlice;
@@ -11,6 +11,8 @@ use super::pointwise::{channel_sums, real_dtype, sum_of_pairs, tensor_of};
 use super::real::{elements, with_elements};
 use super::rectifier::per_plane;
 use crate::dispatch_real;
+#[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType};
@@ -88,7 +90,9 @@ impl CustomOp3 for Hinges {
         let (planes, hinges) = self.planes(xl.shape(), al.shape(), bl.shape())?;
         let gpu = CudaGpu::new(&x.device, &KERNELS)?;
         let of = |storage, layout| address(storage, layout, DType::F32, self.name());
-        Ok((on_gpu::hinges(&gpu, planes, hinges, of(x, xl)?, of(a, al)?, of(b, bl)?)?, xl.shape().clone()))
+        let (dtype, of_hinges) = (x.dtype(), (of(a, al)?, of(b, bl)?));
+        let x = address(x, xl, dtype, self.name())?;
+        Ok((on_gpu::hinges(&gpu, planes, hinges, dtype, x, of_hinges)?, xl.shape().clone()))
     }
 
     fn bwd(
@@ -103,8 +107,10 @@ impl CustomOp3 for Hinges {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = CudaGpu::of(x, &KERNELS)? {
             let (x, a, b, dy) = (x.contiguous()?, a.contiguous()?, b.contiguous()?, grad_y.contiguous()?);
-            let of = |tensor| address_of(tensor, self.name());
-            let (dx, da, db) = on_gpu::hinges_gradient(&gpu, planes, hinges, of(&x)?, (of(&a)?, of(&b)?), of(&dy)?)?;
+            let (op, dtype) = (self.name(), x.dtype());
+            let (of, of_hinges) =
+                (|tensor| address_of_type(tensor, dtype, op), (address_of(&a, op)?, address_of(&b, op)?));
+            let (dx, da, db) = on_gpu::hinges_gradient(&gpu, planes, hinges, dtype, of(&x)?, of_hinges, of(&dy)?)?;
             let (dx, da, db) = (tensor_on(dx, x.shape()), tensor_on(da, a.shape()), tensor_on(db, b.shape()));
             return Ok((Some(dx), Some(da), Some(db)));
         }

@@ -3,7 +3,7 @@
 //! The gradient at 0 is that of the negative side, as in PyTorch; Candle's own ReLU has 1 there.
 
 #[cfg(feature = "cuda")]
-use super::gpu::cuda::{CudaGpu, KERNELS, address, address_of, tensor_on};
+use super::gpu::cuda::{CudaGpu, KERNELS, address, address_of, address_of_type, tensor_on};
 #[cfg(feature = "cuda")]
 use super::gpu::pointwise as on_gpu;
 use super::parallel::{SharedSlice, filled, for_each_piece};
@@ -11,6 +11,8 @@ use super::planes::Planes;
 use super::pointwise::{channel_sums, real_dtype, sum_of_pairs, tensor_of};
 use super::real::{Real, elements, with_elements};
 use crate::dispatch_real;
+#[cfg(feature = "cuda")]
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType};
@@ -81,16 +83,17 @@ impl CustomOp1 for Rectifier {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
         let gpu = CudaGpu::new(&x.device, &KERNELS)?;
-        let from = address(x, l, DType::F32, self.name())?;
-        Ok((on_gpu::rectifier(&gpu, self.slope, from, l.shape().elem_count())?, l.shape().clone()))
+        let (dtype, n) = (x.dtype(), l.shape().elem_count());
+        let from = address(x, l, dtype, self.name())?;
+        Ok((on_gpu::rectifier(&gpu, self.slope, dtype, from, n)?, l.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<Option<Tensor>> {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = CudaGpu::of(x, &KERNELS)? {
-            let (x, dy) = (x.contiguous()?, grad_y.contiguous()?);
-            let (from, gradient) = (address_of(&x, self.name())?, address_of(&dy, self.name())?);
-            let dx = on_gpu::rectifier_gradient(&gpu, self.slope, from, gradient, x.elem_count())?;
+            let (x, dy, dtype) = (x.contiguous()?, grad_y.contiguous()?, x.dtype());
+            let of = |tensor| address_of_type(tensor, dtype, self.name());
+            let dx = on_gpu::rectifier_gradient(&gpu, self.slope, dtype, of(&x)?, of(&dy)?, x.elem_count())?;
             return Ok(Some(tensor_on(dx, x.shape())));
         }
         dispatch_real!(x.dtype(), self.name(), T => {
@@ -126,9 +129,9 @@ impl CustomOp2 for ChannelRectifier {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, s: &CudaStorage, sl: &Layout) -> Result<(CudaStorage, Shape)> {
         let planes = Planes::new(xl.shape(), sl.shape().elem_count(), self.name())?;
-        let (gpu, op) = (CudaGpu::new(&x.device, &KERNELS)?, self.name());
-        let (from, slopes) = (address(x, xl, DType::F32, op)?, address(s, sl, DType::F32, op)?);
-        Ok((on_gpu::channel_rectifier(&gpu, planes, from, slopes)?, xl.shape().clone()))
+        let (gpu, op, dtype) = (CudaGpu::new(&x.device, &KERNELS)?, self.name(), x.dtype());
+        let (from, slopes) = (address(x, xl, dtype, op)?, address(s, sl, DType::F32, op)?);
+        Ok((on_gpu::channel_rectifier(&gpu, planes, dtype, from, slopes)?, xl.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, s: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -136,8 +139,9 @@ impl CustomOp2 for ChannelRectifier {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = CudaGpu::of(x, &KERNELS)? {
             let (x, s, dy) = (x.contiguous()?, s.contiguous()?, grad_y.contiguous()?);
-            let of = |tensor| address_of(tensor, self.name());
-            let (dx, ds) = on_gpu::channel_rectifier_gradient(&gpu, planes, of(&x)?, of(&s)?, of(&dy)?)?;
+            let (op, dtype) = (self.name(), x.dtype());
+            let (of, slopes) = (|tensor| address_of_type(tensor, dtype, op), address_of(&s, op)?);
+            let (dx, ds) = on_gpu::channel_rectifier_gradient(&gpu, planes, dtype, of(&x)?, slopes, of(&dy)?)?;
             return Ok((Some(tensor_on(dx, x.shape())), Some(tensor_on(ds, s.shape()))));
         }
         dispatch_real!(x.dtype(), self.name(), T => {

@@ -146,6 +146,11 @@ inline int serve() {
 } // namespace device
 
 #define KERNEL(name) device::add(#name, name)
-#define KERNEL_BOTH(name)                                                                                                \
-    KERNEL(name##_vectors);                                                                                              \
-    KERNEL(name##_scalars)
+// Of both types.
+#define KERNEL_TYPES(name)                                                                                               \
+    KERNEL(name##_f32);                                                                                                  \
+    KERNEL(name##_bf16)
+// And for vectors and scalars.
+#define KERNEL_MAPPINGS(name)                                                                                            \
+    KERNEL_TYPES(name##_vectors);                                                                                        \
+    KERNEL_TYPES(name##_scalars)

@@ -19,6 +19,12 @@ pub const DEVICES: [Limits; 2] = [
     Limits { multiprocessors: 3, shared_per_block: 64 << 10, shared_per_multiprocessor: 64 << 10 },
 ];
 
+/// Half of the last place of bf16, which has eight bits, relative to the number.
+const BF16_ROUNDING: f64 = 1.0 / 256.0;
+
+/// The types of what flows between layers.
+pub const TYPES: [DType; 2] = [DType::F32, DType::BF16];
+
 /// The device; its arrays live as long as it.
 pub struct Emulated {
     child: RefCell<Child>,
@@ -82,14 +88,19 @@ impl Emulated {
     }
 
     pub fn put(&self, values: &[f32]) -> Array {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.put_bytes(&bytes, DType::F32, values.len(), 0)
+        self.put_as(values, DType::F32, 0)
     }
 
-    /// At an address that is no multiple of 16.
-    pub fn put_unaligned(&self, values: &[f32]) -> Array {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.put_bytes(&bytes, DType::F32, values.len(), 4)
+    /// Numbers of [`TYPES`], which the type can hold, after so many bytes of something else.
+    pub fn put_as(&self, values: &[f32], dtype: DType, offset: usize) -> Array {
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            _ => {
+                assert!(values.iter().all(|v| v.to_bits() & 0xffff == 0), "not rounded to {dtype:?}");
+                values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect()
+            }
+        };
+        self.put_bytes(&bytes, dtype, values.len(), offset)
     }
 
     pub fn put_tensor(&self, tensor: &Tensor) -> Array {
@@ -116,14 +127,39 @@ impl Emulated {
         self.receive(bytes)
     }
 
+    /// The numbers of an array of [`TYPES`].
     pub fn get(&self, array: &Array) -> Vec<f32> {
-        assert_eq!(array.dtype, DType::F32);
-        self.get_bytes(array).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        let bytes = self.get_bytes(array);
+        match array.dtype {
+            DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            DType::BF16 => {
+                let wide = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+                bytes.as_chunks::<2>().0.iter().map(wide).collect()
+            }
+            other => panic!("an array of {other:?}"),
+        }
     }
 
     pub fn get_f64(&self, array: &Array) -> Vec<f64> {
         assert_eq!(array.dtype, DType::F64);
         self.get_bytes(array).as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+    }
+
+    /// |difference| must be at most `tolerance`·max|expected|, and half of the last place of what is expected where the array is
+    /// bf16, since kernels compute in f32 and round once; but for `outliers` of a thousand numbers: an input next to a knot or to
+    /// 0 may fall to either side.
+    pub fn assert_close(&self, what: &str, array: &Array, expected: &Tensor, tolerance: f64, outliers: usize) {
+        let ours = self.get(array);
+        let expected = expected.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        assert_eq!(ours.len(), expected.len(), "{what}: number of values");
+        let scale = expected.iter().fold(1e-12f64, |m, v| m.max(v.abs()));
+        let half_place = if array.dtype == DType::BF16 { BF16_ROUNDING } else { 0.0 };
+        let off = |(a, b): &(&f32, &f64)| {
+            (f64::from(**a) - **b).abs() > tolerance * scale + half_place * b.abs() || a.is_nan() != b.is_nan()
+        };
+        let wrong: Vec<_> = ours.iter().zip(&expected).enumerate().filter(|(_, pair)| off(pair)).collect();
+        let allowed = if outliers == 0 { 0 } else { outliers * ours.len() / 1000 + 1 };
+        assert!(wrong.len() <= allowed, "{what}: {} of {} are off, first {:?}", wrong.len(), ours.len(), wrong.first());
     }
 
     /// Ends it; what was written around an array fails here.
@@ -187,18 +223,6 @@ impl Gpu for Emulated {
     }
 }
 
-/// max|difference| / max|expected| must be at most `tolerance`, but for `outliers` of a thousand numbers: an input next to a knot
-/// or to 0 may fall to either side.
-pub fn assert_close(what: &str, ours: &[f32], expected: &Tensor, tolerance: f64, outliers: usize) {
-    let expected = expected.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    assert_eq!(ours.len(), expected.len(), "{what}: number of values");
-    let scale = expected.iter().fold(1e-12f64, |m, v| m.max(v.abs()));
-    let off = |(a, b): &(&f32, &f64)| (f64::from(**a) - **b).abs() > tolerance * scale || a.is_nan() != b.is_nan();
-    let wrong: Vec<_> = ours.iter().zip(&expected).enumerate().filter(|(_, pair)| off(pair)).collect();
-    let allowed = if outliers == 0 { 0 } else { outliers * ours.len() / 1000 + 1 };
-    assert!(wrong.len() <= allowed, "{what}: {} of {} are off, first {:?}", wrong.len(), ours.len(), wrong.first());
-}
-
 /// On the CPU.
 pub fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
@@ -217,16 +241,26 @@ pub fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
     tensor((0..shape.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect(), shape)
 }
 
-/// On the device, sometimes at an odd address.
-pub fn put(rng: &mut ChaCha8Rng, gpu: &Emulated, tensor: &Tensor) -> Array {
-    if rng.random_bool(0.8) {
-        return gpu.put_tensor(tensor);
-    }
-    gpu.put_unaligned(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+/// What the type can hold, in f32: for both sides alike.
+pub fn rounded(tensor: &Tensor, dtype: DType) -> Tensor {
+    tensor.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+/// Random numbers that the type can hold.
+pub fn random_of(rng: &mut ChaCha8Rng, shape: &[usize], dtype: DType) -> Tensor {
+    rounded(&random(rng, shape), dtype)
+}
+
+/// On the device in a type that can hold it, sometimes at an address that is no multiple of 16.
+pub fn put(rng: &mut ChaCha8Rng, gpu: &Emulated, tensor: &Tensor, dtype: DType) -> Array {
+    let offset = if rng.random_bool(0.8) { 0 } else { dtype.size_in_bytes() };
+    gpu.put_as(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap(), dtype, offset)
 }
 
 /// (N, C) or (N, C, …) with at least so many rows N.
 pub fn random_shape(rng: &mut ChaCha8Rng, least: usize) -> Vec<usize> {
-    let inner = [vec![], vec![3], vec![4, 4], vec![7, 9], vec![8, 8], vec![20, 20]][rng.random_range(0..6)].clone();
+    // Planes of no vectors, of vectors of one type, and of both.
+    let planes = [vec![], vec![3], vec![4, 4], vec![6, 6], vec![7, 9], vec![8, 8], vec![20, 20]];
+    let inner = planes[rng.random_range(0..planes.len())].clone();
     [vec![rng.random_range(least..40), rng.random_range(1..7)], inner].concat()
 }

@@ -5,24 +5,22 @@
 #include "../../src/ops/linear_spline/kernel.cu"
 
 int main() {
-    KERNEL(rectifier_forward);
-    KERNEL(rectifier_backward);
-    KERNEL_BOTH(channel_rectifier);
-    KERNEL_BOTH(channel_rectifier_gradient);
-    KERNEL_BOTH(hinges);
-    KERNEL_BOTH(hinges_gradient);
+    KERNEL_TYPES(rectifier_forward);
+    KERNEL_TYPES(rectifier_backward);
+    KERNEL_MAPPINGS(channel_rectifier);
+    KERNEL_MAPPINGS(channel_rectifier_gradient);
+    KERNEL_MAPPINGS(hinges);
+    KERNEL_MAPPINGS(hinges_gradient);
     KERNEL(merge);
     KERNEL(add_linear_term);
     KERNEL(linear_term_gradient);
     KERNEL(sum_of_relus);
     KERNEL(sum_of_relus_gradient);
     KERNEL(norm_gradient);
-    KERNEL(spline_forward_vectors_f32);
-    KERNEL(spline_backward_vectors_f32);
-    KERNEL(spline_forward_scalars_f32);
-    KERNEL(spline_backward_scalars_f32);
-    KERNEL(spline_forward_columns_f32);
-    KERNEL(spline_backward_columns_f32);
+    KERNEL_MAPPINGS(spline_forward);
+    KERNEL_MAPPINGS(spline_backward);
+    KERNEL_TYPES(spline_forward_columns);
+    KERNEL_TYPES(spline_backward_columns);
     KERNEL(spline_merge);
     return device::serve();
 }

@@ -180,7 +180,7 @@ impl CustomOp3 for Dense {
         let planes = ds_core::ops::planes::Planes { outer: s.rows, channels: s.outputs, inner: 1 };
         let bias = cuda::address(b, bl, DType::F32, Self::NAME)?;
         // SAFETY: the product is nobody else's.
-        unsafe { super::gpu::pointwise::add_bias(&gpu, planes, gpu.address(&y)?, bias)? };
+        unsafe { super::gpu::pointwise::add_bias(&gpu, planes, x.dtype(), gpu.address(&y)?, bias)? };
         Ok((y, Shape::from((s.rows, s.outputs))))
     }
 

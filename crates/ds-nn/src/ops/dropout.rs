@@ -3,10 +3,10 @@
 use crate::rng::hash;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, DType};
+use candle_core::{CudaStorage, backend::BackendStorage};
 use ds_core::dispatch_real;
 #[cfg(feature = "cuda")]
-use ds_core::ops::gpu::cuda::{CudaGpu, address, address_of, tensor_on};
+use ds_core::ops::gpu::cuda::{CudaGpu, address, address_of_type, tensor_on};
 use ds_core::ops::parallel::{SharedSlice, filled, for_each_piece};
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
 use ds_core::ops::real::{Real, elements, with_elements};
@@ -75,16 +75,18 @@ impl CustomOp1 for Dropout {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
         let gpu = CudaGpu::new(&x.device, &super::gpu::KERNELS)?;
-        let (from, n) = (address(x, l, DType::F32, self.name())?, l.shape().elem_count());
-        Ok((super::gpu::pointwise::dropout(&gpu, self.probability, self.key, from, n)?, l.shape().clone()))
+        let (dtype, n) = (x.dtype(), l.shape().elem_count());
+        let from = address(x, l, dtype, self.name())?;
+        Ok((super::gpu::pointwise::dropout(&gpu, self.probability, self.key, dtype, from, n)?, l.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = CudaGpu::of(dy, &super::gpu::KERNELS)? {
             let dy = dy.contiguous()?;
-            let (from, n) = (address_of(&dy, self.name())?, dy.elem_count());
-            let dx = super::gpu::pointwise::dropout(&gpu, self.probability, self.key, from, n)?;
+            let (dtype, n) = (dy.dtype(), dy.elem_count());
+            let from = address_of_type(&dy, dtype, self.name())?;
+            let dx = super::gpu::pointwise::dropout(&gpu, self.probability, self.key, dtype, from, n)?;
             return Ok(Some(tensor_on(dx, x.shape())));
         }
         dispatch_real!(x.dtype(), self.name(), T => {

@@ -1,5 +1,6 @@
 //! Batches of a set of images that stays where it is, as bytes: cropped, flipped and normalised in one op.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, WithDType, bail};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, DType};
@@ -33,7 +34,7 @@ impl Pick {
 }
 
 /// Images (n, C, H, W) of bytes, a table (C, 256) of the values that bytes stand for and picks (N, 2) as [`Pick::words`] → (N, C,
-/// H, W) in f32. What a crop takes from outside is black, byte 0.
+/// H, W) in the type of the table, f32 or bf16. What a crop takes from outside is black, byte 0.
 #[derive(Debug, Clone, Copy)]
 pub struct PlaceImages;
 
@@ -47,6 +48,34 @@ impl PlaceImages {
                 self.name()
             ),
         }
+    }
+
+    fn placed<T: WithDType>(
+        &self,
+        [n, channels, height, width]: [usize; 4],
+        images: &[u8],
+        table: &[T],
+        picks: &[u32],
+    ) -> Result<Vec<T>> {
+        let mut out = Vec::with_capacity(picks.len() / 2 * channels * height * width);
+        for pick in picks.as_chunks::<2>().0 {
+            let (index, shift) = (pick[0] as usize, |byte: u32| (byte & 255) as isize - 128);
+            if index >= n {
+                bail!("{}: image {index} of {n}", self.name());
+            }
+            let (dy, dx, flip) = (shift(pick[1]), shift(pick[1] >> 8), pick[1] >> 16 & 1 == 1);
+            for channel in 0..channels {
+                let plane = &images[(index * channels + channel) * height * width..][..height * width];
+                for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+                    let y = y as isize + dy;
+                    let x = (if flip { width - 1 - x } else { x }) as isize + dx;
+                    let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x);
+                    let byte = if inside { plane[y as usize * width + x as usize] } else { 0 };
+                    out.push(table[channel * 256 + usize::from(byte)]);
+                }
+            }
+        }
+        Ok(out)
     }
 }
 
@@ -71,27 +100,15 @@ impl CustomOp3 for PlaceImages {
         picks: &CpuStorage,
         pl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let ([n, channels, height, width], count) = self.sizes(il.shape(), tl.shape(), pl.shape())?;
-        let (images, table) = (contiguous::<u8>(images, il)?, contiguous::<f32>(table, tl)?);
-        let mut out = Vec::with_capacity(count * channels * height * width);
-        for pick in contiguous::<u32>(picks, pl)?.as_chunks::<2>().0 {
-            let (index, shift) = (pick[0] as usize, |byte: u32| (byte & 255) as isize - 128);
-            if index >= n {
-                bail!("{}: image {index} of {n}", self.name());
-            }
-            let (dy, dx, flip) = (shift(pick[1]), shift(pick[1] >> 8), pick[1] >> 16 & 1 == 1);
-            for channel in 0..channels {
-                let plane = &images[(index * channels + channel) * height * width..][..height * width];
-                for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
-                    let y = y as isize + dy;
-                    let x = (if flip { width - 1 - x } else { x }) as isize + dx;
-                    let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x);
-                    let byte = if inside { plane[y as usize * width + x as usize] } else { 0 };
-                    out.push(table[channel * 256 + usize::from(byte)]);
-                }
-            }
-        }
-        Ok((CpuStorage::F32(out), Shape::from((count, channels, height, width))))
+        let (sizes, count) = self.sizes(il.shape(), tl.shape(), pl.shape())?;
+        let [_, channels, height, width] = sizes;
+        let (images, picks) = (contiguous::<u8>(images, il)?, contiguous::<u32>(picks, pl)?);
+        let out = match table {
+            CpuStorage::F32(_) => CpuStorage::F32(self.placed(sizes, images, contiguous(table, tl)?, picks)?),
+            CpuStorage::BF16(_) => CpuStorage::BF16(self.placed(sizes, images, contiguous(table, tl)?, picks)?),
+            _ => bail!("{}: the table must be f32 or bf16, got {:?}", self.name(), table.dtype()),
+        };
+        Ok((out, Shape::from((count, channels, height, width))))
     }
 
     #[cfg(feature = "cuda")]
@@ -107,10 +124,11 @@ impl CustomOp3 for PlaceImages {
         let ([n, channels, height, width], count) = self.sizes(il.shape(), tl.shape(), pl.shape())?;
         let gpu = CudaGpu::new(&images.device, &super::gpu::KERNELS)?;
         let images = address(images, il, DType::U8, self.name())?;
-        let table = address(table, tl, DType::F32, self.name())?;
+        let dtype = table.dtype();
+        let table = address(table, tl, dtype, self.name())?;
         let picks = address(picks, pl, DType::U32, self.name())?;
         let sizes = [channels, height, width];
-        let out = super::gpu::images::place(&gpu, (images, table, picks), (n, count), sizes)?;
+        let out = super::gpu::images::place(&gpu, dtype, (images, table, picks), (n, count), sizes)?;
         Ok((out, Shape::from((count, channels, height, width))))
     }
 }

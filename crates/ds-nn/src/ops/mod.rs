@@ -1,5 +1,5 @@
 //! Custom Candle ops that networks need and Candle lacks, or has wrong or slow: each with its own backward pass, f32 and
-//! f64 on the CPU and f32 on a GPU (feature `cuda`), the same results for every number of threads.
+//! f64 on the CPU, f32 or bf16 with parameters in f32 on a GPU (feature `cuda`), the same results for every number of threads.
 
 pub mod almost_orthogonal;
 pub mod blocks;
@@ -33,8 +33,8 @@ fn channel_totals(dy: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if let Some(gpu) = ds_core::ops::gpu::cuda::CudaGpu::of(dy, &gpu::KERNELS)? {
         let dy = dy.contiguous()?;
-        let from = ds_core::ops::gpu::cuda::address_of(&dy, "channel-totals")?;
-        let totals = gpu::pointwise::channel_totals(&gpu, planes, from)?;
+        let from = ds_core::ops::gpu::cuda::address_of_type(&dy, dy.dtype(), "channel-totals")?;
+        let totals = gpu::pointwise::channel_totals(&gpu, planes, dy.dtype(), from)?;
         return Ok(ds_core::ops::gpu::cuda::tensor_on(totals, planes.channels));
     }
     dispatch_real!(dy.dtype(), "channel-totals", T => {

@@ -9,12 +9,12 @@ use super::gpu::pool::{self as on_gpu, Kind};
 use super::window::{Planes, Window};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, DType};
+use candle_core::{CudaStorage, backend::BackendStorage};
 use ds_core::dispatch_real;
 #[cfg(feature = "cuda")]
 use ds_core::ops::gpu::{
     Address,
-    cuda::{CudaGpu, address, address_of, tensor_on},
+    cuda::{CudaGpu, address, address_of_type, tensor_on},
 };
 use ds_core::ops::parallel::{SharedSlice, filled, for_each_piece};
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
@@ -196,7 +196,7 @@ impl CustomOp1 for MaxPool {
     fn cuda_fwd(&self, x: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
         self.planes(l.shape())?;
         let gpu = CudaGpu::new(&x.device, &super::gpu::KERNELS)?;
-        on_gpu::pool(&gpu, Kind::Max, self.0, l.shape(), address(x, l, DType::F32, self.name())?)
+        on_gpu::pool(&gpu, Kind::Max, self.0, l.shape(), x.dtype(), address(x, l, x.dtype(), self.name())?)
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
@@ -204,8 +204,10 @@ impl CustomOp1 for MaxPool {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = CudaGpu::of(x, &super::gpu::KERNELS)? {
             let (x, y, dy) = (x.contiguous()?, y.contiguous()?, dy.contiguous()?);
-            let of = |tensor| address_of(tensor, self.name());
-            let dx = on_gpu::pool_gradient(&gpu, Kind::Max, self.0, x.shape(), (of(&x)?, of(&y)?), of(&dy)?)?;
+            let dtype = x.dtype();
+            let of = |tensor| address_of_type(tensor, dtype, self.name());
+            let both = (of(&x)?, of(&y)?);
+            let dx = on_gpu::pool_gradient(&gpu, Kind::Max, self.0, x.shape(), dtype, both, of(&dy)?)?;
             return Ok(Some(tensor_on(dx, x.shape())));
         }
         let (from, to) = plane_sizes(&p);
@@ -239,15 +241,15 @@ impl CustomOp1 for AveragePool {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
         let gpu = CudaGpu::new(&x.device, &super::gpu::KERNELS)?;
-        on_gpu::pool(&gpu, Kind::Mean, self.0, l.shape(), address(x, l, DType::F32, self.name())?)
+        on_gpu::pool(&gpu, Kind::Mean, self.0, l.shape(), x.dtype(), address(x, l, x.dtype(), self.name())?)
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         #[cfg(feature = "cuda")]
         if let Some(gpu) = CudaGpu::of(dy, &super::gpu::KERNELS)? {
             let (dy, none) = (dy.contiguous()?, Address::NONE);
-            let gradient = address_of(&dy, self.name())?;
-            let dx = on_gpu::pool_gradient(&gpu, Kind::Mean, self.0, x.shape(), (none, none), gradient)?;
+            let gradient = address_of_type(&dy, dy.dtype(), self.name())?;
+            let dx = on_gpu::pool_gradient(&gpu, Kind::Mean, self.0, x.shape(), dy.dtype(), (none, none), gradient)?;
             return Ok(Some(tensor_on(dx, x.shape())));
         }
         let p = self.0.planes(x.shape(), self.name())?;

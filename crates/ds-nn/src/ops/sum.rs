@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, DType};
+use candle_core::{CudaStorage, backend::BackendStorage};
 use ds_core::dispatch_real;
 #[cfg(feature = "cuda")]
 use ds_core::ops::gpu::cuda::{CudaGpu, address};
@@ -57,8 +57,9 @@ impl CustomOp2 for Sum {
             bail!("{}: shapes {:?} and {:?} differ", self.name(), al.shape(), bl.shape());
         }
         let gpu = CudaGpu::new(&a.device, &super::gpu::KERNELS)?;
-        let of = |storage, layout| address(storage, layout, DType::F32, self.name());
-        let sum = super::gpu::pointwise::add(&gpu, of(a, al)?, of(b, bl)?, al.shape().elem_count())?;
+        let dtype = a.dtype();
+        let of = |storage, layout| address(storage, layout, dtype, self.name());
+        let sum = super::gpu::pointwise::add(&gpu, dtype, of(a, al)?, of(b, bl)?, al.shape().elem_count())?;
         Ok((sum, al.shape().clone()))
     }
 

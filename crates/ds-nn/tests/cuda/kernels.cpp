@@ -4,26 +4,26 @@
 #include "../../src/ops/gpu/kernels.cu"
 
 int main() {
-    KERNEL_BOTH(norm_statistics);
-    KERNEL_BOTH(norm_forward_spline);
-    KERNEL_BOTH(norm_forward_rectifier);
-    KERNEL_BOTH(norm_sums_spline);
-    KERNEL_BOTH(norm_sums_rectifier);
-    KERNEL_BOTH(norm_input_spline);
-    KERNEL_BOTH(norm_input_rectifier);
+    KERNEL_MAPPINGS(norm_statistics);
+    KERNEL_MAPPINGS(norm_forward_spline);
+    KERNEL_MAPPINGS(norm_forward_rectifier);
+    KERNEL_MAPPINGS(norm_sums_spline);
+    KERNEL_MAPPINGS(norm_sums_rectifier);
+    KERNEL_MAPPINGS(norm_input_spline);
+    KERNEL_MAPPINGS(norm_input_rectifier);
     KERNEL(pack_parameters);
-    KERNEL(add);
-    KERNEL(add_bias);
-    KERNEL_BOTH(channel_sums);
+    KERNEL_TYPES(add);
+    KERNEL_TYPES(add_bias);
+    KERNEL_MAPPINGS(channel_sums);
     KERNEL(merge);
-    KERNEL(pool_forward);
-    KERNEL(pool_backward);
-    KERNEL(dropout);
+    KERNEL_TYPES(pool_forward);
+    KERNEL_TYPES(pool_backward);
+    KERNEL_TYPES(dropout);
     KERNEL(loss_forward);
     KERNEL(loss_backward);
     KERNEL(tally);
     KERNEL(sgd);
     KERNEL(adam);
-    KERNEL(place_images);
+    KERNEL_TYPES(place_images);
     return device::serve();
 }

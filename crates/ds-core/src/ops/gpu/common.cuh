@@ -44,6 +44,11 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(f
     return __float2bfloat16_rn(value);
 }
 
+// DEFINE(name, type) for the types of what flows between layers. Parameters and sums are float whatever that is.
+#define FOR_TYPES(DEFINE)                                                                                                  \
+    DEFINE(f32, float)                                                                                                     \
+    DEFINE(bf16, __nv_bfloat16)
+
 // The segment of x, counted from the first, and the position in it.
 __device__ __forceinline__ int locate(float x, const Knots &knots, float &t) {
     // x/step rounded as a division rounds it: one correction with the remainder makes the quotient exact to the last bit where
@@ -136,29 +141,33 @@ __device__ __forceinline__ double block_sum(double value, double *scratch) {
     return sum;
 }
 
-// y = f(a) or f(a, b) for n elements, four for each thread: 16 bytes at a time where all arrays are aligned.
-template <typename F>
-__device__ __forceinline__ void pointwise(const float *a, const float *b, float *y, int n, int aligned, F f) {
-    const long long first = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
-    if (aligned && first + 4 <= n) {
-        const Vector<float> va = *reinterpret_cast<const Vector<float> *>(a + first);
-        Vector<float> vb = va, out;
+// y = f(a) or f(a, b) for n elements, a vector for each thread: 16 bytes at a time where all arrays are aligned.
+template <typename T, typename F>
+__device__ __forceinline__ void pointwise(const T *a, const T *b, T *y, int n, int aligned, F f) {
+    constexpr int COUNT = Vector<T>::COUNT;
+    const long long first = COUNT * ((long long)blockIdx.x * blockDim.x + threadIdx.x);
+    if (aligned && first + COUNT <= n) {
+        const Vector<T> va = *reinterpret_cast<const Vector<T> *>(a + first);
+        Vector<T> vb = va, out;
         if (b)
-            vb = *reinterpret_cast<const Vector<float> *>(b + first);
+            vb = *reinterpret_cast<const Vector<T> *>(b + first);
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-            out.values[j] = f(va.values[j], vb.values[j], first + j);
-        *reinterpret_cast<Vector<float> *>(y + first) = out;
+        for (int j = 0; j < COUNT; j++)
+            out.values[j] = from_float<T>(f(to_float(va.values[j]), to_float(vb.values[j]), first + j));
+        *reinterpret_cast<Vector<T> *>(y + first) = out;
         return;
     }
-    for (long long k = first; k < n && k < first + 4; k++)
-        y[k] = f(a[k], b ? b[k] : 0.0f, k);
+    for (long long k = first; k < n && k < first + COUNT; k++)
+        y[k] = from_float<T>(f(to_float(a[k]), b ? to_float(b[k]) : 0.0f, k));
 }
 
-// Calls f(index) for the vectors of a block's rows of its channel, where V is Vector<float> or Scalar<float>: the index counts
+// The last parameters of kernels that go channel by channel.
+#define PLANES int rows, int channels, int inner, int rows_per_block
+
+// Calls f(index) for the vectors of a block's rows of its channel, where V is a Vector or a Scalar: the index counts
 // vectors from the start of the array.
 template <typename V, typename F>
-__device__ __forceinline__ void over_rows(int rows, int channels, int inner, int rows_per_block, F f) {
+__device__ __forceinline__ void over_rows(PLANES, F f) {
     const int first = blockIdx.x * rows_per_block, count = min(rows_per_block, rows - first), columns = inner / V::COUNT;
     const long long start = ((long long)first * channels + blockIdx.y) * columns;
     for (Walk walk(threadIdx.x, blockDim.x, columns, (long long)channels * columns); walk.row < count; walk.go_on())

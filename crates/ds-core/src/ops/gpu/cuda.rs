@@ -91,6 +91,14 @@ pub fn name(device: &CudaDevice) -> Result<String> {
     device.cuda_stream().context().name().w()
 }
 
+/// (major, minor) compute capability.
+///
+/// # Errors
+/// If the device does not tell.
+pub fn compute_capability(device: &CudaDevice) -> Result<(i32, i32)> {
+    device.cuda_stream().context().compute_capability().w()
+}
+
 /// Kernels that a device has loaded, and what they may use.
 struct Loaded {
     module: Arc<CudaModule>,

@@ -1,41 +1,42 @@
-// Activations other than the linear spline, other parameters of splines, and the norms of splines: f32, one file for all of
-// ds-core. The formulas are those of the CPU's ops beside this folder; the launches are in the Rust files here.
+// Activations other than the linear spline, other parameters of splines, and the norms of splines, one file for all of ds-core.
+// x, y and their gradients are f32 or bf16, parameters f32. The formulas are those of the CPU's ops beside this folder; the
+// launches are in the Rust files here.
 
 #include "common.cuh"
 
-extern "C" __global__ void rectifier_forward(const float *__restrict__ x, float *__restrict__ y, float slope, int n, int aligned) {
-    pointwise(x, nullptr, y, n, aligned, [&](float x, float, long long) { return x > 0.0f ? x : slope * x; });
-}
-
-extern "C" __global__ void rectifier_backward(const float *__restrict__ x, const float *__restrict__ dy, float *__restrict__ dx,
-                                              float slope, int n, int aligned) {
-    pointwise(x, dy, dx, n, aligned, [&](float x, float dy, long long) { return x > 0.0f ? dy : slope * dy; });
-}
+#define RECTIFIER(type, T)                                                                                                 \
+    extern "C" __global__ void rectifier_forward_##type(const T *__restrict__ x, T *__restrict__ y, float slope, int n,    \
+                                                        int aligned) {                                                     \
+        pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long) { return x > 0.0f ? x : slope * x; });      \
+    }                                                                                                                      \
+    extern "C" __global__ void rectifier_backward_##type(const T *__restrict__ x, const T *__restrict__ dy,                \
+                                                         T *__restrict__ dx, float slope, int n, int aligned) {            \
+        pointwise<T>(x, dy, dx, n, aligned, [&](float x, float dy, long long) { return x > 0.0f ? dy : slope * dy; });     \
+    }
+FOR_TYPES(RECTIFIER)
 
 // y = f(x) for the block's rows of its channel.
-template <typename V, typename F>
-__device__ __forceinline__ void by_channel(const float *x, float *y, int rows, int channels, int inner, int rows_per_block, F f) {
+template <typename V, typename T, typename F>
+__device__ __forceinline__ void by_channel(const T *x, T *y, PLANES, F f) {
     over_rows<V>(rows, channels, inner, rows_per_block, [&](long long at) {
         V vector = reinterpret_cast<const V *>(x)[at];
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++)
-            vector.values[j] = f(vector.values[j]);
+            vector.values[j] = from_float<T>(f(to_float(vector.values[j])));
         reinterpret_cast<V *>(y)[at] = vector;
     });
 }
 
-template <typename V>
-__device__ __forceinline__ void channel_rectifier(const float *x, const float *slopes, float *y, int rows, int channels,
-                                                  int inner, int rows_per_block) {
+template <typename V, typename T>
+__device__ __forceinline__ void channel_rectifier(const T *x, const float *slopes, T *y, PLANES) {
     const float slope = slopes[blockIdx.y];
     by_channel<V>(x, y, rows, channels, inner, rows_per_block, [&](float x) { return x > 0.0f ? x : slope * x; });
 }
 
 // ∂x, and Σ ∂y·min(x, 0) of the block's rows: partial (pieces, C). Shared: a double for each thread.
-template <typename V>
-__device__ __forceinline__ void channel_rectifier_gradient(const float *x, const float *slopes, const float *dy, float *dx,
-                                                           double *partial, int rows, int channels, int inner,
-                                                           int rows_per_block) {
+template <typename V, typename T>
+__device__ __forceinline__ void channel_rectifier_gradient(const T *x, const float *slopes, const T *dy, T *dx,
+                                                           double *partial, PLANES) {
     SHARED(double, scratch);
     const float slope = slopes[blockIdx.y];
     float sum = 0.0f;
@@ -44,8 +45,8 @@ __device__ __forceinline__ void channel_rectifier_gradient(const float *x, const
         V out;
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++) {
-            const float x = vector.values[j], dy = gradient.values[j];
-            out.values[j] = x > 0.0f ? dy : slope * dy;
+            const float x = to_float(vector.values[j]), dy = to_float(gradient.values[j]);
+            out.values[j] = from_float<T>(x > 0.0f ? dy : slope * dy);
             sum += x > 0.0f ? 0.0f : dy * x;
         }
         reinterpret_cast<V *>(dx)[at] = out;
@@ -56,9 +57,8 @@ __device__ __forceinline__ void channel_rectifier_gradient(const float *x, const
 }
 
 // max(0, x) + Σ_s a_s·max(0, b_s − x). Shared: a and b of the channel.
-template <typename V>
-__device__ __forceinline__ void hinges(const float *x, const float *a, const float *b, float *y, int count, int rows,
-                                       int channels, int inner, int rows_per_block) {
+template <typename V, typename T>
+__device__ __forceinline__ void hinges(const T *x, const float *a, const float *b, T *y, int count, PLANES) {
     SHARED(float2, of_channel);
     for (int s = threadIdx.x; s < count; s += blockDim.x)
         of_channel[s] = make_float2(a[blockIdx.y * count + s], b[blockIdx.y * count + s]);
@@ -73,10 +73,9 @@ __device__ __forceinline__ void hinges(const float *x, const float *a, const flo
 
 // ∂x, and for each hinge Σ ∂y·max(0, b − x) and Σ ∂y·[b > x]·a: partial (pieces, C, S, 2). Shared: a double for each thread, then
 // a and b of the channel. The sums take a pass for each hinge; the block's rows are still in the cache.
-template <typename V>
-__device__ __forceinline__ void hinges_gradient(const float *x, const float *a, const float *b, const float *dy, float *dx,
-                                                double *partial, int count, int rows, int channels, int inner,
-                                                int rows_per_block) {
+template <typename V, typename T>
+__device__ __forceinline__ void hinges_gradient(const T *x, const float *a, const float *b, const T *dy, T *dx,
+                                                double *partial, int count, PLANES) {
     SHARED(double, scratch);
     float2 *of_channel = reinterpret_cast<float2 *>(scratch + blockDim.x);
     for (int s = threadIdx.x; s < count; s += blockDim.x)
@@ -87,11 +86,11 @@ __device__ __forceinline__ void hinges_gradient(const float *x, const float *a, 
         V out;
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++) {
-            const float x = vector.values[j], dy = gradient.values[j];
+            const float x = to_float(vector.values[j]), dy = to_float(gradient.values[j]);
             float dx = x > 0.0f ? dy : 0.0f;
             for (int s = 0; s < count; s++)
                 dx -= of_channel[s].y > x ? of_channel[s].x * dy : 0.0f;
-            out.values[j] = dx;
+            out.values[j] = from_float<T>(dx);
         }
         reinterpret_cast<V *>(dx)[at] = out;
     });
@@ -102,7 +101,7 @@ __device__ __forceinline__ void hinges_gradient(const float *x, const float *a, 
             const V vector = reinterpret_cast<const V *>(x)[at], gradient = reinterpret_cast<const V *>(dy)[at];
 #pragma unroll
             for (int j = 0; j < V::COUNT; j++) {
-                const float x = vector.values[j], dy = gradient.values[j];
+                const float x = to_float(vector.values[j]), dy = to_float(gradient.values[j]);
                 slope += hinge.y > x ? dy * (hinge.y - x) : 0.0f;
                 offset += hinge.y > x ? dy : 0.0f;
             }
@@ -116,26 +115,30 @@ __device__ __forceinline__ void hinges_gradient(const float *x, const float *a, 
     }
 }
 
-#define BOTH(kernel, PARAMETERS, ARGUMENTS)                                                                              \
-    extern "C" __global__ void __launch_bounds__(256) kernel##_vectors PARAMETERS { kernel<Vector<float>> ARGUMENTS; }   \
-    extern "C" __global__ void __launch_bounds__(256) kernel##_scalars PARAMETERS { kernel<Scalar<float>> ARGUMENTS; }
-
-BOTH(channel_rectifier,
-     (const float *__restrict__ x, const float *__restrict__ slopes, float *__restrict__ y, int rows, int channels, int inner,
-      int rows_per_block),
-     (x, slopes, y, rows, channels, inner, rows_per_block))
-BOTH(channel_rectifier_gradient,
-     (const float *__restrict__ x, const float *__restrict__ slopes, const float *__restrict__ dy, float *__restrict__ dx,
-      double *__restrict__ partial, int rows, int channels, int inner, int rows_per_block),
-     (x, slopes, dy, dx, partial, rows, channels, inner, rows_per_block))
-BOTH(hinges,
-     (const float *__restrict__ x, const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ y, int count,
-      int rows, int channels, int inner, int rows_per_block),
-     (x, a, b, y, count, rows, channels, inner, rows_per_block))
-BOTH(hinges_gradient,
-     (const float *__restrict__ x, const float *__restrict__ a, const float *__restrict__ b, const float *__restrict__ dy,
-      float *__restrict__ dx, double *__restrict__ partial, int count, int rows, int channels, int inner, int rows_per_block),
-     (x, a, b, dy, dx, partial, count, rows, channels, inner, rows_per_block))
+#define BY_MAPPING(type, T, mapping, V)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256) channel_rectifier_##mapping##_##type(                                \
+        const T *__restrict__ x, const float *__restrict__ slopes, T *__restrict__ y, PLANES) {                            \
+        channel_rectifier<V>(x, slopes, y, rows, channels, inner, rows_per_block);                                         \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) channel_rectifier_gradient_##mapping##_##type(                       \
+        const T *__restrict__ x, const float *__restrict__ slopes, const T *__restrict__ dy, T *__restrict__ dx,           \
+        double *__restrict__ partial, PLANES) {                                                                            \
+        channel_rectifier_gradient<V>(x, slopes, dy, dx, partial, rows, channels, inner, rows_per_block);                  \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) hinges_##mapping##_##type(                                           \
+        const T *__restrict__ x, const float *__restrict__ a, const float *__restrict__ b, T *__restrict__ y, int count,   \
+        PLANES) {                                                                                                          \
+        hinges<V>(x, a, b, y, count, rows, channels, inner, rows_per_block);                                               \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) hinges_gradient_##mapping##_##type(                                  \
+        const T *__restrict__ x, const float *__restrict__ a, const float *__restrict__ b, const T *__restrict__ dy,       \
+        T *__restrict__ dx, double *__restrict__ partial, int count, PLANES) {                                             \
+        hinges_gradient<V>(x, a, b, dy, dx, partial, count, rows, channels, inner, rows_per_block);                        \
+    }
+#define BY_TYPE(type, T)                                                                                                   \
+    BY_MAPPING(type, T, vectors, Vector<T>)                                                                                \
+    BY_MAPPING(type, T, scalars, Scalar<T>)
+FOR_TYPES(BY_TYPE)
 
 // out (count) = Σ over pieces of partial (pieces, count, every), of each the first, in that order.
 extern "C" __global__ void merge(const double *partial, float *out, int pieces, int count, int every) {

@@ -2,7 +2,8 @@
 //!
 //! It is written against [`Gpu`], which with the feature `cuda` is a CUDA device (`cuda::CudaGpu`) and in tests an emulation
 //! on the CPU that runs the same kernels compiled as C++. Launches and arguments are so tested where there is no GPU.
-//! All arrays are contiguous; numbers are f32 where nothing else is said.
+//! All arrays are contiguous; numbers are f32 where nothing else is said. Where a function takes a [`DType`] it is that of x, y and
+//! their gradients: f32 or bf16. Kernels compute in f32 with both; parameters, their gradients and sums stay f32 or f64.
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -14,7 +15,7 @@ pub mod reparametrization;
 use super::linear_spline::geometry::{Launch, Limits, Mapping};
 use super::planes::Planes;
 use crate::Grid;
-use candle_core::{DType, Error, Result};
+use candle_core::{DType, Error, Result, bail};
 
 /// What runs kernels.
 pub trait Gpu {
@@ -133,6 +134,22 @@ impl From<f64> for Argument<'_> {
     }
 }
 
+/// The name of a kernel for data of this type.
+///
+/// # Errors
+/// If there is none.
+pub fn kernel_of(kernel: &str, dtype: DType) -> Result<String> {
+    match dtype {
+        DType::F32 | DType::BF16 => Ok(format!("{kernel}_{}", dtype.as_str())),
+        other => bail!("{kernel}: the GPU kernels take f32 and bf16, got {other:?}"),
+    }
+}
+
+/// Numbers of a type in 16 bytes.
+pub fn in_vector(dtype: DType) -> usize {
+    16 / dtype.size_in_bytes()
+}
+
 /// A size as kernels count.
 ///
 /// # Errors
@@ -166,12 +183,14 @@ pub fn rows_of(planes: Planes, launch: &Launch) -> Result<[Argument<'static>; 4]
     Ok([int(planes.outer)?, int(planes.channels)?, int(planes.inner)?, int(launch.rows_per_block)?])
 }
 
-/// A launch of a kernel that goes channel by channel, 256 threads a block; `tables`: its shared memory in bytes.
+/// A launch of a kernel that goes channel by channel over data of a type, 256 threads a block; `tables`: its shared memory in
+/// bytes.
 ///
 /// # Errors
 /// If the device cannot hold the tables or the grid.
-pub fn by_channel(limits: Limits, planes: Planes, aligned: bool, tables: usize) -> Result<Launch> {
-    let mapping = if aligned && planes.inner.is_multiple_of(4) { Mapping::Vectors } else { Mapping::Scalars };
+pub fn by_channel(limits: Limits, planes: Planes, dtype: DType, aligned: bool, tables: usize) -> Result<Launch> {
+    let of_vectors = aligned && planes.inner.is_multiple_of(in_vector(dtype));
+    let mapping = if of_vectors { Mapping::Vectors } else { Mapping::Scalars };
     Launch::by_channel(planes, mapping, tables, limits).map_err(|reason| Error::Msg(reason.to_string()))
 }
 

@@ -17,9 +17,11 @@ use sys::{cudnnDeterminism_t as Determinism, cudnnMathType_t as MathType, cudnnS
 /// The most memory that an algorithm may use beside its tensors; all of it is taken while they are measured.
 const WORKSPACE: usize = 256 << 20;
 
-/// A convolution of x (N, I, H, W) with W (O, I, k, k) to (N, O, H', W').
+/// A convolution of x (N, I, H, W) with W (O, I, k, k) to (N, O, H', W'), all of one type; sums are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shapes {
+    /// f32 or bf16.
+    pub dtype: DType,
     /// N, I, H, W.
     pub input: [usize; 4],
     /// N, O, H', W'.
@@ -29,9 +31,20 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// From the shapes of input and output.
-    pub fn new(input: [usize; 4], output: [usize; 4], window: Window) -> Self {
-        Self { input, output, window: [window.kernel, window.stride, window.padding] }
+    /// From the type and the shapes of input and output.
+    pub fn new(dtype: DType, input: [usize; 4], output: [usize; 4], window: Window) -> Self {
+        Self { dtype, input, output, window: [window.kernel, window.stride, window.padding] }
+    }
+
+    /// The type and what may be done with it, as cuDNN has it.
+    fn data_and_math(&self) -> Result<(sys::cudnnDataType_t, MathType)> {
+        match self.dtype {
+            DType::F32 if options().tf32 => Ok((sys::cudnnDataType_t::CUDNN_DATA_FLOAT, MathType::CUDNN_DEFAULT_MATH)),
+            DType::F32 => Ok((sys::cudnnDataType_t::CUDNN_DATA_FLOAT, MathType::CUDNN_FMA_MATH)),
+            // Tensor cores take it as it is.
+            DType::BF16 => Ok((sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16, MathType::CUDNN_TENSOR_OP_MATH)),
+            other => bail!("conv2d: a GPU takes f32 and bf16, got {other:?}"),
+        }
     }
 }
 
@@ -135,20 +148,20 @@ impl Library {
         let (input, output) = (ints(shapes.input)?, ints(shapes.output)?);
         let [kernel, stride, padding] = shapes.window;
         let [kernel, stride, padding, _] = ints([kernel, stride, padding, 0])?;
-        let (layout, float) = (sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, sys::cudnnDataType_t::CUDNN_DATA_FLOAT);
+        let (layout, sums) = (sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW, sys::cudnnDataType_t::CUDNN_DATA_FLOAT);
         let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-        let math = if options().tf32 { MathType::CUDNN_DEFAULT_MATH } else { MathType::CUDNN_FMA_MATH };
+        let (data, math) = shapes.data_and_math()?;
         // SAFETY: descriptors are made here and set before they are used.
         let (x, w, y, convolution) = unsafe {
             let x = result::create_tensor_descriptor().map_err(failed)?;
-            result::set_tensor4d_descriptor(x, layout, float, input).map_err(failed)?;
+            result::set_tensor4d_descriptor(x, layout, data, input).map_err(failed)?;
             let y = result::create_tensor_descriptor().map_err(failed)?;
-            result::set_tensor4d_descriptor(y, layout, float, output).map_err(failed)?;
+            result::set_tensor4d_descriptor(y, layout, data, output).map_err(failed)?;
             let w = result::create_filter_descriptor().map_err(failed)?;
             let dims = [output[1], input[1], kernel, kernel];
-            result::set_filter4d_descriptor(w, float, layout, dims).map_err(failed)?;
+            result::set_filter4d_descriptor(w, data, layout, dims).map_err(failed)?;
             let convolution = result::create_convolution_descriptor().map_err(failed)?;
-            result::set_convolution2d_descriptor(convolution, padding, padding, stride, stride, 1, 1, mode, float)
+            result::set_convolution2d_descriptor(convolution, padding, padding, stride, stride, 1, 1, mode, sums)
                 .map_err(failed)?;
             result::set_convolution_math_type(convolution, math).map_err(failed)?;
             (x, w, y, convolution)
@@ -203,7 +216,7 @@ impl Library {
             bail!("conv2d: cuDNN has no algorithm for {shapes:?} ({direction:?}, {:?})", options())
         };
         // What was measured is what shall run; without TF32 nothing else than f32 was asked for.
-        let math = if options().tf32 { of_fastest } else { math };
+        let math = if math == MathType::CUDNN_FMA_MATH { math } else { of_fastest };
         // SAFETY: the descriptor was made above.
         unsafe { result::set_convolution_math_type(convolution, math) }.map_err(failed)?;
         Ok(Plan { x, w, y, convolution, algorithm, workspace })
@@ -287,8 +300,8 @@ fn run(gpu: &CudaGpu, shapes: Shapes, direction: Direction, tensors: Tensors) ->
 
 type Buffer = <CudaGpu as Gpu>::Buffer;
 
-fn alloc(gpu: &CudaGpu, dims: [usize; 4]) -> Result<(Buffer, Address)> {
-    let buffer = gpu.alloc(DType::F32, dims.iter().product())?;
+fn alloc(gpu: &CudaGpu, dtype: DType, dims: [usize; 4]) -> Result<(Buffer, Address)> {
+    let buffer = gpu.alloc(dtype, dims.iter().product())?;
     let address = gpu.address(&buffer)?;
     Ok((buffer, address))
 }
@@ -298,7 +311,7 @@ fn alloc(gpu: &CudaGpu, dims: [usize; 4]) -> Result<(Buffer, Address)> {
 /// # Errors
 /// If cuDNN fails.
 pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<Buffer> {
-    let (out, y) = alloc(gpu, shapes.output)?;
+    let (out, y) = alloc(gpu, shapes.dtype, shapes.output)?;
     run(gpu, shapes, Direction::Forward, Tensors { x, w, y })?;
     Ok(out)
 }
@@ -308,7 +321,7 @@ pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<
 /// # Errors
 /// If cuDNN fails.
 pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) -> Result<Buffer> {
-    let (out, x) = alloc(gpu, shapes.input)?;
+    let (out, x) = alloc(gpu, shapes.dtype, shapes.input)?;
     run(gpu, shapes, Direction::Input, Tensors { x, w, y: dy })?;
     Ok(out)
 }
@@ -319,7 +332,7 @@ pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) ->
 /// If cuDNN fails.
 pub fn weight_gradient(gpu: &CudaGpu, shapes: Shapes, x: Address, dy: Address) -> Result<Buffer> {
     let kernel = shapes.window[0];
-    let (out, w) = alloc(gpu, [shapes.output[1], shapes.input[1], kernel, kernel])?;
+    let (out, w) = alloc(gpu, shapes.dtype, [shapes.output[1], shapes.input[1], kernel, kernel])?;
     run(gpu, shapes, Direction::Weight, Tensors { x, w, y: dy })?;
     Ok(out)
 }

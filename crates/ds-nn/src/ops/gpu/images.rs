@@ -1,26 +1,27 @@
 //! Batches of a set of images that lies on the device.
 
 use candle_core::{DType, Result};
-use ds_core::ops::gpu::{Address, Blocks, Gpu, int};
+use ds_core::ops::gpu::{Address, Blocks, Gpu, int, kernel_of};
 
-/// `count` of `total` images, cropped, flipped and normalised: (count, C, H, W).
+/// `count` of `total` images, cropped, flipped and normalised: (count, C, H, W) in the type of the table.
 ///
 /// # Errors
 /// Those of the device.
 pub fn place<G: Gpu>(
     gpu: &G,
+    dtype: DType,
     (images, table, picks): (Address, Address, Address),
     (total, count): (usize, usize),
     [channels, height, width]: [usize; 3],
 ) -> Result<G::Buffer> {
     let n = count * channels * height * width;
     int(n)?;
-    let out = gpu.alloc(DType::F32, n)?;
+    let out = gpu.alloc(dtype, n)?;
     let to = gpu.address(&out)?.into();
     let (total, count) = (int(total)?, int(count)?);
     let (channels, height, width) = (int(channels)?, int(height)?, int(width)?);
     let arguments = [images.into(), table.into(), picks.into(), to, total, count, channels, height, width];
     // SAFETY: the kernel's arguments; it stays below the number of pixels, and an index beyond `total` is black.
-    unsafe { gpu.launch("place_images", Blocks::for_each(n), &arguments)? };
+    unsafe { gpu.launch(&kernel_of("place_images", dtype)?, Blocks::for_each(n), &arguments)? };
     Ok(out)
 }

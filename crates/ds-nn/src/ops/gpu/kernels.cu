@@ -1,5 +1,6 @@
-// The kernels of networks that no library has, f32: batch norm fused with what follows it, pools, dropout, losses, optimisers,
-// and images of a data set that lies on the device. The formulas are those of the CPU's ops in the folder above.
+// The kernels of networks that no library has: batch norm fused with what follows it, pools, dropout, losses, optimisers, and
+// images of a data set that lies on the device. What flows between layers is f32 or bf16, all else f32. The formulas are those
+// of the CPU's ops in the folder above.
 //
 // Sums are merged in a fixed order: the same input gives the same bits.
 
@@ -8,36 +9,43 @@
 
 // ---- Sums and biases -----------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void add(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ y, int n,
-                               int aligned) {
-    pointwise(a, b, y, n, aligned, [&](float a, float b, long long) { return a + b; });
-}
-
 // y (N, C, inner) += bias (C).
-extern "C" __global__ void add_bias(float *y, const float *__restrict__ bias, int channels, int inner, int n, int aligned) {
-    pointwise(y, nullptr, y, n, aligned, [&](float y, float, long long at) { return y + bias[(int)at / inner % channels]; });
-}
+#define SUMS(type, T)                                                                                                      \
+    extern "C" __global__ void add_##type(const T *__restrict__ a, const T *__restrict__ b, T *__restrict__ y, int n,      \
+                                          int aligned) {                                                                   \
+        pointwise<T>(a, b, y, n, aligned, [&](float a, float b, long long) { return a + b; });                             \
+    }                                                                                                                      \
+    extern "C" __global__ void add_bias_##type(T *y, const float *__restrict__ bias, int channels, int inner, int n,       \
+                                               int aligned) {                                                              \
+        pointwise<T>(y, nullptr, y, n, aligned,                                                                            \
+                     [&](float y, float, long long at) { return y + bias[(int)at / inner % channels]; });                  \
+    }
+FOR_TYPES(SUMS)
 
 // Σ over the block's rows of a channel: partial (pieces, C). Shared: a double for each thread.
-template <typename V> __device__ __forceinline__ void channel_sums(const float *x, double *partial, PLANES) {
+template <typename V, typename T> __device__ __forceinline__ void channel_sums(const T *x, double *partial, PLANES) {
     SHARED(double, scratch);
     float sum = 0.0f;
     over_rows<V>(rows, channels, inner, rows_per_block, [&](long long at) {
         const V vector = reinterpret_cast<const V *>(x)[at];
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++)
-            sum += vector.values[j];
+            sum += to_float(vector.values[j]);
     });
     const double total = block_sum(sum, scratch);
     if (threadIdx.x == 0)
         partial[(long long)blockIdx.x * channels + blockIdx.y] = total;
 }
-extern "C" __global__ void __launch_bounds__(256) channel_sums_vectors(const float *__restrict__ x, double *partial, PLANES) {
-    channel_sums<Vector<float>>(x, partial, rows, channels, inner, rows_per_block);
-}
-extern "C" __global__ void __launch_bounds__(256) channel_sums_scalars(const float *__restrict__ x, double *partial, PLANES) {
-    channel_sums<Scalar<float>>(x, partial, rows, channels, inner, rows_per_block);
-}
+#define CHANNEL_SUMS(type, T)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256) channel_sums_vectors_##type(const T *__restrict__ x,                 \
+                                                                                  double *partial, PLANES) {               \
+        channel_sums<Vector<T>>(x, partial, rows, channels, inner, rows_per_block);                                        \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) channel_sums_scalars_##type(const T *__restrict__ x,                 \
+                                                                                  double *partial, PLANES) {               \
+        channel_sums<Scalar<T>>(x, partial, rows, channels, inner, rows_per_block);                                        \
+    }
+FOR_TYPES(CHANNEL_SUMS)
 
 // out (count) = Σ over pieces of partial (pieces, count, every), of each the first, in that order.
 extern "C" __global__ void merge(const double *partial, float *out, int pieces, int count, int every) {
@@ -61,42 +69,43 @@ struct Pool {
 
 __device__ __forceinline__ bool wins(float x, float largest) { return x > largest || x != x; }
 
-extern "C" __global__ void pool_forward(const float *__restrict__ x, float *__restrict__ y, Pool p) {
+template <typename T> __device__ __forceinline__ void pool_forward(const T *x, T *y, const Pool &p) {
     const int o = blockIdx.x * blockDim.x + threadIdx.x;
     const int area = p.out_height * p.out_width;
     if (o >= p.planes * area)
         return;
-    const float *plane = x + (long long)(o / area) * p.height * p.width;
+    const T *plane = x + (long long)(o / area) * p.height * p.width;
     const int top = o % area / p.out_width * p.stride - p.padding, left = o % p.out_width * p.stride - p.padding;
     float largest = -INFINITY, sum = 0.0f;
     for (int i = max(top, 0); i < min(top + p.kernel, p.height); i++)
         for (int j = max(left, 0); j < min(left + p.kernel, p.width); j++) {
-            const float value = plane[i * p.width + j];
+            const float value = to_float(plane[i * p.width + j]);
             largest = wins(value, largest) ? value : largest;
             sum += value;
         }
-    y[o] = p.mean ? sum * (1.0f / (float)(p.kernel * p.kernel)) : largest;
+    y[o] = from_float<T>(p.mean ? sum * (1.0f / (float)(p.kernel * p.kernel)) : largest);
 }
 
 // Whether pixel (row, column) is the first of the window at (top, left) that has its maximum.
-__device__ __forceinline__ bool is_first(const Pool &p, const float *plane, int top, int left, int row, int column, float y) {
+template <typename T>
+__device__ __forceinline__ bool is_first(const Pool &p, const T *plane, int top, int left, int row, int column, float y) {
     for (int i = max(top, 0); i < min(top + p.kernel, p.height); i++)
         for (int j = max(left, 0); j < min(left + p.kernel, p.width); j++) {
-            const float value = plane[i * p.width + j];
+            const float value = to_float(plane[i * p.width + j]);
             if (value == y || value != value)
                 return i == row && j == column;
         }
     return false;
 }
 
-extern "C" __global__ void pool_backward(const float *__restrict__ x, const float *__restrict__ y, const float *__restrict__ dy,
-                                         float *__restrict__ dx, Pool p) {
+template <typename T>
+__device__ __forceinline__ void pool_backward(const T *x, const T *y, const T *dy, T *dx, const Pool &p) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     const int area = p.height * p.width;
     if (at >= p.planes * area)
         return;
     const int plane = at / area, row = at % area / p.width, column = at % p.width;
-    const float *pixels = x + (long long)plane * area;
+    const T *pixels = x + (long long)plane * area;
     const long long outputs = (long long)plane * p.out_height * p.out_width;
     // The windows that cover the pixel.
     const int last_row = min((row + p.padding) / p.stride, p.out_height - 1);
@@ -108,12 +117,22 @@ extern "C" __global__ void pool_backward(const float *__restrict__ x, const floa
             const long long o = outputs + i * p.out_width + j;
             const int top = i * p.stride - p.padding, left = j * p.stride - p.padding;
             if (p.mean)
-                sum += dy[o] * (1.0f / (float)(p.kernel * p.kernel));
-            else if (is_first(p, pixels, top, left, row, column, y[o]))
-                sum += dy[o];
+                sum += to_float(dy[o]) * (1.0f / (float)(p.kernel * p.kernel));
+            else if (is_first(p, pixels, top, left, row, column, to_float(y[o])))
+                sum += to_float(dy[o]);
         }
-    dx[at] = sum;
+    dx[at] = from_float<T>(sum);
 }
+
+#define POOL(type, T)                                                                                                      \
+    extern "C" __global__ void pool_forward_##type(const T *__restrict__ x, T *__restrict__ y, Pool p) {                   \
+        pool_forward(x, y, p);                                                                                             \
+    }                                                                                                                      \
+    extern "C" __global__ void pool_backward_##type(const T *__restrict__ x, const T *__restrict__ y,                      \
+                                                    const T *__restrict__ dy, T *__restrict__ dx, Pool p) {                \
+        pool_backward(x, y, dy, dx, p);                                                                                    \
+    }
+FOR_TYPES(POOL)
 
 // ---- Dropout -------------------------------------------------------------------------------------------------------------------
 
@@ -125,11 +144,14 @@ __device__ __forceinline__ unsigned long long hash(unsigned long long key, unsig
     return z ^ (z >> 31);
 }
 
-extern "C" __global__ void dropout(const float *__restrict__ x, float *__restrict__ y, unsigned long long key,
-                                   unsigned long long threshold, float scale, int n, int aligned) {
-    pointwise(x, nullptr, y, n, aligned,
-              [&](float x, float, long long at) { return (hash(key, at) >> 32) >= threshold ? x * scale : 0.0f; });
-}
+#define DROPOUT(type, T)                                                                                                   \
+    extern "C" __global__ void dropout_##type(const T *__restrict__ x, T *__restrict__ y, unsigned long long key,          \
+                                              unsigned long long threshold, float scale, int n, int aligned) {             \
+        pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long at) {                                        \
+            return (hash(key, at) >> 32) >= threshold ? x * scale : 0.0f;                                                  \
+        });                                                                                                                \
+    }
+FOR_TYPES(DROPOUT)
 
 // ---- Losses: one block, f64 inside ---------------------------------------------------------------------------------------------
 
@@ -268,9 +290,9 @@ extern "C" __global__ void adam(const Slots all, int count, float rate, float co
 // Images of a set (…, C, H, W), cropped, flipped and normalised: `picks` has the index of each and where it goes, dy + 128,
 // dx + 128 and the flip in a byte each; `table` (C, 256) the value of each pixel. What is outside is black. A thread for each
 // number.
-extern "C" __global__ void place_images(const unsigned char *__restrict__ images, const float *__restrict__ table,
-                                        const unsigned *__restrict__ picks, float *__restrict__ out, int total, int count,
-                                        int channels, int height, int width) {
+template <typename T>
+__device__ __forceinline__ void place_images(const unsigned char *images, const T *table, const unsigned *picks, T *out, int total,
+                                             int count, int channels, int height, int width) {
     const int at = blockIdx.x * blockDim.x + threadIdx.x;
     const int area = height * width, features = channels * area;
     if (at >= count * features)
@@ -283,3 +305,11 @@ extern "C" __global__ void place_images(const unsigned char *__restrict__ images
     const int value = inside ? images[(long long)index * features + channel * area + y * width + x] : 0;
     out[at] = table[channel * 256 + value];
 }
+
+#define PLACE_IMAGES(type, T)                                                                                              \
+    extern "C" __global__ void place_images_##type(                                                                        \
+        const unsigned char *__restrict__ images, const T *__restrict__ table, const unsigned *__restrict__ picks,         \
+        T *__restrict__ out, int total, int count, int channels, int height, int width) {                                  \
+        place_images(images, table, picks, out, total, count, channels, height, width);                                    \
+    }
+FOR_TYPES(PLACE_IMAGES)

@@ -20,17 +20,16 @@ __device__ __forceinline__ float normalised(const Line &line, float x, float r) 
 
 // Σ d and Σ d² of the block's rows, with d = x − the first number of the channel: partial (pieces, C, 2). Shared: a double for
 // each thread.
-template <typename V>
-__device__ __forceinline__ void norm_statistics(const float *x, double2 *partial, int rows, int channels, int inner,
-                                                int rows_per_block) {
+template <typename V, typename T>
+__device__ __forceinline__ void norm_statistics(const T *x, double2 *partial, PLANES) {
     SHARED(double, scratch);
-    const float origin = x[(long long)blockIdx.y * inner];
+    const float origin = to_float(x[(long long)blockIdx.y * inner]);
     float sum = 0.0f, squares = 0.0f;
     over_rows<V>(rows, channels, inner, rows_per_block, [&](long long at) {
         const V vector = reinterpret_cast<const V *>(x)[at];
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++) {
-            const float d = vector.values[j] - origin;
+            const float d = to_float(vector.values[j]) - origin;
             sum += d;
             squares = fmaf(d, d, squares);
         }
@@ -55,12 +54,11 @@ __device__ __forceinline__ double2 of_pieces(const double2 *partial, int pieces,
 
 // y = f(z). With `partial` the statistics are those of the batch, which go to `moments` (C, 2) and into the running ones; without
 // they are the running ones. Shared: a double2 for each piece, then a float2 for each segment.
-template <typename V, bool SPLINE>
-__device__ __forceinline__ void norm_forward(const float *x, const float *residual, const float *parameters,
-                                             const double2 *partial, float *running_mean, float *running_variance,
-                                             double2 *moments, float *y, const Knots &knots, float slope, int width, int pieces,
-                                             double count, double epsilon, double momentum, int rows, int channels, int inner,
-                                             int rows_per_block) {
+template <typename V, bool SPLINE, typename T>
+__device__ __forceinline__ void norm_forward(const T *x, const T *residual, const float *parameters, const double2 *partial,
+                                             float *running_mean, float *running_variance, double2 *moments, T *y,
+                                             const Knots &knots, float slope, int width, int pieces, double count,
+                                             double epsilon, double momentum, PLANES) {
     SHARED(double2, scratch);
     float2 *lines = reinterpret_cast<float2 *>(scratch + pieces);
     if (SPLINE) {
@@ -72,7 +70,7 @@ __device__ __forceinline__ void norm_forward(const float *x, const float *residu
     if (partial) {
         const double2 sums = of_pieces(partial, pieces, channels, scratch);
         const double shift = sums.x / count;
-        mean = x[(long long)blockIdx.y * inner] + shift;
+        mean = to_float(x[(long long)blockIdx.y * inner]) + shift;
         variance = fmax(sums.y / count - shift * shift, 0.0);
     } else {
         mean = running_mean[blockIdx.y];
@@ -94,14 +92,16 @@ __device__ __forceinline__ void norm_forward(const float *x, const float *residu
             r = reinterpret_cast<const V *>(residual)[at];
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++) {
-            const float z = normalised(line, vector.values[j], residual ? r.values[j] : 0.0f);
+            const float z = normalised(line, to_float(vector.values[j]), residual ? to_float(r.values[j]) : 0.0f);
+            float value;
             if (SPLINE) {
                 float t;
                 const float2 segment = lines[locate(z, knots, t)];
-                vector.values[j] = fmaf(t, segment.y, segment.x);
+                value = fmaf(t, segment.y, segment.x);
             } else {
-                vector.values[j] = z > 0.0f ? z : slope * z;
+                value = z > 0.0f ? z : slope * z;
             }
+            vector.values[j] = from_float<T>(value);
         }
         reinterpret_cast<V *>(y)[at] = vector;
     });
@@ -110,11 +110,10 @@ __device__ __forceinline__ void norm_forward(const float *x, const float *residu
 // Σ ∂z and Σ ∂z·(x − μ) of the block's rows: products (pieces, C, 2); for splines ∂c: coefficients (pieces, C, K); and ∂z, if
 // there is an array for it. Shared: a double for each thread; for splines a float2 for each segment and thread, then a float for
 // each segment.
-template <typename V, bool SPLINE>
-__device__ __forceinline__ void norm_sums(const float *x, const float *residual, const float *parameters, const double2 *moments,
-                                          const float *dy, float *dz, double2 *products, float *coefficients, const Knots &knots,
-                                          float slope, int width, double epsilon, int rows, int channels, int inner,
-                                          int rows_per_block) {
+template <typename V, bool SPLINE, typename T>
+__device__ __forceinline__ void norm_sums(const T *x, const T *residual, const float *parameters, const double2 *moments,
+                                          const T *dy, T *dz, double2 *products, float *coefficients, const Knots &knots,
+                                          float slope, int width, double epsilon, PLANES) {
     SHARED(double, scratch);
     const int threads = blockDim.x;
     float2 *sums = reinterpret_cast<float2 *>(scratch + threads);
@@ -155,7 +154,8 @@ __device__ __forceinline__ void norm_sums(const float *x, const float *residual,
         }
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++) {
-            const float z = normalised(line, vector.values[j], from_r ? r.values[j] : 0.0f), g = gradient.values[j];
+            const float value = to_float(vector.values[j]), g = to_float(gradient.values[j]);
+            const float z = normalised(line, value, from_r ? to_float(r.values[j]) : 0.0f);
             float of_z;
             if (SPLINE) {
                 float t;
@@ -168,8 +168,8 @@ __device__ __forceinline__ void norm_sums(const float *x, const float *residual,
                 of_z = z > 0.0f ? g : slope * g;
             }
             alone += of_z;
-            with_x = fmaf(of_z, vector.values[j] - line.mean, with_x);
-            gradient.values[j] = of_z;
+            with_x = fmaf(of_z, value - line.mean, with_x);
+            gradient.values[j] = from_float<T>(of_z);
         }
         if (to)
             to[at] = gradient;
@@ -191,12 +191,11 @@ __device__ __forceinline__ void norm_sums(const float *x, const float *residual,
 // ∂x = γ/σ·(∂z − mean(∂z) − x̂·mean(∂z·x̂)), without the means where the statistics are not of the batch; and the gradients of the
 // parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y. Shared: a double2 for each piece, then a
 // float for each segment.
-template <typename V, bool SPLINE>
-__device__ __forceinline__ void norm_input(const float *x, const float *residual, const float *parameters, const double2 *moments,
-                                           const float *gradient, const double2 *products, const float *coefficients, float *dx,
+template <typename V, bool SPLINE, typename T>
+__device__ __forceinline__ void norm_input(const T *x, const T *residual, const float *parameters, const double2 *moments,
+                                           const T *gradient, const double2 *products, const float *coefficients, T *dx,
                                            float *dparameters, const Knots &knots, float slope, int width, int pieces,
-                                           double count, double epsilon, int of_batch, int has_dz, int rows, int channels,
-                                           int inner, int rows_per_block) {
+                                           double count, double epsilon, int of_batch, int has_dz, PLANES) {
     SHARED(double2, scratch);
     float *slopes = reinterpret_cast<float *>(scratch + pieces);
     if (SPLINE && !has_dz) {
@@ -231,57 +230,58 @@ __device__ __forceinline__ void norm_input(const float *x, const float *residual
             r = reinterpret_cast<const V *>(residual)[at];
 #pragma unroll
         for (int j = 0; j < V::COUNT; j++) {
-            float dz = out.values[j];
+            const float value = to_float(vector.values[j]);
+            float dz = to_float(out.values[j]);
             if (!has_dz) {
-                const float z = normalised(line, vector.values[j], residual ? r.values[j] : 0.0f);
+                const float z = normalised(line, value, residual ? to_float(r.values[j]) : 0.0f);
                 float t;
                 if (SPLINE)
                     dz *= slopes[locate(z, knots, t)];
                 else
                     dz = z > 0.0f ? dz : slope * dz;
             }
-            out.values[j] = fmaf(k, dz, fmaf(m, vector.values[j], n));
+            out.values[j] = from_float<T>(fmaf(k, dz, fmaf(m, value, n)));
         }
         reinterpret_cast<V *>(dx)[at] = out;
     });
 }
 
-#define PLANES int rows, int channels, int inner, int rows_per_block
-#define NORM(mapping, V, kind, SPLINE)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(256) norm_forward_##kind##_##mapping(                                     \
-        const float *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ parameters,             \
+#define NORM(type, T, mapping, V, kind, SPLINE)                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) norm_forward_##kind##_##mapping##_##type(                            \
+        const T *__restrict__ x, const T *__restrict__ residual, const float *__restrict__ parameters,                     \
         const double2 *__restrict__ partial, float *running_mean, float *running_variance, double2 *moments,               \
-        float *__restrict__ y, Knots knots, float slope, int width, int pieces, double count, double epsilon,              \
-        double momentum, PLANES) {                                                                                         \
+        T *__restrict__ y, Knots knots, float slope, int width, int pieces, double count, double epsilon, double momentum, \
+        PLANES) {                                                                                                          \
         norm_forward<V, SPLINE>(x, residual, parameters, partial, running_mean, running_variance, moments, y, knots,       \
                                 slope, width, pieces, count, epsilon, momentum, rows, channels, inner, rows_per_block);    \
     }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256, 2) norm_sums_##kind##_##mapping(                                     \
-        const float *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ parameters,             \
-        const double2 *__restrict__ moments, const float *__restrict__ dy, float *__restrict__ dz, double2 *products,      \
+    extern "C" __global__ void __launch_bounds__(256, 2) norm_sums_##kind##_##mapping##_##type(                            \
+        const T *__restrict__ x, const T *__restrict__ residual, const float *__restrict__ parameters,                     \
+        const double2 *__restrict__ moments, const T *__restrict__ dy, T *__restrict__ dz, double2 *products,              \
         float *coefficients, Knots knots, float slope, int width, double epsilon, PLANES) {                                \
         norm_sums<V, SPLINE>(x, residual, parameters, moments, dy, dz, products, coefficients, knots, slope, width,        \
                              epsilon, rows, channels, inner, rows_per_block);                                              \
     }                                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) norm_input_##kind##_##mapping(                                       \
-        const float *__restrict__ x, const float *__restrict__ residual, const float *__restrict__ parameters,             \
-        const double2 *__restrict__ moments, const float *__restrict__ gradient, const double2 *__restrict__ products,     \
-        const float *__restrict__ coefficients, float *__restrict__ dx, float *dparameters, Knots knots, float slope,      \
+    extern "C" __global__ void __launch_bounds__(256, 6) norm_input_##kind##_##mapping##_##type(                           \
+        const T *__restrict__ x, const T *__restrict__ residual, const float *__restrict__ parameters,                     \
+        const double2 *__restrict__ moments, const T *__restrict__ gradient, const double2 *__restrict__ products,         \
+        const float *__restrict__ coefficients, T *__restrict__ dx, float *dparameters, Knots knots, float slope,          \
         int width, int pieces, double count, double epsilon, int of_batch, int has_dz, PLANES) {                           \
         norm_input<V, SPLINE>(x, residual, parameters, moments, gradient, products, coefficients, dx, dparameters,         \
                               knots, slope, width, pieces, count, epsilon, of_batch, has_dz, rows, channels, inner,        \
                               rows_per_block);                                                                             \
     }
-#define BY_MAPPING(mapping, V)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(256) norm_statistics_##mapping(const float *__restrict__ x,               \
-                                                                                double2 *partial, PLANES) {                \
+#define NORM_BY_MAPPING(type, T, mapping, V)                                                                               \
+    extern "C" __global__ void __launch_bounds__(256) norm_statistics_##mapping##_##type(const T *__restrict__ x,          \
+                                                                                         double2 *partial, PLANES) {       \
         norm_statistics<V>(x, partial, rows, channels, inner, rows_per_block);                                             \
     }                                                                                                                      \
-    NORM(mapping, V, spline, true)                                                                                         \
-    NORM(mapping, V, rectifier, false)
-
-BY_MAPPING(vectors, Vector<float>)
-BY_MAPPING(scalars, Scalar<float>)
+    NORM(type, T, mapping, V, spline, true)                                                                                \
+    NORM(type, T, mapping, V, rectifier, false)
+#define NORM_BY_TYPE(type, T)                                                                                              \
+    NORM_BY_MAPPING(type, T, vectors, Vector<T>)                                                                           \
+    NORM_BY_MAPPING(type, T, scalars, Scalar<T>)
+FOR_TYPES(NORM_BY_TYPE)
 
 // γ (C), β (C) and coefficients (C, width − 2) side by side, or (`apart`) back again.
 extern "C" __global__ void pack_parameters(float *gamma, float *beta, float *coefficients, float *packed, int channels, int width,

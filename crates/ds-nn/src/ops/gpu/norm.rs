@@ -2,7 +2,7 @@
 
 use crate::ops::norm_activation::Function;
 use candle_core::{DType, Error, Result};
-use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, by_channel, int, knots, rows_of};
+use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, by_channel, int, kernel_of, knots, rows_of};
 use ds_core::ops::linear_spline::geometry::Launch;
 use ds_core::ops::planes::Planes;
 
@@ -18,6 +18,8 @@ pub struct Constants {
 /// The inputs of the op.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs {
+    /// The type of x, the residual, y and their gradients.
+    pub dtype: DType,
     /// x (N, C, …).
     pub x: Address,
     /// Like x, or none.
@@ -55,8 +57,8 @@ fn count(planes: Planes) -> Argument<'static> {
     Argument::Double((planes.outer * planes.inner) as f64)
 }
 
-fn named(kernel: &str, kind: &Kind, launch: &Launch) -> String {
-    format!("{kernel}_{}_{}", kind.name, launch.mapping.name())
+fn named(kernel: &str, kind: &Kind, launch: &Launch, dtype: DType) -> Result<String> {
+    kernel_of(&format!("{kernel}_{}_{}", kind.name, launch.mapping.name()), dtype)
 }
 
 /// (y, moments (C, 2) in f64). In training the statistics are those of the batch and go into the running ones, which are
@@ -77,16 +79,16 @@ pub unsafe fn forward<G: Gpu>(
     constants: Constants,
 ) -> Result<(G::Buffer, G::Buffer)> {
     let kind = Kind::of(function);
-    let Inputs { x, residual, parameters } = inputs;
-    let y = gpu.alloc(DType::F32, planes.elements())?;
+    let Inputs { dtype, x, residual, parameters } = inputs;
+    let y = gpu.alloc(dtype, planes.elements())?;
     let moments = gpu.alloc(DType::F64, 2 * planes.channels)?;
     let (limits, to) = (gpu.limits()?, gpu.address(&y)?);
     let partial = if training {
-        let launch = by_channel(limits, planes, x.is_aligned(), 8 * Blocks::THREADS)?;
+        let launch = by_channel(limits, planes, dtype, x.is_aligned(), 8 * Blocks::THREADS)?;
         let partial = gpu.alloc(DType::F64, 2 * launch.pieces * planes.channels)?;
         let mut arguments: Vec<Argument<'_>> = vec![x.into(), gpu.address(&partial)?.into()];
         arguments.extend(rows_of(planes, &launch)?);
-        let kernel = format!("norm_statistics_{}", launch.mapping.name());
+        let kernel = kernel_of(&format!("norm_statistics_{}", launch.mapping.name()), dtype)?;
         // SAFETY: the kernel's arguments; the launch covers the rows and no more, and has two sums of each piece and channel.
         unsafe { gpu.launch(&kernel, launch.into(), &arguments)? };
         Some((partial, launch.pieces))
@@ -96,7 +98,7 @@ pub unsafe fn forward<G: Gpu>(
     let pieces = partial.as_ref().map_or(0, |(_, pieces)| *pieces);
     let of_pieces = partial.as_ref().map_or(Ok(Address::NONE), |(partial, _)| gpu.address(partial))?;
     let aligned = [x, residual, to].iter().all(|a| a.is_aligned());
-    let launch = by_channel(limits, planes, aligned, 16 * pieces + 8 * kind.segments)?;
+    let launch = by_channel(limits, planes, dtype, aligned, 16 * pieces + 8 * kind.segments)?;
     let mut arguments: Vec<Argument<'_>> = vec![
         x.into(),
         residual.into(),
@@ -116,7 +118,7 @@ pub unsafe fn forward<G: Gpu>(
     ];
     arguments.extend(rows_of(planes, &launch)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more.
-    unsafe { gpu.launch(&named("norm_forward", &kind, &launch), launch.into(), &arguments)? };
+    unsafe { gpu.launch(&named("norm_forward", &kind, &launch, dtype)?, launch.into(), &arguments)? };
     Ok((y, moments))
 }
 
@@ -144,17 +146,17 @@ pub fn backward<G: Gpu>(
     epsilon: f64,
 ) -> Result<Gradients<G::Buffer>> {
     let kind = Kind::of(function);
-    let Inputs { x, residual, parameters } = inputs;
+    let Inputs { dtype, x, residual, parameters } = inputs;
     let (limits, n) = (gpu.limits()?, planes.elements());
-    let dr = if residual == Address::NONE { None } else { Some(gpu.alloc(DType::F32, n)?) };
+    let dr = if residual == Address::NONE { None } else { Some(gpu.alloc(dtype, n)?) };
     let dz = dr.as_ref().map_or(Ok(Address::NONE), |dr| gpu.address(dr))?;
-    let dx = gpu.alloc(DType::F32, n)?;
+    let dx = gpu.alloc(dtype, n)?;
     let to = gpu.address(&dx)?;
     let aligned = [x, residual, dy, dz, to].iter().all(|a| a.is_aligned());
     let sums = if kind.segments == 0 {
-        by_channel(limits, planes, aligned, 8 * Blocks::THREADS)?
+        by_channel(limits, planes, dtype, aligned, 8 * Blocks::THREADS)?
     } else {
-        let mapping = by_channel(limits, planes, aligned, 0)?.mapping;
+        let mapping = by_channel(limits, planes, dtype, aligned, 0)?.mapping;
         let shared = |threads: usize| 8 * threads * (kind.segments + 1) + 4 * kind.segments;
         Launch::with_sums(planes, mapping, kind.segments, shared, limits)
             .map_err(|reason| Error::Msg(format!("norm-activation: {reason}")))?
@@ -178,8 +180,8 @@ pub fn backward<G: Gpu>(
     ];
     arguments.extend(rows_of(planes, &sums)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more, and has sums of each piece and channel.
-    unsafe { gpu.launch(&named("norm_sums", &kind, &sums), sums.into(), &arguments)? };
-    let launch = by_channel(limits, planes, aligned, 16 * sums.pieces + 4 * kind.segments)?;
+    unsafe { gpu.launch(&named("norm_sums", &kind, &sums, dtype)?, sums.into(), &arguments)? };
+    let launch = by_channel(limits, planes, dtype, aligned, 16 * sums.pieces + 4 * kind.segments)?;
     let dp = gpu.alloc(DType::F32, planes.channels * kind.width)?;
     let mut arguments: Vec<Argument<'_>> = vec![
         x.into(),
@@ -202,7 +204,7 @@ pub fn backward<G: Gpu>(
     ];
     arguments.extend(rows_of(planes, &launch)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more.
-    unsafe { gpu.launch(&named("norm_input", &kind, &launch), launch.into(), &arguments)? };
+    unsafe { gpu.launch(&named("norm_input", &kind, &launch, dtype)?, launch.into(), &arguments)? };
     Ok(Gradients { x: dx, residual: dr, parameters: dp })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ops::window::{Planes, Window};
 use candle_core::{DType, Result, Shape};
-use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, int};
+use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, int, kernel_of};
 
 /// Which pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +34,19 @@ fn described(kind: Kind, window: Window, x: &Shape) -> Result<(Planes, [u64; 5],
 ///
 /// # Errors
 /// If the window does not fit, or those of the device.
-pub fn pool<G: Gpu>(gpu: &G, kind: Kind, window: Window, shape: &Shape, x: Address) -> Result<(G::Buffer, Shape)> {
+pub fn pool<G: Gpu>(
+    gpu: &G,
+    kind: Kind,
+    window: Window,
+    shape: &Shape,
+    dtype: DType,
+    x: Address,
+) -> Result<(G::Buffer, Shape)> {
     let (p, words, _, written) = described(kind, window, shape)?;
-    let y = gpu.alloc(DType::F32, written)?;
+    let y = gpu.alloc(dtype, written)?;
     let arguments = [x.into(), gpu.address(&y)?.into(), Argument::Struct(&words)];
     // SAFETY: the kernel's arguments; it stays below the number of pixels.
-    unsafe { gpu.launch("pool_forward", Blocks::for_each(written), &arguments)? };
+    unsafe { gpu.launch(&kernel_of("pool_forward", dtype)?, Blocks::for_each(written), &arguments)? };
     Ok((y, Shape::from((p.images, p.channels, p.out_height, p.out_width))))
 }
 
@@ -52,13 +59,14 @@ pub fn pool_gradient<G: Gpu>(
     kind: Kind,
     window: Window,
     shape: &Shape,
+    dtype: DType,
     (x, y): (Address, Address),
     dy: Address,
 ) -> Result<G::Buffer> {
     let (_, words, read, _) = described(kind, window, shape)?;
-    let dx = gpu.alloc(DType::F32, read)?;
+    let dx = gpu.alloc(dtype, read)?;
     let arguments = [x.into(), y.into(), dy.into(), gpu.address(&dx)?.into(), Argument::Struct(&words)];
     // SAFETY: the kernel's arguments; it stays below the number of pixels.
-    unsafe { gpu.launch("pool_backward", Blocks::for_each(read), &arguments)? };
+    unsafe { gpu.launch(&kernel_of("pool_backward", dtype)?, Blocks::for_each(read), &arguments)? };
     Ok(dx)
 }

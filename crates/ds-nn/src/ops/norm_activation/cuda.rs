@@ -3,6 +3,7 @@
 use super::{NormActivation, Statistics};
 use crate::ops::gpu::KERNELS;
 use crate::ops::gpu::norm::{Constants, Inputs, backward, forward};
+use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, Tensor, Var, bail};
 use ds_core::ops::gpu::Address;
 use ds_core::ops::gpu::cuda::{CudaGpu, address, address_of, address_of_type, tensor_on};
@@ -48,9 +49,11 @@ impl NormActivation {
         let planes = self.planes(xl.shape(), residual.map(|(_, l)| l.shape()), pl.shape())?;
         let statistics = self.on_device()?;
         let gpu = CudaGpu::new(&x.device, &KERNELS)?;
-        let of = |storage, layout| address(storage, layout, DType::F32, Self::NAME);
+        let dtype = x.dtype();
+        let of = |storage, layout| address(storage, layout, dtype, Self::NAME);
         let residual = residual.map_or(Ok(Address::NONE), |(r, l)| of(r, l))?;
-        let inputs = Inputs { x: of(x, xl)?, residual, parameters: of(p, pl)? };
+        let parameters = address(p, pl, DType::F32, Self::NAME)?;
+        let inputs = Inputs { dtype, x: of(x, xl)?, residual, parameters };
         let running = (&statistics.running_mean, &statistics.running_variance);
         if running.0.elem_count() != planes.channels || running.1.elem_count() != planes.channels {
             bail!("{}: running statistics of {} channels for {planes:?}", Self::NAME, running.0.elem_count());
@@ -79,9 +82,10 @@ impl NormActivation {
         let gpu = CudaGpu::new(x.device().as_cuda_device()?, &KERNELS)?;
         let (x, p, dy) = (x.contiguous()?, parameters.contiguous()?, dy.contiguous()?);
         let residual = residual.map(Tensor::contiguous).transpose()?;
-        let of = |tensor| address_of(tensor, Self::NAME);
-        let inputs =
-            Inputs { x: of(&x)?, residual: residual.as_ref().map_or(Ok(Address::NONE), of)?, parameters: of(&p)? };
+        let dtype = x.dtype();
+        let of = |tensor| address_of_type(tensor, dtype, Self::NAME);
+        let residual = residual.as_ref().map_or(Ok(Address::NONE), of)?;
+        let inputs = Inputs { dtype, x: of(&x)?, residual, parameters: address_of(&p, Self::NAME)? };
         let of_moments = address_of_type(&moments, DType::F64, Self::NAME)?;
         let (training, epsilon) = (statistics.training, self.epsilon);
         let all = backward(&gpu, planes, self.function, inputs, (of_moments, of(&dy)?), training, epsilon)?;
