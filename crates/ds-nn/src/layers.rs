@@ -1,6 +1,7 @@
 //! Layers with parameters: dense, convolution, batch norm. Initial weights come from the run's seeded generator.
 
 use crate::ops::Window;
+use crate::ops::cast::cast;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dense::Dense;
 #[cfg(feature = "cuda")]
@@ -78,6 +79,12 @@ fn weight_and_bias(prefix: &str, weight: &Var, bias: Option<&Var>) -> Vec<Parame
     all
 }
 
+/// A weight in the type of what it is multiplied with; its gradient keeps its own.
+fn weight_for<G: Graph>(graph: &mut G, weight: &Var, x: &G::Value) -> Result<G::Value> {
+    let (weight, dtype) = (graph.parameter(weight), graph.tensor(x).dtype());
+    cast(graph, &weight, dtype)
+}
+
 /// x·Wᵀ + b.
 #[derive(Debug, Clone)]
 pub struct Linear {
@@ -104,7 +111,7 @@ impl Linear {
     /// If x is not (N, inputs), or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
         let op = Dense { input_gradient: graph.is_tracked(x) };
-        let weight = graph.parameter(&self.weight);
+        let weight = weight_for(graph, &self.weight, x)?;
         match &self.bias {
             None => graph.apply2(op, x, &weight),
             Some(bias) => {
@@ -169,7 +176,7 @@ impl Convolution {
     /// # Errors
     /// If x is not (N, inputs, H, W), or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
-        let weight = graph.parameter(&self.weight);
+        let weight = weight_for(graph, &self.weight, x)?;
         let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
         let op = Conv2d { window: self.window, input_gradient, weight_gradient };
         match &self.bias {

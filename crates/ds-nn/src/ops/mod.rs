@@ -3,6 +3,7 @@
 
 pub mod almost_orthogonal;
 pub mod blocks;
+pub mod cast;
 pub mod conv2d;
 pub mod dense;
 pub mod dropout;
