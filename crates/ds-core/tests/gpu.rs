@@ -77,11 +77,13 @@ fn forward_and_backward_agree_with_the_cpu() {
     }
 }
 
-/// The gradients of Σ w·f(arguments) in Candle's graph, and its value, on a device.
+/// f(arguments) and the gradients of Σ w·f(arguments) in Candle's graph, on a device.
 fn derived(device: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) -> Vec<Tensor> {
     let vars: Vec<Var> = arguments.iter().map(|t| Var::from_tensor(&t.to_device(device).unwrap()).unwrap()).collect();
     let y = f(&vars.iter().map(|var| var.as_tensor().clone()).collect::<Vec<_>>());
-    let w = random(&mut ChaCha8Rng::seed_from_u64(9), y.dims(), 1.0, DType::F32).to_device(device).unwrap();
+    // What both types can hold.
+    let w = random(&mut ChaCha8Rng::seed_from_u64(9), y.dims(), 1.0, DType::BF16);
+    let w = w.to_dtype(y.dtype()).unwrap().to_device(device).unwrap();
     let gradients = (&y * &w).unwrap().sum_all().unwrap().backward().unwrap();
     let mut all = vec![y];
     all.extend(vars.iter().map(|var| gradients.get(var).unwrap().clone()));
@@ -89,10 +91,13 @@ fn derived(device: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -> Tenso
 }
 
 fn check(what: &str, gpu: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
-    let (ours, expected) = (derived(gpu, arguments, &f), derived(&Device::Cpu, arguments, &f));
+    let wide: Vec<Tensor> = arguments.iter().map(|t| t.to_dtype(DType::F32).unwrap()).collect();
+    let (ours, expected) = (derived(gpu, arguments, &f), derived(&Device::Cpu, &wide, &f));
     for (k, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
         let error = error(ours, expected);
-        assert!(error < 1e-5, "{what}: result {k} is off by {error:e}");
+        // What is bf16 was rounded once.
+        let tolerance = if ours.dtype() == DType::BF16 { 1.0 / 256.0 } else { 1e-5 };
+        assert!(error < tolerance, "{what}: result {k} is off by {error:e}");
     }
 }
 
@@ -111,9 +116,13 @@ fn all_activations_agree_with_the_cpu() {
         let (slopes, a, b) = (of(&[channels]), of(&[channels, hinges]), of(&[channels, hinges]));
         let (c, changes) = (of(&[channels, grid.size()]), of(&[channels, grid.size() - 2]));
         let (b1, b0) = (of(&[channels]), of(&[channels]));
-        check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Rectifier { slope: 0.01 }).unwrap());
-        check(&what, &gpu, &[x.clone(), slopes], |t| t[0].apply_op2(&t[1], ChannelRectifier).unwrap());
-        check(&what, &gpu, &[x, a, b], |t| t[0].apply_op3(&t[1], &t[2], Hinges).unwrap());
+        for dtype in [DType::F32, DType::BF16] {
+            let (what, x) = (format!("{what}, {dtype:?}"), x.to_dtype(dtype).unwrap());
+            check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Rectifier { slope: 0.01 }).unwrap());
+            check(&what, &gpu, &[x.clone(), slopes.clone()], |t| t[0].apply_op2(&t[1], ChannelRectifier).unwrap());
+            let arguments = [x, a.clone(), b.clone()];
+            check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], Hinges).unwrap());
+        }
         let arguments = [c, b1.clone(), b0.clone()];
         check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], AddLinearTerm { grid }).unwrap());
         check(&what, &gpu, &[changes, b1, b0], |t| t[0].apply_op3(&t[1], &t[2], SumOfRelus { grid }).unwrap());

@@ -1,6 +1,7 @@
 //! The device that a process computes on, chosen once by its command line; the CPU where nothing was chosen.
 
 use crate::cli::DeviceChoice;
+use crate::config::Precision;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use std::sync::OnceLock;
@@ -32,6 +33,29 @@ pub fn peak_memory_mb() -> Option<f64> {
         return Some((bytes as f64 / 1e3).round() / 1e3);
     }
     crate::files::peak_memory_mb()
+}
+
+/// Refuses a precision that the device does not train in.
+///
+/// # Errors
+/// If that is so, with what to do.
+pub fn check_precision(precision: Precision) -> Result<()> {
+    match (precision, current()) {
+        (Precision::F32, _) => Ok(()),
+        #[cfg(feature = "cuda")]
+        (Precision::Bf16, Device::Cuda(device)) => match ds_core::ops::gpu::cuda::compute_capability(&device)? {
+            (8.., _) => Ok(()),
+            (major, minor) => bail!(
+                "train.precision = \"bf16\": {} has compute capability {major}.{minor}, and bf16 needs 8.0 or newer; set \
+                 train.precision = \"f32\"",
+                description()
+            ),
+        },
+        (Precision::Bf16, _) => bail!(
+            "train.precision = \"bf16\" needs an NVIDIA GPU, and this run is on the CPU: use --device cuda (docs/cuda.md), or \
+             set train.precision = \"f32\""
+        ),
+    }
 }
 
 /// Chooses it, before anything is computed.

@@ -298,6 +298,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
     {
         return Ok(row);
     }
+    device::check_precision(config.train.precision)?;
     let setup = Setup::new(config, source)?;
     claim_directory(config, directory, checkpoint.is_some())?;
     let say = |text: String| {

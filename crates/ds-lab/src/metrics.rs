@@ -133,12 +133,26 @@ pub struct SummaryRow {
     pub certified_accuracy_2: Option<f64>,
     #[serde(default)]
     pub certified_accuracy_3: Option<f64>,
+    /// f32 or bf16, of what flows between layers in training.
+    #[serde(default)]
+    pub precision: Option<String>,
 }
 
 impl SummaryRow {
     /// Whether it is of a run with the config's name and seed.
     pub fn is_of(&self, config: &Config) -> bool {
         self.run == config.name && self.seed == config.seed
+    }
+
+    /// The precision of the training. Rows of older versions name none: there was one.
+    pub fn trained_in(&self) -> &str {
+        self.precision.as_deref().unwrap_or("f32")
+    }
+
+    /// What it was computed on, and in which precision if that is not f32.
+    pub fn machine(&self) -> String {
+        let machine = format!("{}, {} threads", self.device, self.threads);
+        if self.trained_in() == "f32" { machine } else { format!("{machine}, {}", self.trained_in()) }
     }
 
     /// Whether it was made with this very config.
@@ -159,6 +173,7 @@ impl SummaryRow {
         self.lambda = has_splines.then_some(config.regularization.lambda);
         self.weight_decay = Some(config.regularization.weight_decay);
         self.validation = Some(config.data.validation);
+        self.precision = Some(config.train.precision.to_string());
         self.config_md5 = Some(md5(config.to_toml().as_bytes()));
         self
     }

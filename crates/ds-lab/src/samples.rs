@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn batches_that_are_cut_on_a_device_are_the_same() {
         let samples = ramp();
-        let there = crate::samples_on_device::SamplesOnDevice::new(&samples, &Device::Cpu).unwrap();
+        let there = crate::samples_on_device::SamplesOnDevice::new(&samples, DType::F32, &Device::Cpu).unwrap();
         let order: Vec<usize> = (0..200).map(|k| k % 2).collect();
         let rng = || Seed(3).generator(Purpose::Augmentation, 7);
         let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

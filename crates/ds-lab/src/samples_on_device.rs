@@ -2,7 +2,7 @@
 //! [`Samples::batch`] and [`Samples::augmented_batch`] give.
 
 use crate::samples::Samples;
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use ds_core::graph::Graph;
 use ds_nn::ops::images::{Pick, PlaceImages};
 use ds_nn::ops::target_loss::{Tally, TargetLoss};
@@ -29,19 +29,22 @@ pub struct SamplesOnDevice {
 
 /// Inputs and targets of one step, on the device.
 pub struct BatchOnDevice {
-    /// (N, …).
+    /// (N, …); what a network makes of them has their type.
     pub inputs: Tensor,
     targets: Tensor,
     loss: TargetLoss,
 }
 
 impl SamplesOnDevice {
-    /// A copy on the device.
+    /// A copy on the device, whose batches have inputs of this type: f32 or bf16.
     ///
     /// # Errors
     /// If a label is not below the number of classes, or there is no room on the device.
-    pub fn new(samples: &Samples, device: &Device) -> Result<Self> {
+    pub fn new(samples: &Samples, dtype: DType, device: &Device) -> Result<Self> {
         let len = samples.len();
+        let rounded = |values: Vec<f32>, shape: (usize, usize)| {
+            Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        };
         let (inputs, targets, loss) = match samples {
             Samples::Images { set, table } => {
                 if let Some(label) = set.labels.iter().find(|&&label| usize::from(label) >= set.classes) {
@@ -51,17 +54,17 @@ impl SamplesOnDevice {
                 let table: Vec<f32> = table.iter().flatten().copied().collect();
                 let inputs = Inputs::Images {
                     images: Tensor::from_slice(&set.images, shape, device)?,
-                    table: Tensor::from_vec(table, (set.channels, 256), device)?,
+                    table: rounded(table, (set.channels, 256))?,
                 };
                 (inputs, Tensor::from_slice(&set.labels, len, device)?, TargetLoss::CrossEntropy)
             }
             Samples::Points { points, targets } => {
                 let points: Vec<f32> = points.iter().flatten().copied().collect();
-                let inputs = Inputs::Rows(Tensor::from_vec(points, (len, 2), device)?);
+                let inputs = Inputs::Rows(rounded(points, (len, 2))?);
                 (inputs, Tensor::from_slice(targets, len, device)?, TargetLoss::Binary)
             }
             Samples::Function { arguments, values } => {
-                let inputs = Inputs::Rows(Tensor::from_slice(arguments, (len, 1), device)?);
+                let inputs = Inputs::Rows(rounded(arguments.to_vec(), (len, 1))?);
                 (inputs, Tensor::from_slice(values, len, device)?, TargetLoss::Squared)
             }
         };

@@ -121,7 +121,7 @@ fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
 pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
     let device = network.device();
     if !device.is_cpu() {
-        let (loss_sum, correct) = evaluate_on_device(network, &SamplesOnDevice::new(samples, &device)?)?;
+        let (loss_sum, correct) = evaluate_on_device(network, &SamplesOnDevice::new(samples, DType::F32, &device)?)?;
         return Ok(evaluation(samples, loss_sum, correct));
     }
     let batch_size = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
@@ -186,7 +186,7 @@ impl<'a> Trainer<'a> {
             last_checkpoint: Instant::now(),
             started: Instant::now(),
             seed: Seed(config.seed),
-            on_device: OnDevice::new(setup)?,
+            on_device: OnDevice::new(config, setup)?,
         })
     }
 

@@ -49,11 +49,11 @@ fn the_same_weights_and_sums() {
         let config = Config::from_toml(&format!("{experiment}\nactivation.kind = \"explicit_linear\"")).unwrap();
         let classes = if samples.has_accuracy() && !matches!(samples, Samples::Points { .. }) { 10 } else { 1 };
         let usual = network(&config, classes).unwrap();
-        let other = usual.copied(candle_core::DType::F32, &Device::Cpu).unwrap();
+        let other = usual.copied(DType::F32, &Device::Cpu).unwrap();
         let penalty = SplinePenalty::new(&config, &usual).unwrap();
         let (mut of_usual, mut of_other) =
             (Optimizers::new(&config, &usual).unwrap(), Optimizers::new(&config, &other).unwrap());
-        let there = SamplesOnDevice::new(&samples, &Device::Cpu).unwrap();
+        let there = SamplesOnDevice::new(&samples, DType::F32, &Device::Cpu).unwrap();
         let totals = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
         let (mut loss_sum, mut right) = (0.0, 0);
         for (k, indices) in (0..64).collect::<Vec<usize>>().chunks(16).enumerate() {

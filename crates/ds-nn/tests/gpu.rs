@@ -2,21 +2,23 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
-use candle_core::{CustomOp2, CustomOp3, DType, Device, Tensor};
-use ds_core::Grid;
-use ds_core::activation::Init;
+#[path = "common/papers.rs"]
+mod papers;
+
+use candle_core::{CustomOp3, DType, Device, Tensor};
 use ds_core::graph::{Gradients, Graph};
 use ds_nn::layers::Mode;
-use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32};
+use ds_nn::networks::Network;
 use ds_nn::ops::Window;
+use ds_nn::ops::cast::cast;
 use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::gpu::{Options, set_options};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::target_loss::TargetLoss;
 use ds_nn::optim::{Decay, Optimizer, Rule};
-use ds_nn::rng::{Purpose, Seed};
-use ds_nn::tape::Tape;
+use ds_nn::tape::{Tape, Value};
+use papers::networks;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -59,35 +61,43 @@ fn assert_close(what: &str, ours: &Tensor, expected: &Tensor, tolerance: f64) {
 fn convolutions_and_dense_layers_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    let on = |t: &Tensor| t.to_device(&gpu).unwrap();
-    for round in 0..40 {
+    for (round, dtype) in [DType::F32, DType::BF16].into_iter().flat_map(|dtype| (0..40).map(move |k| (k, dtype))) {
+        // Results are rounded once, and again with a bias; sums are f32.
+        let [once, twice] = if dtype == DType::F32 { [1e-5; 2] } else { [1.0 / 256.0, 2.0 / 256.0] };
+        let sums = 1e-5;
+        let mut data = |shape: &[usize]| random(rng, shape).to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+        let on = |t: &Tensor| t.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();
         let kernel = [1, 3, 5, 2][round % 4];
-        let window = Window { kernel, stride: rng.random_range(1..3), padding: rng.random_range(0..=kernel / 2) };
-        let (inputs, outputs) = (rng.random_range(1..40), rng.random_range(1..40));
-        let shape = [rng.random_range(1..20), inputs, rng.random_range(5..33), rng.random_range(5..33)];
-        let (x, w, b) = (random(rng, &shape), random(rng, &[outputs, inputs, kernel, kernel]), random(rng, &[outputs]));
-        let what = format!("round {round}, {shape:?} to {outputs}, {window:?}");
+        let draws = &mut ChaCha8Rng::seed_from_u64(round as u64);
+        let window = Window { kernel, stride: draws.random_range(1..3), padding: draws.random_range(0..=kernel / 2) };
+        let (inputs, outputs) = (draws.random_range(1..40), draws.random_range(1..40));
+        let shape = [draws.random_range(1..20), inputs, draws.random_range(5..33), draws.random_range(5..33)];
+        let (x, w, b) = (data(&shape), data(&[outputs, inputs, kernel, kernel]), data(&[outputs]));
+        let on_b = b.to_device(&gpu).unwrap();
+        let what = format!("round {round}, {dtype:?}, {shape:?} to {outputs}, {window:?}");
         let op = Conv2d { window, input_gradient: true, weight_gradient: true };
         let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
-        let ours = on(&x).apply_op3_no_bwd(&on(&w), &on(&b), &op).unwrap();
-        assert_close(&what, &ours, &y, 1e-5);
-        let dy = random(rng, y.dims());
+        let ours = on(&x).apply_op3_no_bwd(&on(&w), &on_b, &op).unwrap();
+        assert_close(&what, &ours, &y, twice);
+        let dy = data(y.dims());
         let expected = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
-        let got = CustomOp3::bwd(&op, &on(&x), &on(&w), &on(&b), &ours, &on(&dy)).unwrap();
-        assert_close(&format!("{what}: ∂x"), &got.0.unwrap(), &expected.0.unwrap(), 1e-5);
-        assert_close(&format!("{what}: ∂W"), &got.1.unwrap(), &expected.1.unwrap(), 1e-5);
-        assert_close(&format!("{what}: ∂b"), &got.2.unwrap(), &expected.2.unwrap(), 1e-5);
+        let got = CustomOp3::bwd(&op, &on(&x), &on(&w), &on_b, &ours, &on(&dy)).unwrap();
+        assert_close(&format!("{what}: ∂x"), &got.0.unwrap(), &expected.0.unwrap(), once);
+        assert_close(&format!("{what}: ∂W"), &got.1.unwrap(), &expected.1.unwrap(), once);
+        assert_close(&format!("{what}: ∂b"), &got.2.unwrap(), &expected.2.unwrap(), sums);
 
-        let (rows, op) = (rng.random_range(1..300), Dense { input_gradient: true });
-        let (x, w, b) = (random(rng, &[rows, inputs]), random(rng, &[outputs, inputs]), random(rng, &[outputs]));
+        let (rows, op) = (draws.random_range(1..300), Dense { input_gradient: true });
+        let (x, w, b) = (data(&[rows, inputs]), data(&[outputs, inputs]), data(&[outputs]));
+        let on_b = b.to_device(&gpu).unwrap();
         let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
-        let ours = on(&x).apply_op3_no_bwd(&on(&w), &on(&b), &op).unwrap();
-        assert_close(&format!("{what}: dense"), &ours, &y, 1e-5);
-        let dy = random(rng, y.dims());
-        let expected = CustomOp2::bwd(&op, &x, &w, &y, &dy).unwrap();
-        let got = CustomOp2::bwd(&op, &on(&x), &on(&w), &ours, &on(&dy)).unwrap();
-        assert_close(&format!("{what}: dense ∂x"), &got.0.unwrap(), &expected.0.unwrap(), 1e-5);
-        assert_close(&format!("{what}: dense ∂W"), &got.1.unwrap(), &expected.1.unwrap(), 1e-5);
+        let ours = on(&x).apply_op3_no_bwd(&on(&w), &on_b, &op).unwrap();
+        assert_close(&format!("{what}: dense"), &ours, &y, twice);
+        let dy = data(y.dims());
+        let expected = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
+        let got = CustomOp3::bwd(&op, &on(&x), &on(&w), &on_b, &ours, &on(&dy)).unwrap();
+        assert_close(&format!("{what}: dense ∂x"), &got.0.unwrap(), &expected.0.unwrap(), once);
+        assert_close(&format!("{what}: dense ∂W"), &got.1.unwrap(), &expected.1.unwrap(), once);
+        assert_close(&format!("{what}: dense ∂b"), &got.2.unwrap(), &expected.2.unwrap(), sums);
     }
 }
 
@@ -109,39 +119,28 @@ fn pools_agree_with_the_cpu() {
     }
 }
 
-/// The networks of the papers with all activations, small ones of their kinds.
-fn networks() -> Vec<(String, Network, Vec<usize>)> {
-    let grid = Grid::from_range(51, 4.0).unwrap();
-    let (init, fixed_bias) = (Init::LeakyRelu, None);
-    let kinds = [
-        ActivationKind::Relu,
-        ActivationKind::LeakyRelu,
-        ActivationKind::PRelu,
-        ActivationKind::Apl { hinges: 3 },
-        ActivationKind::BSpline { grid, init },
-        ActivationKind::ExplicitLinear { grid, init, fixed_bias },
-        ActivationKind::ReluSpline { grid, init, fixed_bias },
-    ];
-    let rng = &mut Seed(1).generator(Purpose::Weights, 0);
-    let mut all = Vec::new();
-    for kind in kinds {
-        let mut add = |name: &str, network: Network, shape: &[usize]| {
-            all.push((format!("{name} with {kind:?}"), network, shape.to_vec()));
-        };
-        add("ResNet32", Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap()), &[16, 3, 32, 32]);
-        add("NiN", Network::Nin(NetworkInNetwork::new(rng, 10, 0.5, kind).unwrap()), &[4, 3, 32, 32]);
-        add("ConvNet", Network::ConvNet(ConvNet::new(rng, 10, kind).unwrap()), &[16, 1, 28, 28]);
-        add("AreaNet", Network::Area(AreaNet::new(rng, &[8, 8], kind).unwrap()), &[50, 2]);
+/// Targets for a network that takes inputs of this shape.
+fn targets(shape: &[usize]) -> (Tensor, TargetLoss) {
+    if shape.len() == 2 {
+        let targets: Vec<f32> = (0..shape[0]).map(|k| (k % 2) as f32).collect();
+        return (Tensor::from_vec(targets, shape[0], &Device::Cpu).unwrap(), TargetLoss::Binary);
     }
-    all
+    let labels: Vec<u8> = (0..shape[0]).map(|k| (k % 10) as u8).collect();
+    (Tensor::from_vec(labels, shape[0], &Device::Cpu).unwrap(), TargetLoss::CrossEntropy)
+}
+
+/// The loss of a training step in the type of x.
+fn loss_of(tape: &mut Tape, network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> Value {
+    let (x, t) = (tape.constant(x), tape.constant(t));
+    let output = network.forward_in(tape, &x, Mode::Training { dropout: 7 }).unwrap();
+    let output = cast(tape, &output, DType::F32).unwrap();
+    tape.apply2(loss, &output, &t).unwrap()
 }
 
 /// Loss and gradients by name of a training step.
 fn step(network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> (Tensor, Vec<(String, Tensor)>) {
     let mut tape = Tape::recording();
-    let (x, t) = (tape.constant(x), tape.constant(t));
-    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout: 7 }).unwrap();
-    let loss = tape.apply2(loss, &output, &t).unwrap();
+    let loss = loss_of(&mut tape, network, x, t, loss);
     let value = tape.tensor(&loss).clone();
     let gradients = tape.backward(&loss).unwrap();
     let of = |p: ds_core::Parameter| (p.name, gradients.gradient(&p.var).unwrap().clone());
@@ -155,13 +154,7 @@ fn networks_agree_with_the_cpu_and_with_themselves() {
     for (name, network, shape) in networks() {
         let there = network.copied(DType::F32, &gpu).unwrap();
         let x = random(rng, &shape);
-        let (t, loss) = if shape.len() == 2 {
-            let targets: Vec<f32> = (0..shape[0]).map(|k| (k % 2) as f32).collect();
-            (Tensor::from_vec(targets, shape[0], &Device::Cpu).unwrap(), TargetLoss::Binary)
-        } else {
-            let labels: Vec<u8> = (0..shape[0]).map(|k| (k % 10) as u8).collect();
-            (Tensor::from_vec(labels, shape[0], &Device::Cpu).unwrap(), TargetLoss::CrossEntropy)
-        };
+        let (t, loss) = targets(&shape);
         let (on_x, on_t) = (x.to_device(&gpu).unwrap(), t.to_device(&gpu).unwrap());
         let (expected_loss, expected) = step(&network, &x, &t, loss);
         let (ours_loss, ours) = step(&there, &on_x, &on_t, loss);
@@ -190,6 +183,55 @@ fn networks_agree_with_the_cpu_and_with_themselves() {
 }
 
 #[test]
+fn networks_in_bf16_are_near_those_in_f32() {
+    let Some(gpu) = device() else { return };
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    for (name, network, shape) in networks() {
+        let there = network.copied(DType::F32, &gpu).unwrap();
+        let (x, (t, loss)) = (random(rng, &shape), targets(&shape));
+        let narrow = x.to_dtype(DType::BF16).unwrap().to_device(&gpu).unwrap();
+        let on_t = t.to_device(&gpu).unwrap();
+        let (expected_loss, expected) = step(&network, &x, &t, loss);
+        let (ours_loss, ours) = step(&there, &narrow, &on_t, loss);
+        assert_close(&format!("{name} in bf16: loss"), &ours_loss, &expected_loss, 5e-3);
+        assert!(ours.iter().all(|(_, gradient)| gradient.dtype() == DType::F32), "{name}");
+        let of = |all: &[(String, Tensor)]| all.iter().map(|(_, gradient)| gradient.clone()).collect::<Vec<_>>();
+        let cosine = papers::cosine(&of(&ours), &of(&expected));
+        assert!(cosine > papers::least_cosine(&name), "{name} in bf16: gradients at a cosine of {cosine}");
+        for ((of, ours), (_, expected)) in there.buffers().iter().zip(network.buffers()) {
+            assert_close(&format!("{name} in bf16: {of}"), ours, &expected, 2e-2);
+        }
+        for ((of, first), (_, second)) in ours.iter().zip(&step(&there, &narrow, &on_t, loss).1) {
+            assert_eq!(flat(first), flat(second), "{name} in bf16: {of} does not repeat itself");
+        }
+    }
+}
+
+#[test]
+fn training_in_bf16_learns_as_much_as_in_f32() {
+    let Some(gpu) = device() else { return };
+    for (name, network, shape) in papers::networks_to_train() {
+        let (x, (t, loss)) = (random(&mut ChaCha8Rng::seed_from_u64(6), &shape), targets(&shape));
+        let t = t.to_device(&gpu).unwrap();
+        let losses = [DType::F32, DType::BF16].map(|dtype| {
+            let network = network.copied(DType::F32, &gpu).unwrap();
+            let x = x.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();
+            let decay = Decay { weights: 0.0, hinges: 0.0 };
+            let mut optimizer = Optimizer::new(Rule::Adam, decay, network.parameters()).unwrap();
+            let steps = (0..papers::STEPS).map(|_| {
+                let mut tape = Tape::recording();
+                let loss = loss_of(&mut tape, &network, &x, &t, loss);
+                let value = tape.tensor(&loss).to_scalar().unwrap();
+                optimizer.step(&tape.backward(&loss).unwrap(), papers::RATE).unwrap();
+                value
+            });
+            steps.collect::<Vec<f32>>()
+        });
+        papers::assert_learned_alike(&name, &losses[0], &losses[1]);
+    }
+}
+
+#[test]
 fn optimisers_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
@@ -201,14 +243,12 @@ fn optimisers_agree_with_the_cpu() {
             Optimizer::new(rule, decay, network.parameters()).unwrap()
         };
         let (mut on_cpu, mut on_gpu) = (of(&network), of(&there));
-        let t = Tensor::from_vec((0..shape[0]).map(|k| (k % 10) as u8).collect(), shape[0], &Device::Cpu).unwrap();
+        let (t, loss) = targets(&shape);
         for _ in 0..3 {
             let x = random(rng, &shape);
             let gradients = |network: &Network, x: &Tensor, t: &Tensor| {
                 let mut tape = Tape::recording();
-                let (x, t) = (tape.constant(x), tape.constant(t));
-                let output = network.forward_in(&mut tape, &x, Mode::Training { dropout: 7 }).unwrap();
-                let loss = tape.apply2(TargetLoss::CrossEntropy, &output, &t).unwrap();
+                let loss = loss_of(&mut tape, network, x, t, loss);
                 tape.backward(&loss).unwrap()
             };
             on_cpu.step(&gradients(&network, &x, &t), 0.01).unwrap();

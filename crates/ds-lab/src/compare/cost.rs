@@ -37,6 +37,7 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Option<Tab
             row.epochs,
             row.protocol.clone(),
             row.threads,
+            row.trained_in().to_owned(),
         )
     };
     let mut keys = Vec::new();
@@ -69,7 +70,7 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Option<Tab
         let hidden = first.hidden.as_ref().map(|hidden| format!(" 2x{hidden}x1")).unwrap_or_default();
         table.rows.push(vec![
             format!("{} {}{hidden}, {}", first.dataset, first.network, first.protocol),
-            format!("{}, {} threads", first.device, first.threads),
+            first.machine(),
             format!("{:.3}", seconds(&relu)),
             format!("{:.3}", seconds(&splines)),
             format!("{:.2}", seconds(&splines) / seconds(&relu)),

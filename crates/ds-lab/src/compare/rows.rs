@@ -62,7 +62,7 @@ pub(super) fn groups<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<
                 let names = (row.run.clone(), row.experiment.clone(), row.dataset.clone(), row.network.clone());
                 let splines = (row.spline_size, row.norm.clone(), row.lambda.map(f64::to_bits));
                 let rest = (row.activation.clone(), row.hidden.clone(), row.epochs, row.protocol.clone());
-                (names, splines, rest, row.validation.map(f64::to_bits))
+                (names, splines, rest, row.validation.map(f64::to_bits), row.trained_in().to_owned())
             };
             seedless(row) == seedless(other)
         };

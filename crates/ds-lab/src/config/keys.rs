@@ -144,6 +144,12 @@ pub const KEYS: &[Key] = &[
     key("train.log_steps", Kind::Integer(0, MANY), "steps from one metrics row to the next within an epoch; 0: none"),
     key("train.checkpoint_seconds", Kind::Number(0.0, 1e9), "seconds from one checkpoint to the next; 0: every step"),
     key("train.threads", Kind::Integer(0, 1024), "threads; 0: one a core"),
+    key(
+        "train.precision",
+        Kind::Choice(Precision::NAMES),
+        "type of what flows between layers in training; bf16 on a GPU only; parameters, their gradients, losses and evaluation \
+         are f32",
+    ),
     key("train.max_train_images", Kind::Integer(0, MANY), "only the first so many training images; 0: all"),
     key("train.max_test_images", Kind::Integer(0, MANY), "only the first so many test images; 0: all"),
     key("sparsify.enabled", Kind::Bool, "eliminate knots at the end"),

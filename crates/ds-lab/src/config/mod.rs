@@ -12,6 +12,7 @@ pub use load::Setting;
 pub(crate) use load::parse;
 pub use protocol::protocol;
 
+use candle_core::DType;
 use ds_core::Grid;
 use ds_core::regularization::Norm;
 use ds_nn::optim::Rule;
@@ -190,6 +191,34 @@ names!(
         Adam = "adam",
     }
 );
+
+names!(
+    /// The type of what flows between layers in training; parameters and sums stay f32.
+    #[derive(Default)]
+    Precision {
+        /// Single precision.
+        #[default]
+        F32 = "f32",
+        /// Eight bits of precision and the range of f32, on a GPU.
+        Bf16 = "bf16",
+    }
+);
+
+impl Precision {
+    /// As Candle has it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Whether it is what every run had before there was a choice: then a resolved config does not name it, so that theirs are
+    /// still the same.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 names!(
     /// Where the training points of an area come from.
@@ -377,6 +406,8 @@ pub struct Train {
     pub log_steps: usize,
     pub checkpoint_seconds: f64,
     pub threads: usize,
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
     pub max_train_images: usize,
     pub max_test_images: usize,
 }

@@ -41,6 +41,10 @@ impl Config {
             let allowed = "either a range or a step, not both";
             return Err(layers.error("activation.step", show(self.activation.step), allowed));
         }
+        if self.train.precision == Precision::Bf16 && self.network.kind.is_lipschitz() {
+            let allowed = format!("f32 for {}, which has no kernels for GPUs", self.network.kind);
+            return Err(layers.error("train.precision", self.train.precision, allowed));
+        }
         if !self.train.milestones.is_sorted_by(|a, b| a < b) {
             let value = format!("{:?}", self.train.milestones);
             return Err(layers.error("train.milestones", value, "an ascending list of epochs"));

@@ -67,7 +67,7 @@ fn numbers(row: &SummaryRow) -> [String; 9] {
         percent(row.sparsified_test_accuracy),
         knots.map_or(String::new(), |(kept, all)| format!("{kept} of {all}")),
         format!("{:.1}", row.seconds),
-        format!("{}, {} threads", row.device, row.threads),
+        row.machine(),
         row.revision.clone(),
     ]
 }

@@ -70,8 +70,11 @@ fn origin(run: &Run) -> String {
     let (config, seed) = (&run.config.name, run.config.seed);
     match &run.summary {
         Some(row) => format!(
-            "Config {config}, seed {seed}, {} epochs; protocol {}; {}, {} threads; revision {}",
-            row.epochs, row.protocol, row.device, row.threads, row.revision
+            "Config {config}, seed {seed}, {} epochs; protocol {}; {}; revision {}",
+            row.epochs,
+            row.protocol,
+            row.machine(),
+            row.revision
         ),
         None => format!("Config {config}, seed {seed}; the run has not ended"),
     }

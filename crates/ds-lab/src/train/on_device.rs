@@ -1,6 +1,7 @@
 //! Steps, evaluations and epochs of which nothing is fetched but sums.
 
 use super::{Evaluation, Optimizers, Rate, Trainer, check_finite};
+use crate::config::Config;
 use crate::experiment::Setup;
 use crate::penalty::SplinePenalty;
 use crate::progress::Progress;
@@ -10,6 +11,7 @@ use candle_core::{DType, Tensor};
 use ds_core::graph::Graph;
 use ds_nn::layers::Mode;
 use ds_nn::networks::Network;
+use ds_nn::ops::cast::cast;
 use ds_nn::rng::Purpose;
 use ds_nn::tape::Tape;
 
@@ -29,6 +31,7 @@ pub fn step_on_device(
     let mut tape = Tape::recording();
     let x = tape.constant(&batch.inputs);
     let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
+    let output = cast(&mut tape, &output, DType::F32)?;
     let loss = batch.loss_in(&mut tape, &output)?;
     batch.tally(tape.tensor(&output), totals)?;
     let mut gradients = tape.backward(&loss)?;
@@ -73,15 +76,15 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    /// `None` on the CPU.
-    pub(super) fn new(setup: &Setup) -> Result<Option<Self>> {
+    /// `None` on the CPU. Training is in the config's precision; evaluation is in f32, as that of a checkpoint is.
+    pub(super) fn new(config: &Config, setup: &Setup) -> Result<Option<Self>> {
         let device = setup.network.device();
         if device.is_cpu() {
             return Ok(None);
         }
-        let put = |samples| SamplesOnDevice::new(samples, &device);
+        let put = |samples| SamplesOnDevice::new(samples, DType::F32, &device);
         Ok(Some(Self {
-            train: put(&setup.train)?,
+            train: SamplesOnDevice::new(&setup.train, config.train.precision.dtype(), &device)?,
             held_out: setup
                 .held_out()
                 .into_iter()
