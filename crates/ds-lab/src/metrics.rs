@@ -466,6 +466,7 @@ mod tests {
         writer.append(row(1)).unwrap();
         let rows = read_summary(&path).unwrap();
         assert_eq!(rows, [SummaryRow { lipschitz_lower_l2: None, ..row(0) }, row(1)]);
+        assert_eq!((rows[0].precision.as_deref(), rows[0].trained_in()), (None, "f32"));
         // Metrics go on under their own header only.
         let path = directory.path().join("metrics.csv");
         std::fs::write(&path, "run,epoch\nr,1\n").unwrap();

@@ -287,6 +287,7 @@ fn largest(row: &[f32]) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use candle_core::DType;
     use ds_nn::rng::{Purpose, Seed};
 
     fn ramp() -> Samples {
@@ -342,6 +343,12 @@ mod tests {
         let plain = samples.batch(&order).unwrap();
         assert_eq!(flat(&there.batch(&order, None).unwrap().inputs), flat(&plain.inputs));
         assert!(there.batch(&[2], None).is_err());
+        // In bf16 the same numbers, rounded.
+        let narrow = crate::samples_on_device::SamplesOnDevice::new(&samples, DType::BF16, &Device::Cpu).unwrap();
+        let inputs = narrow.batch(&order, Some(&mut rng())).unwrap().inputs;
+        assert_eq!(inputs.dtype(), DType::BF16);
+        let rounded = augmented.inputs.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(flat(&inputs.to_dtype(DType::F32).unwrap()), flat(&rounded));
     }
 
     #[test]

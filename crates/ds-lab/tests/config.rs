@@ -144,6 +144,16 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             &["`activation.step`", "not both"],
         ),
         ("experiment = \"mnist\"\ntrain.milestones = [5, 2]", &[], &["`train.milestones`", "[5, 2]", "ascending"]),
+        (
+            "experiment = \"mnist\"\ntrain.precision = \"f16\"",
+            &[],
+            &["`train.precision` is \"f16\"", "one of f32, bf16"],
+        ),
+        (
+            "experiment = \"mnist\"\ntrain.precision = \"bf16\"\nnetwork.kind = \"lipschitz\"",
+            &[],
+            &["`train.precision` is bf16", "f32 for lipschitz"],
+        ),
         ("experiment = \"fit1d\"\nsparsify.enabled = true", &[], &["`sparsify.threshold`", "missing"]),
         ("experiment = \"area2d\"\nnetwork.hidden = []", &[], &["`network.hidden`", "at least one"]),
         ("experiment = [", &[], &["run.toml", "not valid TOML", "line 1"]),
@@ -186,7 +196,7 @@ fn differences_name_both_values() {
 fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
-        "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true",
+        "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"",
         "experiment = \"mnist\"\nactivation.scaling = false\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"",
     ];

@@ -1,7 +1,7 @@
 //! Runs that repeat and runs that go on: the same rows, times aside.
 #![allow(clippy::unwrap_used)]
 
-use ds_lab::config::Config;
+use ds_lab::config::{Config, Precision, Train};
 use ds_lab::data::Source;
 use ds_lab::experiment::{RunOptions, Setup, run};
 use ds_lab::metrics::{MetricsRow, read_metrics, read_summary};
@@ -50,6 +50,25 @@ fn another_config_is_not_resumed() {
     let other = run(&area(5), &source, &RunOptions { resume: true, ..options(directory.path()) });
     let message = format!("{:#}", other.unwrap_err());
     assert!(message.contains("train.epochs: 2 there, 5 here"), "{message}");
+}
+
+#[test]
+fn bf16_is_refused_on_the_cpu_before_anything_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let narrow = Config { train: Train { precision: Precision::Bf16, ..area(2).train }, ..area(2) };
+    let out = directory.path().join("run");
+    let message = run(&narrow, &Source::Auto { dir: None }, &options(&out)).unwrap_err().to_string();
+    for part in ["train.precision = \"bf16\"", "on the CPU", "--device cuda", "\"f32\""] {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+    assert!(!out.exists());
+    // Nor does a run in f32 go on in bf16.
+    let source = Source::Auto { dir: None };
+    let first = run(&area(1), &source, &options(&out)).unwrap();
+    assert_eq!((first.precision.as_deref(), first.machine().contains("bf16")), (Some("f32"), false));
+    let narrow = Config { train: Train { precision: Precision::Bf16, ..area(1).train }, ..area(1) };
+    let error = run(&narrow, &source, &RunOptions { resume: true, ..options(&out) }).unwrap_err();
+    assert!(format!("{error:#}").contains("train.precision: not set there, \"bf16\" here"), "{error:#}");
 }
 
 #[test]
