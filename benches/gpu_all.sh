@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that is to be done on a GPU, unattended and in pieces: tests, benchmarks of ours and of PyTorch, and ResNet32 on
-# CIFAR-10 with ReLU and with splines. What is done is skipped, and trainings go on from their checkpoints.
+# CIFAR-10 with ReLU and with splines, in f32 and in bf16. What is done is skipped, and trainings go on from their checkpoints.
 #
 #   benches/gpu_all.sh BINARIES DATA OUT [SECONDS]
 #
@@ -56,10 +56,15 @@ stage test-core "$binaries/gpu-test-core" --nocapture --test-threads 1
 stage test-nn "$binaries/gpu-test-nn" --nocapture --test-threads 1
 stage bench "$binaries/gpu_bench" --json "$out/bench.json"
 stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
+# train NAME CONFIG SETTING…: the rows of a run that was cut off stay; --resume starts where there is nothing yet.
+train() {
+    local name=$1 config=$2; shift 2
+    stage "train-$name" "$binaries/cifar10" --config "configs/$config.toml" --data-dir "$data" --device cuda --resume \
+        --set train.checkpoint_seconds=20 "$@" --out "$out/$name"
+}
+for config in resnet-relu resnet; do train "$config" "$config"; done
 for config in resnet-relu resnet; do
-    # The rows of a run that was cut off stay; --resume starts where there is nothing yet.
-    stage "train-$config" "$binaries/cifar10" --config "configs/$config.toml" --data-dir "$data" --device cuda --resume \
-        --set train.checkpoint_seconds=20 --out "$out/$config"
+    train "$config-bf16" "$config" --set train.precision=bf16 --set "name=$config-bf16"
 done
 if [ $failed -eq 0 ]; then echo "all is done: $out"; else echo "some of it failed: see $out/*.log"; fi
 exit $failed

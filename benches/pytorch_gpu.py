@@ -4,11 +4,13 @@
     python benches/pytorch_gpu.py [--json FILE]
 
 Networks and layers are those of the deepsplines package, as in torch_side.py; `relu` is plain PyTorch. Settings are PyTorch's
-defaults, and cuDNN may measure its algorithms (torch.backends.cudnn.benchmark), as ours does. Images lie on the device; no step
+defaults, and cuDNN may measure its algorithms (torch.backends.cudnn.benchmark), as ours does. Steps in bf16 are under
+torch.autocast, forward pass and loss; layers alone take tensors in bf16. Images lie on the device; no step
 fetches anything from it. Times are the best of some rounds of at least a tenth of a second each; memory is the most that tensors
 held at a time. Without a GPU it says so and measures nothing.
 """
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -56,11 +58,14 @@ def main():
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=2))
 
-    x, dy = torch.randn(SHAPE), torch.randn(SHAPE)
-    size = 4 * x.numel()
-    add("copy (1024, 64, 32, 32)", timed(lambda: x.clone()), 2 * size)
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    try:
+        from torch_side import LAYERS, Training
+    except ImportError as error:
+        print(f"no DeepSplines ({error}): its layer and the networks are not measured")
+        LAYERS = Training = None
 
-    def both_ways(layer):
+    def both_ways(layer, x, dy):
         source = x.detach().requires_grad_()
 
         def run():
@@ -68,42 +73,52 @@ def main():
             layer.zero_grad()
             layer(source).backward(dy)
         return run
-    add("relu, forward and backward", timed(both_ways(torch.nn.ReLU())), 5 * size)
 
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    try:
-        from torch_side import LAYERS, Training
-    except ImportError as error:
-        print(f"no DeepSplines ({error}): its layer and the networks were not measured")
+    def activations(dtype, suffix):
+        x, dy = torch.randn(SHAPE, dtype=dtype), torch.randn(SHAPE, dtype=dtype)
+        size = x.element_size() * x.numel()
+        add(f"copy (1024, 64, 32, 32){suffix}", timed(lambda: x.clone()), 2 * size)
+        add(f"relu, forward and backward{suffix}", timed(both_ways(torch.nn.ReLU(), x, dy)), 5 * size)
+        if LAYERS is None:
+            return
+        layer = LAYERS["bspline"]("conv", SHAPE[1], size=51, range_=4)
+        try:
+            add(f"spline (51 knots), forward and backward{suffix}", timed(both_ways(layer.cuda(), x, dy)), 5 * size)
+        except RuntimeError as error:
+            print(f"spline (51 knots){suffix}: {error}")
+
+    def step(name, kind, context):
+        torch.cuda.empty_cache()
+        training = Training(name, kind, context)
+        training.network.cuda()
+        images = torch.randn((2048, *training.shape[1:]))
+        labels = training.targets(2048)
+        position = 0
+
+        def run():
+            nonlocal position
+            position = (position + 128) % 2048
+            training.step(images[position:position + 128], labels[position:position + 128])
+        run()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return timed(run), torch.cuda.max_memory_allocated() / 1e6
+
+    def autocast():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+
+    for dtype, suffix in ((torch.float32, ""), (torch.bfloat16, ", bf16")):
+        activations(dtype, suffix)
+    if Training is None:
         return
-    layer = LAYERS["bspline"]("conv", SHAPE[1], size=51, range_=4)
-    try:
-        add("spline (51 knots), forward and backward", timed(both_ways(layer.cuda())), 5 * size)
-    except RuntimeError as error:
-        print(f"spline (51 knots): {error}")
-    del x, dy
     for name in ("resnet32", "nin"):
         for kind in ("relu", "bspline"):
-            torch.cuda.empty_cache()
-            try:
-                training = Training(name, kind)
-            except RuntimeError as error:
-                print(f"{name} with {kind}: {error}")
-                continue
-            training.network.cuda()
-            images = torch.randn((2048, *training.shape[1:]))
-            labels = training.targets(2048)
-            position = 0
-
-            def run():
-                nonlocal position
-                position = (position + 128) % 2048
-                training.step(images[position:position + 128], labels[position:position + 128])
-            run()
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            add(f"{name} step, batch 128, {kind}", timed(run), peak=torch.cuda.max_memory_allocated() / 1e6)
-            del training, images
+            for context, suffix in ((contextlib.nullcontext, ""), (autocast, ", bf16")):
+                try:
+                    milliseconds, peak = step(name, kind, context)
+                    add(f"{name} step, batch 128, {kind}{suffix}", milliseconds, peak=peak)
+                except RuntimeError as error:
+                    print(f"{name} with {kind}{suffix}: {error}")
 
 
 if __name__ == "__main__":

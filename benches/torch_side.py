@@ -4,6 +4,7 @@ KIND is bspline, explicit_linear or relu_spline for the layers of DeepSplines, a
 and torch.optim.SGD or Adam with their own weight decay. Networks are those of the deepsplines package. A step with splines
 is what its training loop does: backward of the loss, backward of weight decay plus TV², two optimisers.
 """
+import contextlib
 import resource
 import statistics
 import sys
@@ -52,9 +53,10 @@ def convolution(direction, images, channels, side):
 
 
 class Training:
-    """A network with its optimisers; calling it with a batch is one step."""
+    """A network with its optimisers; calling it with a batch is one step, forward pass and loss in a context."""
 
-    def __init__(self, name, kind):
+    def __init__(self, name, kind, context=contextlib.nullcontext):
+        self.context = context
         build, self.shape = NETWORKS[name]
         area = name == "area"
         size, spline_range = (21, 1.0) if area else (51, 4.0)
@@ -84,11 +86,12 @@ class Training:
     def step(self, x, targets):
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        output = self.network(x)
-        if self.area:
-            loss = torch.nn.functional.binary_cross_entropy(output, targets)
-        else:
-            loss = torch.nn.functional.cross_entropy(output, targets)
+        with self.context():
+            output = self.network(x)
+            if self.area:
+                loss = torch.nn.functional.binary_cross_entropy(output, targets)
+            else:
+                loss = torch.nn.functional.cross_entropy(output, targets)
         loss.backward()
         if self.splines:
             extra = self.decay / 2 * self.network.l2sqsum_weights_biases() + self.weight * self.network.TV2()

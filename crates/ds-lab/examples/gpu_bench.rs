@@ -52,7 +52,7 @@ mod bench {
     use ds_core::ops::gpu::cuda;
     use ds_core::ops::linear_spline::LinearSpline;
     use ds_core::ops::rectifier::Rectifier;
-    use ds_lab::config::Config;
+    use ds_lab::config::{Config, Precision};
     use ds_lab::data::ImageSet;
     use ds_lab::experiment::network;
     use ds_lab::penalty::SplinePenalty;
@@ -111,25 +111,35 @@ mod bench {
                 peak_megabytes: peak,
             });
         };
-        activations(&device, &mut add)?;
+        const PRECISIONS: [(Precision, &str); 2] = [(Precision::F32, ""), (Precision::Bf16, ", bf16")];
+        for (precision, suffix) in PRECISIONS {
+            activations(&device, precision.dtype(), suffix, &mut add)?;
+        }
         for name in ["resnet32", "nin"] {
             for kind in ["relu", "bspline"] {
-                let (ms, peak) = step(&device, name, kind)?;
-                add(&format!("{name} step, batch 128, {kind}"), ms, None, Some(peak));
+                for (precision, suffix) in PRECISIONS {
+                    let (ms, peak) = step(&device, name, kind, precision)?;
+                    add(&format!("{name} step, batch 128, {kind}{suffix}"), ms, None, Some(peak));
+                }
             }
         }
         Ok(rows)
     }
 
-    fn activations(device: &Device, add: &mut impl FnMut(&str, f64, Option<f64>, Option<f64>)) -> Result<()> {
-        let random = || Tensor::randn(0f32, 1.0, &SHAPE, device);
+    fn activations(
+        device: &Device,
+        dtype: DType,
+        suffix: &str,
+        add: &mut impl FnMut(&str, f64, Option<f64>, Option<f64>),
+    ) -> Result<()> {
+        let random = || Tensor::randn(0f32, 1.0, &SHAPE, device)?.to_dtype(dtype);
         let (x, dy) = (random()?, random()?);
-        let bytes = (4 * x.elem_count()) as f64;
+        let bytes = (dtype.size_in_bytes() * x.elem_count()) as f64;
         let copy = timed(device, || {
             x.copy()?;
             Ok(())
         })?;
-        add("copy (1024, 64, 32, 32)", copy, Some(2.0 * bytes), None);
+        add(&format!("copy (1024, 64, 32, 32){suffix}"), copy, Some(2.0 * bytes), None);
         let op = Rectifier { slope: 0.0 };
         let relu = timed(device, || {
             let y = x.apply_op1_no_bwd(&op)?;
@@ -137,7 +147,7 @@ mod bench {
             Ok(())
         })?;
         // Forward reads one tensor and writes one, backward reads two and writes one.
-        add("relu, forward and backward", relu, Some(5.0 * bytes), None);
+        add(&format!("relu, forward and backward{suffix}"), relu, Some(5.0 * bytes), None);
         let grid = Grid::from_range(51, 4.0)?;
         let spline = Spline::bspline(SHAPE[1], grid, Init::LeakyRelu, DType::F32, device)?;
         let (op, coefficients) = (LinearSpline::new(grid), spline.coefficients()?.detach());
@@ -146,15 +156,15 @@ mod bench {
             op.backward(&x, &coefficients, &dy)?;
             Ok(())
         })?;
-        add("spline (51 knots), forward and backward", ms, Some(5.0 * bytes), None);
+        add(&format!("spline (51 knots), forward and backward{suffix}"), ms, Some(5.0 * bytes), None);
         Ok(())
     }
 
     /// (milliseconds, peak MB) of a training step, its batch cut on the device included.
-    fn step(device: &Device, name: &str, kind: &str) -> Result<(f64, f64)> {
+    fn step(device: &Device, name: &str, kind: &str, precision: Precision) -> Result<(f64, f64)> {
         let text = format!("experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
         let config = Config::from_toml(&text)?;
-        let network = network(&config, 10)?.to_device(device)?;
+        let network = network(&config, 10)?.copied(DType::F32, device)?;
         let mut optimizers = Optimizers::new(&config, &network)?;
         let penalty = SplinePenalty::new(&config, &network)?;
         let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -168,7 +178,7 @@ mod bench {
             classes: 10,
         };
         let samples = Samples::images(set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] });
-        let samples = SamplesOnDevice::new(&samples, device)?;
+        let samples = SamplesOnDevice::new(&samples, precision.dtype(), device)?;
         let totals = Tensor::zeros(2, DType::F64, device)?;
         let mut steps = 0;
         let mut run = || -> Result<()> {
