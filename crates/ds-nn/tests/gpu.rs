@@ -18,7 +18,7 @@ use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::target_loss::TargetLoss;
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use ds_nn::tape::{Tape, Value};
-use papers::networks;
+use papers::{networks, targets};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -119,16 +119,6 @@ fn pools_agree_with_the_cpu() {
     }
 }
 
-/// Targets for a network that takes inputs of this shape.
-fn targets(shape: &[usize]) -> (Tensor, TargetLoss) {
-    if shape.len() == 2 {
-        let targets: Vec<f32> = (0..shape[0]).map(|k| (k % 2) as f32).collect();
-        return (Tensor::from_vec(targets, shape[0], &Device::Cpu).unwrap(), TargetLoss::Binary);
-    }
-    let labels: Vec<u8> = (0..shape[0]).map(|k| (k % 10) as u8).collect();
-    (Tensor::from_vec(labels, shape[0], &Device::Cpu).unwrap(), TargetLoss::CrossEntropy)
-}
-
 /// The loss of a training step in the type of x.
 fn loss_of(tape: &mut Tape, network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> Value {
     let (x, t) = (tape.constant(x), tape.constant(t));
@@ -198,9 +188,7 @@ fn networks_in_bf16_are_near_those_in_f32() {
         let of = |all: &[(String, Tensor)]| all.iter().map(|(_, gradient)| gradient.clone()).collect::<Vec<_>>();
         let cosine = papers::cosine(&of(&ours), &of(&expected));
         assert!(cosine > papers::least_cosine(&name), "{name} in bf16: gradients at a cosine of {cosine}");
-        for ((of, ours), (_, expected)) in there.buffers().iter().zip(network.buffers()) {
-            assert_close(&format!("{name} in bf16: {of}"), ours, &expected, 2e-2);
-        }
+        papers::assert_statistics_alike(&name, &there, &network);
         for ((of, first), (_, second)) in ours.iter().zip(&step(&there, &narrow, &on_t, loss).1) {
             assert_eq!(flat(first), flat(second), "{name} in bf16: {of} does not repeat itself");
         }

@@ -27,16 +27,9 @@ struct Batch {
 
 impl Batch {
     fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Self {
-        let cpu = &Device::Cpu;
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let (targets, loss) = if shape.len() == 2 {
-            let targets: Vec<f32> = (0..shape[0]).map(|k| (k % 2) as f32).collect();
-            (Tensor::from_vec(targets, shape[0], cpu).unwrap(), TargetLoss::Binary)
-        } else {
-            let labels: Vec<u8> = (0..shape[0]).map(|k| (k % 10) as u8).collect();
-            (Tensor::from_vec(labels, shape[0], cpu).unwrap(), TargetLoss::CrossEntropy)
-        };
-        Self { x: Tensor::from_vec(values, shape, cpu).unwrap(), targets, loss }
+        let (targets, loss) = papers::targets(shape);
+        Self { x: Tensor::from_vec(values, shape, &Device::Cpu).unwrap(), targets, loss }
     }
 
     /// The loss of a training step, with what flows between layers in a type.
@@ -62,12 +55,14 @@ fn gradients_point_where_those_in_f32_do() {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     for (name, network, shape) in papers::networks() {
         let batch = Batch::random(rng, &shape);
+        let copy = network.copied(DType::F32, &Device::Cpu).unwrap();
         let (expected_loss, expected) = batch.derived(&mut CandleGraph, &network, DType::F32);
-        let (loss, ours) = batch.derived(&mut NarrowGraph, &network, DType::BF16);
+        let (loss, ours) = batch.derived(&mut NarrowGraph, &copy, DType::BF16);
         assert!((loss / expected_loss - 1.0).abs() < 5e-3, "{name}: loss {loss}, in f32 {expected_loss}");
         assert!(ours.iter().all(|gradient| gradient.dtype() == DType::F32), "{name}");
         let cosine = papers::cosine(&ours, &expected);
         assert!(cosine > papers::least_cosine(&name), "{name}: gradients at a cosine of {cosine}");
+        papers::assert_statistics_alike(&name, &copy, &network);
     }
 }
 

@@ -3,6 +3,7 @@
 mod error;
 mod keys;
 mod load;
+mod precision;
 mod protocol;
 mod validate;
 
@@ -10,9 +11,9 @@ pub use error::{ConfigError, Origin};
 pub use keys::{KEYS, Key, Kind, find, reference_doc};
 pub use load::Setting;
 pub(crate) use load::parse;
+pub use precision::Precision;
 pub use protocol::protocol;
 
-use candle_core::DType;
 use ds_core::Grid;
 use ds_core::regularization::Norm;
 use ds_nn::optim::Rule;
@@ -36,6 +37,7 @@ macro_rules! names {
         }
     };
 }
+use names;
 
 names!(
     /// The experiments of the papers.
@@ -191,34 +193,6 @@ names!(
         Adam = "adam",
     }
 );
-
-names!(
-    /// The type of what flows between layers in training; parameters and sums stay f32.
-    #[derive(Default)]
-    Precision {
-        /// Single precision.
-        #[default]
-        F32 = "f32",
-        /// Eight bits of precision and the range of f32, on a GPU.
-        Bf16 = "bf16",
-    }
-);
-
-impl Precision {
-    /// As Candle has it.
-    pub fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-        }
-    }
-
-    /// Whether it is what every run had before there was a choice: then a resolved config does not name it, so that theirs are
-    /// still the same.
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 names!(
     /// Where the training points of an area come from.

@@ -11,9 +11,7 @@ const NAME: &str = "linear-spline";
 /// The type as it stands in the names of the kernels.
 fn suffix(dtype: DType) -> Result<&'static str> {
     match dtype {
-        DType::F32 => Ok("f32"),
-        DType::F16 => Ok("f16"),
-        DType::BF16 => Ok("bf16"),
+        DType::F32 | DType::F16 | DType::BF16 => Ok(dtype.as_str()),
         other => bail!("{NAME}: the GPU kernels take f32, f16 and bf16 with coefficients in f32, got {other:?}"),
     }
 }
