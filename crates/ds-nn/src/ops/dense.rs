@@ -10,7 +10,7 @@ use ds_core::dispatch_real;
 use ds_core::ops::pointwise::{real_dtype, tensor_of};
 use ds_core::ops::real::{Real, elements, with_elements};
 
-/// x (N, I), W (O, I) and, as the op of three arguments, b (O) → (N, O).
+/// x (N, I), W (O, I) and, as the op of three arguments, b (O) → (N, O). On a GPU W has the type of x, f32 or bf16, and b is f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Dense {
     /// Whether ∂x is wanted.

@@ -21,7 +21,7 @@ use ds_core::ops::simd::instructions;
 use std::borrow::Cow;
 
 /// x (N, I, H, W) or in blocks (N/16, I, H, W, 16), W (O, I, k, k) and, as the op of three arguments, b (O) → the same with O
-/// channels.
+/// channels. On a GPU W has the type of x, f32 or bf16, and b is f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv2d {
     /// The sliding window.
