@@ -57,7 +57,7 @@ impl DataArgs {
     /// If they contradict each other, or the device is not to be had.
     pub fn source(&self) -> Result<Source> {
         ds_nn::ops::gpu::set_options(Options { tf32: !self.no_tf32, deterministic: self.deterministic });
-        device::choose(self.device)?;
+        device::choose(self.device, 0)?;
         match (self.data, &self.data_dir) {
             (DataChoice::Sample, Some(dir)) => {
                 bail!("--data sample and --data-dir {} name two sources; give one of them", dir.display())
