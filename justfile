@@ -36,11 +36,15 @@ reproduce-all *ARGS:
 gpu-test:
     cargo test --release -p ds-core -p ds-nn --features ds-core/cuda,ds-nn/cuda --test gpu -- --nocapture --test-threads 1
 
+# Sums over GPUs, on one and on two where there are two; needs nvcc and NCCL
+gpu-test-nccl:
+    cargo test --release -p ds-nn --features nccl --test nccl -- --nocapture --test-threads 1
+
 # Splines, ReLU, a copy, and steps of ResNet32 and NiN on a GPU, in one table (--json FILE); benches/pytorch_gpu.py has the same rows
 gpu-bench *ARGS:
     cargo run --release -p ds-lab --features cuda --example gpu_bench -- {{ARGS}}
 
-# The binaries that gpu-all needs, in DIR, and packed in DIR.tar.xz (some 35 MB)
+# The binaries that gpu-all needs, in DIR, and packed in DIR.tar.xz (some 35 MB); with those for several GPUs, where there is NCCL
 gpu-pack DIR="gpu-binaries":
     #!/usr/bin/env bash
     set -euo pipefail
@@ -54,6 +58,12 @@ gpu-pack DIR="gpu-binaries":
             --message-format json | grep "crates/ds-$crate/tests/gpu.rs" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
         cp "$test" {{DIR}}/gpu-test-$crate
     done
+    # Binaries of their own: they start only where NCCL is.
+    if cargo build --release -p cifar10 --features nccl; then
+        cp "$target/cifar10" {{DIR}}/cifar10-nccl
+        cp "$(cargo test --release -p ds-nn --features nccl --test nccl --no-run --message-format json \
+            | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')" {{DIR}}/gpu-test-nccl
+    fi
     strip {{DIR}}/*
     tar cJf {{DIR}}.tar.xz -C {{DIR}} .
 

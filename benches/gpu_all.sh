@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that is to be done on a GPU, unattended and in pieces: tests, benchmarks of ours and of PyTorch, and ResNet32 on
-# CIFAR-10 with ReLU and with splines, in f32 and in bf16. What is done is skipped, and trainings go on from their checkpoints.
+# Everything that is to be done on a GPU, unattended and in pieces: tests, benchmarks of ours and of PyTorch, sums over GPUs, and
+# ResNet32 on CIFAR-10 with ReLU and with splines, in f32 and in bf16. What is done is skipped, and trainings go on from their
+# checkpoints.
 #
 #   benches/gpu_all.sh BINARIES DATA OUT [SECONDS]
 #
@@ -56,6 +57,24 @@ stage test-core "$binaries/gpu-test-core" --nocapture --test-threads 1
 stage test-nn "$binaries/gpu-test-nn" --nocapture --test-threads 1
 stage bench "$binaries/gpu_bench" --json "$out/bench.json"
 stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
+if [ -x "$binaries/cifar10-nccl" ]; then
+    stage test-nccl "$binaries/gpu-test-nccl" --nocapture --test-threads 1
+    # A short run alone and with --gpus 1: the same rows, the clock's two columns aside. And with --gpus 2, where there are two.
+    stage gpus bash -euo pipefail -c '
+        rows() { sed "s/,[^,]*,[^,]*$//" "$1/metrics.csv"; }
+        short() {
+            local name=$1; shift
+            "$binary" --config configs/resnet.toml --data-dir "$data" --device cuda --deterministic --overwrite \
+                --set train.epochs=2 --set "train.milestones=[1]" --set train.max_train_images=12800 \
+                --set sparsify.enabled=false --out "$out/$name" "$@"
+        }
+        binary=$1 data=$2 out=$3
+        short gpus-0; short gpus-1 --gpus 1
+        diff <(rows "$out/gpus-0") <(rows "$out/gpus-1")
+        echo "--gpus 1: the same rows"
+        if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then short gpus-2 --gpus 2; fi
+    ' _ "$binaries/cifar10-nccl" "$data" "$out"
+fi
 # train NAME CONFIG SETTING…: the rows of a run that was cut off stay; --resume starts where there is nothing yet.
 train() {
     local name=$1 config=$2; shift 2

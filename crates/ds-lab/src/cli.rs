@@ -1,5 +1,8 @@
 //! The command line that all experiment binaries share.
 
+#[cfg(feature = "nccl")]
+mod gpus;
+
 use crate::config::{self, Config, Experiment};
 use crate::data::Source;
 use crate::device;
@@ -56,8 +59,13 @@ impl DataArgs {
     /// # Errors
     /// If they contradict each other, or the device is not to be had.
     pub fn source(&self) -> Result<Source> {
+        self.source_for(0)
+    }
+
+    /// The same for a process that takes another GPU than the first.
+    fn source_for(&self, gpu: usize) -> Result<Source> {
         ds_nn::ops::gpu::set_options(Options { tf32: !self.no_tf32, deterministic: self.deterministic });
-        device::choose(self.device)?;
+        device::choose(self.device, gpu)?;
         match (self.data, &self.data_dir) {
             (DataChoice::Sample, Some(dir)) => {
                 bail!("--data sample and --data-dir {} name two sources; give one of them", dir.display())
@@ -79,6 +87,10 @@ pub struct RunArgs {
     set: Vec<String>,
     #[command(flatten)]
     data: DataArgs,
+    /// Train on this many GPUs of this machine, a process each (needs a build with the feature `nccl`): each takes a share of every
+    /// batch, and their gradients are summed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    gpus: Option<u16>,
     /// Directory that the run writes to [default: results/EXPERIMENT/NAME-seedSEED].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -152,12 +164,25 @@ pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
         print!("{}", config.to_toml());
         return Ok(());
     }
+    if let Some(gpus) = args.gpus {
+        #[cfg(feature = "nccl")]
+        return gpus::train(usize::from(gpus), &config, args);
+        #[cfg(not(feature = "nccl"))]
+        bail!(
+            "--gpus {gpus}: this build cannot sum over GPUs; build with `--features nccl` (docs/cuda.md), or leave --gpus out"
+        );
+    }
     let source = args.data.source()?;
     set_threads(config.train.threads)?;
-    let directory = args.out.clone().unwrap_or_else(|| default_directory(&config));
-    let options = RunOptions { directory, resume: args.resume, overwrite: args.overwrite, quiet: args.quiet };
-    in_thread_pool(|| run(&config, &source, &options))?;
+    in_thread_pool(|| run(&config, &source, &args.options(&config)))?;
     Ok(())
+}
+
+impl RunArgs {
+    fn options(&self, config: &Config) -> RunOptions {
+        let directory = self.out.clone().unwrap_or_else(|| default_directory(config));
+        RunOptions { directory, resume: self.resume, overwrite: self.overwrite, quiet: self.quiet }
+    }
 }
 
 /// results/EXPERIMENT/NAME-seedSEED.

@@ -13,8 +13,13 @@ pub fn current() -> Device {
     CHOSEN.get().cloned().unwrap_or(Device::Cpu)
 }
 
-/// As it stands in summaries: `cpu`, or `cuda` with the card's name.
-pub fn description() -> String {
+/// As it stands in summaries: `cpu`, or `cuda` with the card's name; with the number of devices, if it is not one.
+pub fn description(devices: usize) -> String {
+    let one = description_of_one();
+    if devices == 1 { one } else { format!("{devices} × {one}") }
+}
+
+fn description_of_one() -> String {
     match CHOSEN.get() {
         #[cfg(feature = "cuda")]
         Some(Device::Cuda(device)) => {
@@ -48,7 +53,7 @@ pub fn check_precision(precision: Precision) -> Result<()> {
             (major, minor) => bail!(
                 "train.precision = \"bf16\": {} has compute capability {major}.{minor}, and bf16 needs 8.0 or newer; set \
                  train.precision = \"f32\"",
-                description()
+                description(1)
             ),
         },
         (Precision::Bf16, _) => bail!(
@@ -58,49 +63,63 @@ pub fn check_precision(precision: Precision) -> Result<()> {
     }
 }
 
-/// Chooses it, before anything is computed.
+/// Chooses it, before anything is computed; of several GPUs the one with this number.
 ///
 /// # Errors
 /// If a GPU is asked for and cannot be had.
-pub fn choose(choice: DeviceChoice) -> Result<()> {
+pub fn choose(choice: DeviceChoice, ordinal: usize) -> Result<()> {
     let device = match choice {
         DeviceChoice::Cpu => Device::Cpu,
-        DeviceChoice::Cuda => match gpu()? {
+        DeviceChoice::Cuda => match gpu(ordinal)? {
             Ok(device) => device,
             Err(reason) => bail!(
                 "--device cuda: there is no usable NVIDIA GPU: {reason}; check with `nvidia-smi` that there are a card and a \
                  driver for CUDA 13 or newer, and that CUDA_VISIBLE_DEVICES hides neither, or use --device cpu"
             ),
         },
-        DeviceChoice::Auto => match gpu() {
+        DeviceChoice::Auto => match gpu(ordinal) {
             Ok(Ok(device)) => device,
             _ => Device::Cpu,
         },
     };
     if CHOSEN.get_or_init(|| device.clone()).location() != device.location() {
-        bail!("the device was chosen already: {}", description());
+        bail!("the device was chosen already: {}", description(1));
     }
     Ok(())
 }
 
-/// The first GPU, or why there is none.
+/// A GPU, or why there is none.
 #[cfg(feature = "cuda")]
-fn gpu() -> Result<Result<Device, String>> {
+fn gpu(ordinal: usize) -> Result<Result<Device, String>> {
     if let Some(device @ Device::Cuda(_)) = CHOSEN.get() {
         return Ok(Ok(device.clone()));
     }
+    Ok(asked(|| ds_core::ops::gpu::cuda::open(ordinal)))
+}
+
+/// How many GPUs there are, or why there are none.
+///
+/// # Errors
+/// If the driver does not tell.
+#[cfg(feature = "cuda")]
+pub fn gpus() -> Result<usize, String> {
+    asked(ds_core::ops::gpu::cuda::count)
+}
+
+/// What the driver answers, or its reason in a line.
+#[cfg(feature = "cuda")]
+fn asked<T>(question: impl FnOnce() -> candle_core::Result<T> + std::panic::UnwindSafe) -> Result<T, String> {
     // The libraries end in a panic where they find no driver at all.
-    let opened = std::panic::catch_unwind(|| ds_core::ops::gpu::cuda::open(0));
-    Ok(match opened {
-        Ok(Ok(device)) => Ok(device),
+    match std::panic::catch_unwind(question) {
+        Ok(Ok(answer)) => Ok(answer),
         // Without the backtrace that may follow.
         Ok(Err(error)) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
         Err(_) => Err("the driver could not be used".to_owned()),
-    })
+    }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu() -> Result<Result<Device, String>> {
+fn gpu(_ordinal: usize) -> Result<Result<Device, String>> {
     bail!(
         "--device cuda: this build computes on the CPU only; build with `--features cuda` (docs/cuda.md), or use --device cpu"
     )
@@ -112,9 +131,9 @@ mod tests {
 
     #[test]
     fn a_build_without_gpus_says_how_to_make_one_with() {
-        let error = choose(DeviceChoice::Cuda).expect_err("this build has no GPUs").to_string();
+        let error = choose(DeviceChoice::Cuda, 0).expect_err("this build has no GPUs").to_string();
         assert!(error.contains("--features cuda") && error.contains("--device cpu"), "{error}");
-        choose(DeviceChoice::Auto).expect("the CPU is always there");
-        assert_eq!(description(), "cpu");
+        choose(DeviceChoice::Auto, 0).expect("the CPU is always there");
+        assert_eq!((description(1), description(2)), ("cpu".to_owned(), "2 × cpu".to_owned()));
     }
 }

@@ -1,5 +1,9 @@
 //! From a config to data and a network, and a run from its first step to its summary.
 
+mod replica;
+
+pub use replica::run_replica;
+
 use crate::bounds::{self, Bounds};
 use crate::checkpoint::Checkpoint;
 use crate::config::{self, Config, Dataset, NetworkKind};
@@ -20,6 +24,7 @@ use ds_nn::networks::{
     ActivationKind, AreaNet, ConvNet, Images, LipschitzConvNet, LipschitzNet, Network, NetworkInNetwork, ResNet32,
     ScalarNet,
 };
+use ds_nn::parallel::Communicator;
 use ds_nn::rng::{Purpose, Seed};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -290,40 +295,74 @@ pub struct RunOptions {
 /// # Errors
 /// If the directory holds another run, data is missing, or a file cannot be written.
 pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<SummaryRow> {
-    let directory = &options.directory;
+    let checkpoint = match found(config, options)? {
+        Found::Finished(row) => return Ok(*row),
+        Found::Unfinished(checkpoint) => checkpoint,
+    };
+    let setup = Setup::new(config, source)?;
+    let seconds = train(config, &setup, options, checkpoint.as_deref(), None)?;
+    summarise(config, &setup, options, seconds, 1)
+}
+
+/// What the directory of a run holds.
+enum Found {
+    /// The run, with its summary.
+    Finished(Box<SummaryRow>),
+    /// Nothing that is to be gone on with, or a checkpoint.
+    Unfinished(Option<Box<Checkpoint>>),
+}
+
+fn found(config: &Config, options: &RunOptions) -> Result<Found> {
     let checkpoint = open_directory(config, options)?;
     if let Some(checkpoint) = &checkpoint
         && checkpoint.position.epoch >= config.train.epochs
-        && let Some(row) = finished(directory, config)?
+        && let Some(row) = finished(&options.directory, config)?
     {
-        return Ok(row);
+        return Ok(Found::Finished(Box::new(row)));
     }
     device::check_precision(config.train.precision)?;
-    let setup = Setup::new(config, source)?;
-    claim_directory(config, directory, checkpoint.is_some())?;
-    let say = |text: String| {
-        if !options.quiet {
-            eprintln!("{}: {text}", config.name);
-        }
-    };
-    if setup.is_sample {
-        say(format!("NOTE: this is the shipped sample, not the data set: {}", setup.origin));
+    Ok(Found::Unfinished(checkpoint.map(Box::new)))
+}
+
+/// Prints a line about the run.
+fn say(config: &Config, options: &RunOptions, text: &str) {
+    if !options.quiet {
+        eprintln!("{}: {text}", config.name);
     }
-    let threads = rayon::current_num_threads();
-    let network = &setup.network;
-    say(format!(
-        "{} with {}, {} parameters; {} training and {} test samples from {}; {}, {threads} threads",
+}
+
+/// Claims the directory and trains, as the only process or as the one of rank 0; returns the seconds it took.
+fn train(
+    config: &Config,
+    setup: &Setup,
+    options: &RunOptions,
+    checkpoint: Option<&Checkpoint>,
+    communicator: Option<&dyn Communicator>,
+) -> Result<f64> {
+    claim_directory(config, &options.directory, checkpoint.is_some())?;
+    if setup.is_sample {
+        say(config, options, &format!("NOTE: this is the shipped sample, not the data set: {}", setup.origin));
+    }
+    let text = format!(
+        "{} with {}, {} parameters; {} training and {} test samples from {}; {}, {} threads",
         config.network.kind,
         config.activation.kind,
-        network.parameter_count(),
+        setup.network.parameter_count(),
         setup.train.len(),
         setup.test.len(),
         setup.origin,
-        device::description()
-    ));
-    let mut trainer = Trainer::new(config, &setup, directory, checkpoint.as_ref())?;
+        device::description(communicator.map_or(1, Communicator::size)),
+        rayon::current_num_threads()
+    );
+    say(config, options, &text);
+    let mut trainer = Trainer::new(config, setup, &options.directory, checkpoint, communicator)?;
     trainer.run(options.quiet)?;
-    let seconds = trainer.seconds();
+    Ok(trainer.seconds())
+}
+
+/// Evaluates and sparsifies what was trained on so many devices, and writes the summary.
+fn summarise(config: &Config, setup: &Setup, options: &RunOptions, seconds: f64, devices: usize) -> Result<SummaryRow> {
+    let (network, directory) = (&setup.network, &options.directory);
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
     let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
     let active = count_active_knots(network)?;
@@ -334,7 +373,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         None => None,
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
-    let sparse = sparsify::run(config, &setup, train, directory)?;
+    let sparse = sparsify::run(config, setup, train, directory)?;
     let splines = |p: &&ds_core::Parameter| p.group == Group::Splines;
     let row = SummaryRow {
         run: config.name.clone(),
@@ -348,8 +387,8 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         parameters: network.parameter_count(),
         spline_parameters: network.parameters().iter().filter(splines).map(|p| p.var.elem_count()).sum(),
         protocol: config::protocol(config, setup.is_sample),
-        device: device::description(),
-        threads,
+        device: device::description(devices),
+        threads: rayon::current_num_threads(),
         revision: files::git_revision(),
         train_loss: train.loss,
         train_accuracy: train.accuracy,
@@ -379,7 +418,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
     }
     .with_settings(config);
     metrics::write_summary(&directory.join("summary.csv"), &row)?;
-    say(report(&row, directory));
+    say(config, options, &report(&row, directory));
     Ok(row)
 }
 

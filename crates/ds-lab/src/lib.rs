@@ -12,6 +12,7 @@ pub mod device;
 pub mod estimate;
 pub mod experiment;
 pub mod files;
+pub mod launch;
 pub mod metrics;
 pub mod penalty;
 pub mod plot;

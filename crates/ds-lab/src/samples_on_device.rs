@@ -7,6 +7,7 @@ use ds_core::graph::Graph;
 use ds_nn::ops::images::{Pick, PlaceImages};
 use ds_nn::ops::target_loss::{Tally, TargetLoss};
 use rand_chacha::ChaCha8Rng;
+use std::ops::Range;
 
 enum Inputs {
     Images {
@@ -85,27 +86,50 @@ impl SamplesOnDevice {
     ///
     /// # Errors
     /// If an index is too large, or on Candle's errors.
-    pub fn batch(&self, indices: &[usize], mut rng: Option<&mut ChaCha8Rng>) -> Result<BatchOnDevice> {
+    pub fn batch(&self, indices: &[usize], rng: Option<&mut ChaCha8Rng>) -> Result<BatchOnDevice> {
+        self.gathered(&self.picks(indices, rng)?)
+    }
+
+    /// A part of the batch of these indices; what is drawn for its samples is what is drawn for them in the whole batch.
+    ///
+    /// # Errors
+    /// As for [`batch`](Self::batch), and if there is no such part.
+    pub fn part_of_batch(
+        &self,
+        indices: &[usize],
+        part: Range<usize>,
+        rng: Option<&mut ChaCha8Rng>,
+    ) -> Result<BatchOnDevice> {
+        match self.picks(indices, rng)?.get(part.clone()) {
+            Some(picks) if !picks.is_empty() => self.gathered(picks),
+            _ => bail!("samples {part:?} of a batch of {}", indices.len()),
+        }
+    }
+
+    /// Which samples, and what of them.
+    fn picks(&self, indices: &[usize], mut rng: Option<&mut ChaCha8Rng>) -> Result<Vec<Pick>> {
         if let Some(index) = indices.iter().find(|&&index| index >= self.len) {
             bail!("sample {index} of {}", self.len);
         }
-        let device = self.targets.device();
-        let chosen: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+        let is_placed = matches!(self.inputs, Inputs::Images { .. });
+        let pick = |&index: &usize| match rng.as_deref_mut().filter(|_| is_placed) {
+            None => Pick::whole(index as u32),
+            Some(rng) => crate::samples::placed(index as u32, rng),
+        };
+        Ok(indices.iter().map(pick).collect())
+    }
+
+    fn gathered(&self, picks: &[Pick]) -> Result<BatchOnDevice> {
+        let (device, count) = (self.targets.device(), picks.len());
+        let chosen = Tensor::from_iter(picks.iter().map(|pick| pick.index), device)?;
         let inputs = match &self.inputs {
             Inputs::Images { images, table } => {
-                let pick = |&index: &u32| match rng.as_deref_mut() {
-                    None => Pick::whole(index),
-                    Some(rng) => crate::samples::placed(index, rng),
-                };
-                let picks: Vec<u32> = chosen.iter().map(pick).flat_map(Pick::words).collect();
-                let picks = Tensor::from_vec(picks, (chosen.len(), 2), device)?;
-                images.apply_op3_no_bwd(table, &picks, &PlaceImages)?
+                let words: Vec<u32> = picks.iter().copied().flat_map(Pick::words).collect();
+                images.apply_op3_no_bwd(table, &Tensor::from_vec(words, (count, 2), device)?, &PlaceImages)?
             }
-            Inputs::Rows(rows) => rows.index_select(&Tensor::from_slice(&chosen, chosen.len(), device)?, 0)?,
+            Inputs::Rows(rows) => rows.index_select(&chosen, 0)?,
         };
-        let count = chosen.len();
-        let targets = self.targets.index_select(&Tensor::from_vec(chosen, count, device)?, 0)?;
-        Ok(BatchOnDevice { inputs, targets, loss: self.loss })
+        Ok(BatchOnDevice { inputs, targets: self.targets.index_select(&chosen, 0)?, loss: self.loss })
     }
 }
 

@@ -1,10 +1,12 @@
 //! The training loop.
 
 mod on_device;
+mod replica;
 
 pub use on_device::step_on_device;
 
 use self::on_device::{OnDevice, evaluate_on_device};
+use self::replica::Replica;
 use crate::batches::Epoch;
 use crate::bounds;
 use crate::checkpoint::{Checkpoint, EpochSums, Position};
@@ -24,8 +26,9 @@ use ds_core::{Group, Parameter};
 use ds_nn::layers::Mode;
 use ds_nn::networks::Network;
 use ds_nn::optim::{Decay, Optimizer, Rule, multi_step};
+use ds_nn::parallel::Communicator;
 use ds_nn::rng::{Purpose, Seed};
-use ds_nn::tape::Tape;
+use ds_nn::tape::{Tape, TapeGradients};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -98,14 +101,25 @@ pub fn step(
     let loss = batch.targets.loss_in(&mut tape, &output)?;
     let value = f64::from(tape.tensor(&loss).to_scalar::<f32>()?);
     let correct = batch.targets.correct(tape.tensor(&output))?;
-    let mut gradients = tape.backward(&loss)?;
+    let gradients = tape.backward(&loss)?;
+    update(network, gradients, penalty, optimizers, epoch)?;
+    Ok((value, correct))
+}
+
+/// Adds the penalty to the gradients of the data loss and makes the step.
+fn update(
+    network: &Network,
+    mut gradients: TapeGradients,
+    penalty: Option<&SplinePenalty>,
+    optimizers: &mut Optimizers,
+    epoch: usize,
+) -> candle_core::Result<()> {
     if let Some(penalty) = penalty {
         penalty.add_gradient(network, &mut gradients)?;
     }
     let (weights, splines) = optimizers.rates(epoch);
     optimizers.weights.step(&gradients, weights)?;
-    optimizers.splines.step(&gradients, splines)?;
-    Ok((value, correct))
+    optimizers.splines.step(&gradients, splines)
 }
 
 fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
@@ -121,7 +135,8 @@ fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
 pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
     let device = network.device();
     if !device.is_cpu() {
-        let (loss_sum, correct) = evaluate_on_device(network, &SamplesOnDevice::new(samples, DType::F32, &device)?)?;
+        let samples_there = SamplesOnDevice::new(samples, DType::F32, &device)?;
+        let (loss_sum, correct) = evaluate_on_device(network, &samples_there, None)?;
         return Ok(evaluation(samples, loss_sum, correct));
     }
     let batch_size = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
@@ -146,47 +161,59 @@ pub struct Trainer<'a> {
     optimizers: Optimizers,
     penalty: Option<SplinePenalty>,
     position: Position,
-    metrics: MetricsWriter,
+    /// Of the replica that writes: of rank 0, where there are several.
+    metrics: Option<MetricsWriter>,
     checkpoint: std::path::PathBuf,
     last_checkpoint: Instant,
     started: Instant,
     seconds_before: f64,
     seed: Seed,
     on_device: Option<OnDevice>,
+    replica: Option<Replica<'a>>,
 }
 
 impl<'a> Trainer<'a> {
-    /// Starts a run in `directory`, or goes on from the checkpoint there.
+    /// Starts a run in `directory`, or goes on from the checkpoint there; with a communicator as one of its replicas, of which
+    /// that of rank 0 writes.
     ///
     /// # Errors
     /// If files cannot be written, or the checkpoint does not fit.
-    pub fn new(config: &'a Config, setup: &'a Setup, directory: &Path, resume: Option<&Checkpoint>) -> Result<Self> {
+    pub fn new(
+        config: &'a Config,
+        setup: &'a Setup,
+        directory: &Path,
+        resume: Option<&Checkpoint>,
+        communicator: Option<&'a dyn Communicator>,
+    ) -> Result<Self> {
         // Both may be relative to the weights before training, so they come before those of a checkpoint.
         let mut optimizers = Optimizers::new(config, &setup.network)?;
         let penalty = SplinePenalty::new(config, &setup.network)?;
         let metrics_path = directory.join("metrics.csv");
-        let (position, metrics) = match resume {
-            None => (Position::default(), MetricsWriter::create(&metrics_path)?),
-            Some(checkpoint) => {
-                checkpoint.restore_network(&setup.network)?;
-                checkpoint.restore_optimizers(&mut optimizers.weights, &mut optimizers.splines)?;
-                let metrics = MetricsWriter::resume(&metrics_path, checkpoint.position.metrics_bytes)?;
-                (checkpoint.position.clone(), metrics)
-            }
+        let position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
+        if let Some(checkpoint) = resume {
+            checkpoint.restore_network(&setup.network)?;
+            checkpoint.restore_optimizers(&mut optimizers.weights, &mut optimizers.splines)?;
+        }
+        let writes = communicator.is_none_or(|communicator| communicator.rank() == 0);
+        let open = || match resume {
+            None => MetricsWriter::create(&metrics_path),
+            Some(_) => MetricsWriter::resume(&metrics_path, position.metrics_bytes),
         };
+        let replica = communicator.map(|communicator| Replica::new(&setup.network, communicator)).transpose()?;
         Ok(Self {
             config,
             setup,
             optimizers,
             penalty,
+            metrics: writes.then(open).transpose()?,
             seconds_before: position.seconds,
             position,
-            metrics,
             checkpoint: directory.join("checkpoint.safetensors"),
             last_checkpoint: Instant::now(),
             started: Instant::now(),
             seed: Seed(config.seed),
-            on_device: OnDevice::new(config, setup)?,
+            on_device: OnDevice::new(config, setup, replica.is_some())?,
+            replica,
         })
     }
 
@@ -263,11 +290,16 @@ impl<'a> Trainer<'a> {
         if progress.is_due() {
             progress.show(&self.status(epoch, rate));
         }
-        if self.position.batch < batches { self.checkpoint_if_due() } else { Ok(()) }
+        // The clocks of replicas differ, and within an epoch a checkpoint needs the sums of all.
+        let may_stop = self.position.batch < batches && self.replica.is_none();
+        if may_stop { self.checkpoint_if_due() } else { Ok(()) }
     }
 
     fn finish_epoch(&mut self, epoch: usize, epochs: usize, rate: &Rate, progress: &Progress) -> Result<()> {
         self.append(Split::Train, epoch, Some(rate.per_second()))?;
+        if let Some(replica) = &self.replica {
+            replica.average_statistics()?;
+        }
         let is_last = epoch + 1 == epochs;
         if is_last || (epoch + 1).is_multiple_of(self.config.train.eval_every) {
             let status = self.status(epoch, rate);
@@ -276,7 +308,7 @@ impl<'a> Trainer<'a> {
                 let network = &self.setup.network;
                 let evaluation = match self.on_device.as_ref().and_then(|on_device| on_device.held_out.get(k)) {
                     Some(there) => {
-                        let (loss_sum, correct) = evaluate_on_device(network, there)?;
+                        let (loss_sum, correct) = evaluate_on_device(network, there, self.replica.as_ref())?;
                         evaluation(samples, loss_sum, correct)
                     }
                     None => evaluate(network, samples)?,
@@ -315,6 +347,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn append_row(&mut self, split: Split, epoch: usize, result: Evaluation, rate: Option<f64>) -> Result<()> {
+        let seconds = self.seconds();
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
         let (config, network) = (self.config, &self.setup.network);
         let regularizer = self.penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(network))?;
         let (lr_weights, lr_splines) = self.optimizers.rates(epoch);
@@ -337,11 +371,11 @@ impl<'a> Trainer<'a> {
             lr_splines,
             active_knots: count_active_knots(network)?,
             lipschitz_bound_l1: network.lipschitz_bound_l1()?,
-            seconds: self.seconds(),
+            seconds,
             images_per_second: rate,
             lipschitz_certified_l2: certified,
         };
-        self.metrics.append(&row)?;
+        metrics.append(&row)?;
         Ok(())
     }
 
@@ -351,11 +385,13 @@ impl<'a> Trainer<'a> {
     }
 
     fn write_checkpoint(&mut self) -> Result<()> {
-        // The rows must be on disk before a checkpoint that counts on them.
-        self.metrics.sync()?;
         self.fetch()?;
-        self.position.seconds = self.seconds();
-        self.position.metrics_bytes = self.metrics.position();
+        let seconds = self.seconds();
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        // The rows must be on disk before a checkpoint that counts on them.
+        metrics.sync()?;
+        self.position.seconds = seconds;
+        self.position.metrics_bytes = metrics.position();
         let optimizers = &self.optimizers;
         Checkpoint::of_run(
             self.position.clone(),

@@ -10,5 +10,6 @@ pub mod memory;
 pub mod networks;
 pub mod ops;
 pub mod optim;
+pub mod parallel;
 pub mod rng;
 pub mod tape;

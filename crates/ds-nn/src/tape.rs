@@ -21,6 +21,17 @@ enum Op {
     Reshape(Value),
 }
 
+impl Op {
+    /// Where the gradients of its arguments are summed.
+    fn slots(&self) -> [Option<usize>; 3] {
+        match self {
+            Self::One(_, a) | Self::Reshape(a) => [a.slot, None, None],
+            Self::Two(_, a, b) => [a.slot, b.slot, None],
+            Self::Three(_, a, b, c) => [a.slot, b.slot, c.slot],
+        }
+    }
+}
+
 struct Node {
     op: Op,
     output: Tensor,
@@ -66,27 +77,41 @@ impl Tape {
     /// # Errors
     /// If `loss` is not one number, or an op fails.
     pub fn backward(self, loss: &Value) -> Result<TapeGradients> {
+        self.unwind(loss, None)
+    }
+
+    /// The same, and gives every gradient to `complete` as soon as nothing will be added to it, so that something can be done
+    /// with it beside the rest of the pass. Equal tapes do so in the same order.
+    ///
+    /// # Errors
+    /// As for [`backward`](Self::backward), and those of `complete`.
+    pub fn backward_with(
+        self,
+        loss: &Value,
+        mut complete: impl FnMut(&Var, &Tensor) -> Result<()>,
+    ) -> Result<TapeGradients> {
+        self.unwind(loss, Some(&mut complete))
+    }
+
+    fn unwind(self, loss: &Value, mut complete: Option<Complete<'_>>) -> Result<TapeGradients> {
         if loss.tensor.elem_count() != 1 {
             bail!("the loss must be one number, got shape {:?}", loss.tensor.shape());
         }
+        let mut uses = if complete.is_some() { self.uses_of_parameters() } else { Vec::new() };
         let mut sums = GradientSums(vec![None; self.slots]);
         sums.add(loss, Some(loss.tensor.ones_like()?))?;
         for Node { op, output, slot } in self.nodes.into_iter().rev() {
-            let Some(gradient) = sums.0[slot].take() else { continue };
-            match op {
-                Op::One(op, a) => sums.add(&a, op.bwd(&a.tensor, &output, &gradient)?)?,
-                Op::Two(op, a, b) => {
-                    let (ga, gb) = op.bwd(&a.tensor, &b.tensor, &output, &gradient)?;
-                    sums.add(&a, ga)?;
-                    sums.add(&b, gb)?;
+            let slots = op.slots();
+            if let Some(gradient) = sums.0[slot].take() {
+                sums.add_of(op, &output, &gradient)?;
+            }
+            let Some(complete) = &mut complete else { continue };
+            for slot in slots.into_iter().flatten() {
+                let Some((parameter, left)) = &mut uses[slot] else { continue };
+                *left -= 1;
+                if let (0, Some(gradient)) = (*left, &sums.0[slot]) {
+                    complete(parameter, gradient)?;
                 }
-                Op::Three(op, a, b, c) => {
-                    let (ga, gb, gc) = op.bwd(&a.tensor, &b.tensor, &c.tensor, &output, &gradient)?;
-                    sums.add(&a, ga)?;
-                    sums.add(&b, gb)?;
-                    sums.add(&c, gc)?;
-                }
-                Op::Reshape(a) => sums.add(&a, Some(gradient.reshape(a.tensor.shape())?))?,
             }
         }
         let mut gradients = Vec::with_capacity(self.parameters.len());
@@ -97,7 +122,24 @@ impl Tape {
         }
         Ok(TapeGradients(gradients))
     }
+
+    /// The parameter of each slot that has one, and how many arguments of ops it is.
+    fn uses_of_parameters(&self) -> Vec<Option<(Var, usize)>> {
+        let mut uses = vec![None; self.slots];
+        for (parameter, slot) in &self.parameters {
+            uses[*slot] = Some((parameter.clone(), 0));
+        }
+        for slot in self.nodes.iter().flat_map(|node| node.op.slots()).flatten() {
+            if let Some((_, count)) = &mut uses[slot] {
+                *count += 1;
+            }
+        }
+        uses
+    }
 }
+
+/// What is done with a parameter's gradient when it is complete.
+type Complete<'a> = &'a mut dyn FnMut(&Var, &Tensor) -> Result<()>;
 
 struct GradientSums(Vec<Option<Tensor>>);
 
@@ -109,6 +151,25 @@ impl GradientSums {
             Some(sum) => sum.contiguous()?.apply_op2_no_bwd(&gradient.contiguous()?, &Sum)?,
         });
         Ok(())
+    }
+
+    /// Those of the arguments of an op, whose output has this gradient.
+    fn add_of(&mut self, op: Op, output: &Tensor, gradient: &Tensor) -> Result<()> {
+        match op {
+            Op::One(op, a) => self.add(&a, op.bwd(&a.tensor, output, gradient)?),
+            Op::Two(op, a, b) => {
+                let (ga, gb) = op.bwd(&a.tensor, &b.tensor, output, gradient)?;
+                self.add(&a, ga)?;
+                self.add(&b, gb)
+            }
+            Op::Three(op, a, b, c) => {
+                let (ga, gb, gc) = op.bwd(&a.tensor, &b.tensor, &c.tensor, output, gradient)?;
+                self.add(&a, ga)?;
+                self.add(&b, gb)?;
+                self.add(&c, gc)
+            }
+            Op::Reshape(a) => self.add(&a, Some(gradient.reshape(a.tensor.shape())?)),
+        }
     }
 }
 

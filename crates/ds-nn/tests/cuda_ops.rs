@@ -13,9 +13,10 @@ use ds_core::ops::planes::Planes;
 use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::ops::Window;
 use ds_nn::ops::dropout::Dropout;
-use ds_nn::ops::gpu::{images, loss, norm, optim, pointwise, pool};
+use ds_nn::ops::gpu::{images, loss, norm, optim, pack, pointwise, pool};
 use ds_nn::ops::images::{Pick, PlaceImages};
 use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
+use ds_nn::ops::pack::{Piece, packed};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use ds_nn::ops::target_loss::{Tally, TargetLoss};
@@ -285,6 +286,29 @@ fn optimisers_update_all_parameters_in_one_launch() {
         }
         gpu.end();
     }
+}
+
+#[test]
+fn tensors_are_packed() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(8);
+    let Some(gpu) = device(0) else { return };
+    // More than one launch takes, some larger than a block.
+    for count in [1, 7, 400] {
+        let (mut pieces, mut there, mut start) = (Vec::new(), Vec::new(), 0);
+        for k in 0..count {
+            let len = if k % 50 == 6 { rng.random_range(1000..3000) } else { rng.random_range(1..40) };
+            let from = (k % 5 != 3).then(|| random(rng, &[len]));
+            let address = from.as_ref().map_or(Address::NONE, |from| put(rng, &gpu, from, DType::F32).address());
+            there.push(pack::Piece { from: address, start, len });
+            pieces.push(Piece { from, start, len });
+            start += len.next_multiple_of(4);
+        }
+        let expected = packed(&pieces, start, 0.375, &Device::Cpu).unwrap();
+        // SAFETY: the arrays are this test's.
+        let ours = unsafe { pack::packed(&gpu, &there, start, 0.375).unwrap() };
+        gpu.assert_close(&format!("{count} pieces"), &ours, &expected, 0.0, 0);
+    }
+    gpu.end();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Steps, evaluations and epochs of which nothing is fetched but sums.
 
-use super::{Evaluation, Optimizers, Rate, Trainer, check_finite};
+use super::{Evaluation, Optimizers, Rate, Replica, Trainer, check_finite, update};
 use crate::config::Config;
 use crate::experiment::Setup;
 use crate::penalty::SplinePenalty;
@@ -13,7 +13,7 @@ use ds_nn::layers::Mode;
 use ds_nn::networks::Network;
 use ds_nn::ops::cast::cast;
 use ds_nn::rng::Purpose;
-use ds_nn::tape::Tape;
+use ds_nn::tape::{Tape, Value};
 
 /// One training step whose samples are on the network's device; nothing is fetched from there: the loss and the right answers
 /// are added to `totals` (2, f64).
@@ -28,31 +28,45 @@ pub fn step_on_device(
     (epoch, dropout): (usize, u64),
     totals: &Tensor,
 ) -> candle_core::Result<()> {
+    let (tape, loss) = forward(network, batch, dropout, totals)?;
+    update(network, tape.backward(&loss)?, penalty, optimizers, epoch)
+}
+
+/// The loss of a batch, on its tape; adds to the totals.
+pub(super) fn forward(
+    network: &Network,
+    batch: &BatchOnDevice,
+    dropout: u64,
+    totals: &Tensor,
+) -> candle_core::Result<(Tape, Value)> {
     let mut tape = Tape::recording();
     let x = tape.constant(&batch.inputs);
     let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
     let output = cast(&mut tape, &output, DType::F32)?;
     let loss = batch.loss_in(&mut tape, &output)?;
     batch.tally(tape.tensor(&output), totals)?;
-    let mut gradients = tape.backward(&loss)?;
-    if let Some(penalty) = penalty {
-        penalty.add_gradient(network, &mut gradients)?;
-    }
-    let (weights, splines) = optimizers.rates(epoch);
-    optimizers.weights.step(&gradients, weights)?;
-    optimizers.splines.step(&gradients, splines)
+    Ok((tape, loss))
 }
 
-/// (Σ loss, right answers) from the device, which starts again from 0.
-fn fetched(totals: &mut Tensor) -> candle_core::Result<(f64, usize)> {
+/// (Σ loss, right answers) of all replicas from the device, which starts again from 0.
+fn fetched(totals: &mut Tensor, replica: Option<&Replica<'_>>) -> candle_core::Result<(f64, usize)> {
+    if let Some(replica) = replica {
+        replica.communicator.sum(totals)?;
+    }
     let sums = totals.to_vec1::<f64>()?;
     *totals = totals.zeros_like()?;
     Ok((sums[0], sums[1] as usize))
 }
 
-pub(super) fn evaluate_on_device(network: &Network, samples: &SamplesOnDevice) -> candle_core::Result<(f64, usize)> {
+/// (Σ loss, right answers) over samples in evaluation mode; each replica takes a share of them.
+pub(super) fn evaluate_on_device(
+    network: &Network,
+    samples: &SamplesOnDevice,
+    replica: Option<&Replica<'_>>,
+) -> candle_core::Result<(f64, usize)> {
     let mut totals = Tensor::zeros(2, DType::F64, &network.device())?;
-    let indices: Vec<usize> = (0..samples.len()).collect();
+    let all = 0..samples.len();
+    let indices: Vec<usize> = replica.map_or(all, |replica| replica.share(samples.len())).collect();
     for indices in indices.chunks(1000) {
         let batch = samples.batch(indices, None)?;
         let mut tape = Tape::inference();
@@ -60,7 +74,7 @@ pub(super) fn evaluate_on_device(network: &Network, samples: &SamplesOnDevice) -
         let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
         batch.tally(tape.tensor(&output), &totals)?;
     }
-    fetched(&mut totals)
+    fetched(&mut totals, replica)
 }
 
 /// What a run keeps on its device.
@@ -68,7 +82,7 @@ pub(super) struct OnDevice {
     train: SamplesOnDevice,
     /// In the order of [`Setup::held_out`].
     pub(super) held_out: Vec<SamplesOnDevice>,
-    /// Losses and right answers that were not fetched yet, of so many samples.
+    /// Losses and right answers that were not fetched yet, of so many samples (those of all replicas).
     totals: Tensor,
     pending: usize,
     /// The last epoch that was fetched, to be shown while the next one runs.
@@ -76,10 +90,11 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    /// `None` on the CPU. Training is in the config's precision; evaluation is in f32, as that of a checkpoint is.
-    pub(super) fn new(config: &Config, setup: &Setup) -> Result<Option<Self>> {
+    /// `None` on the CPU, but for replicas. Training is in the config's precision; evaluation is in f32, as that of a checkpoint
+    /// is.
+    pub(super) fn new(config: &Config, setup: &Setup, is_replica: bool) -> Result<Option<Self>> {
         let device = setup.network.device();
-        if device.is_cpu() {
+        if device.is_cpu() && !is_replica {
             return Ok(None);
         }
         let put = |samples| SamplesOnDevice::new(samples, DType::F32, &device);
@@ -112,10 +127,17 @@ impl Trainer<'_> {
             let step = self.position.step;
             let Some(on_device) = &mut self.on_device else { break };
             let mut rng = config.data.augment.then(|| self.seed.generator(Purpose::Augmentation, step));
-            let batch = on_device.train.batch(indices, rng.as_mut())?;
             let dropout = self.seed.key(Purpose::Dropout, step);
             let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
-            step_on_device(network, &batch, penalty, &mut self.optimizers, (epoch, dropout), &on_device.totals)?;
+            let (optimizers, at, totals) = (&mut self.optimizers, (epoch, dropout), &on_device.totals);
+            if let Some(replica) = &self.replica {
+                let (part, weight) = replica.part_of_batch(indices.len());
+                let batch = on_device.train.part_of_batch(indices, part, rng.as_mut())?;
+                replica.step(network, (&batch, weight), penalty, optimizers, at, totals)?;
+            } else {
+                let batch = on_device.train.batch(indices, rng.as_mut())?;
+                step_on_device(network, &batch, penalty, optimizers, at, totals)?;
+            }
             on_device.pending += indices.len();
             self.position.step += 1;
             self.position.batch += 1;
@@ -128,7 +150,7 @@ impl Trainer<'_> {
     pub(super) fn fetch(&mut self) -> Result<()> {
         let Some(on_device) = &mut self.on_device else { return Ok(()) };
         if on_device.pending > 0 {
-            let (loss, correct) = fetched(&mut on_device.totals)?;
+            let (loss, correct) = fetched(&mut on_device.totals, self.replica.as_ref())?;
             check_finite(loss, self.position.step, self.position.epoch)?;
             let sums = &mut self.position.sums;
             sums.loss += loss;

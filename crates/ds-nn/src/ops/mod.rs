@@ -12,6 +12,7 @@ pub mod images;
 pub mod loss;
 pub mod norm_activation;
 pub mod orthonormal;
+pub mod pack;
 pub mod pool;
 mod product;
 pub mod scale;

@@ -24,6 +24,7 @@ int main() {
     KERNEL(tally);
     KERNEL(sgd);
     KERNEL(adam);
+    KERNEL(pack_pieces);
     KERNEL_TYPES(place_images);
     return device::serve();
 }

@@ -48,6 +48,14 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
+/// How many devices there are.
+///
+/// # Errors
+/// If the driver does not tell.
+pub fn count() -> Result<usize> {
+    Ok(usize::try_from(CudaContext::device_count().w()?).unwrap_or(0))
+}
+
 fn pool_of(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
     let stream = device.cuda_stream();
     let mut pool = std::ptr::null_mut();

@@ -249,15 +249,21 @@ struct Slots {
     Slot slots[112];
 };
 
-template <typename F> __device__ __forceinline__ void update(const Slots &all, int count, F f) {
+// Which of `count` slots the block works on.
+__device__ __forceinline__ int slot_of_block(const int *first, int count) {
     int low = 0, high = count;
     while (high - low > 1) {
         const int middle = (low + high) / 2;
-        if ((int)blockIdx.x >= all.first[middle])
+        if ((int)blockIdx.x >= first[middle])
             low = middle;
         else
             high = middle;
     }
+    return low;
+}
+
+template <typename F> __device__ __forceinline__ void update(const Slots &all, int count, F f) {
+    const int low = slot_of_block(all.first, count);
     const Slot &slot = all.slots[low];
     const int start = (blockIdx.x - all.first[low]) * 1024;
     for (int k = start + threadIdx.x; k < min(start + 1024, slot.length); k += blockDim.x)
@@ -283,6 +289,29 @@ extern "C" __global__ void adam(const Slots all, int count, float rate, float co
         second[k] = v;
         slot.theta[k] -= rate * m / (sqrtf(v) * correction + epsilon);
     });
+}
+
+// ---- Packing: many arrays into one ---------------------------------------------------------------------------------------------
+
+struct Piece {
+    // None counts as 0.
+    const float *from;
+    int length;
+    int start;
+};
+// Blocks first[k]..first[k + 1] work on piece k, 1024 numbers each.
+struct Pieces {
+    int first[194];
+    Piece pieces[192];
+};
+
+// out[start + k] = scale·from[k]; behind a piece it is 0 up to the next multiple of 4.
+extern "C" __global__ void pack_pieces(const Pieces all, int count, float *out, float scale) {
+    const int low = slot_of_block(all.first, count);
+    const Piece &piece = all.pieces[low];
+    const int begin = (blockIdx.x - all.first[low]) * 1024, end = (piece.length + 3) / 4 * 4;
+    for (int k = begin + threadIdx.x; k < min(begin + 1024, end); k += blockDim.x)
+        out[piece.start + k] = piece.from && k < piece.length ? scale * piece.from[k] : 0.0f;
 }
 
 // ---- Images --------------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ pub mod images;
 pub mod loss;
 pub mod norm;
 pub mod optim;
+pub mod pack;
 pub mod pointwise;
 pub mod pool;
 
