@@ -5,9 +5,9 @@
 #
 #   benches/gpu_all.sh BINARIES DATA OUT [SECONDS]
 #
-# BINARIES is the folder that `just gpu-pack` leaves, or its archive beside it (no Rust is needed where this runs), DATA the folder of
-# the data sets; OUT gets all results and must be there again for the next piece. A piece ends after SECONDS (default 560): exit status 0 says that all
-# is done, 75 that it must be called again.
+# BINARIES is the folder that `just gpu-pack` leaves, or its archive beside it (no Rust is needed where this runs), DATA the
+# folder of the data sets; OUT gets all results and must be there again for the next piece. A piece ends after SECONDS (default
+# 560): exit status 0 says that all is done, 75 that it must be called again.
 set -uo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,/^set/p' "$0" | grep '^#' >&2

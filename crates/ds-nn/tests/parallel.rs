@@ -52,7 +52,8 @@ fn sums_are_weighted_and_of_all_replicas() {
     let of_ranks = replicas(3, |communicator| {
         let parameters = parameters(&lengths);
         let buckets = Buckets::new(&parameters, 64).unwrap();
-        // (2), (40), (1, 3, 8), (5) from the last to the first, each padded to a multiple of 4; 16 numbers a bucket, or one parameter.
+        // (2), (40), (1, 3, 8), (5) from the last to the first, each padded to a multiple of 4; 16 numbers a bucket, or one
+        // parameter.
         assert_eq!(buckets.len(), 4);
         let rank = communicator.rank();
         let counting = Box::new(Counting(communicator, Cell::new(0)));

@@ -23,7 +23,9 @@ fn launch(gpus: usize, args: &RunArgs) -> Result<()> {
         bail!("--gpus {gpus} and --device cpu contradict each other; leave one of them out");
     }
     let there = device::gpus().map_err(|reason| {
-        anyhow!("--gpus {gpus}: there is no usable NVIDIA GPU: {reason}; check with `nvidia-smi` that there are a card and a driver")
+        anyhow!(
+            "--gpus {gpus}: there is no usable NVIDIA GPU: {reason}; check with `nvidia-smi` that there are a card and a driver"
+        )
     })?;
     if gpus > there {
         bail!("--gpus {gpus}: there are {there} (`nvidia-smi -L` lists them, and CUDA_VISIBLE_DEVICES may hide some)");

@@ -1,6 +1,7 @@
 //! A run by several processes, each on a device of its own.
 
-use super::{Found, RunOptions, Setup, found, summarise, train};
+use super::Setup;
+use super::run::{Found, RunOptions, found, summarise, train};
 use crate::config::Config;
 use crate::data::Source;
 use crate::device;

@@ -14,8 +14,8 @@ pub struct Piece {
     pub len: usize,
 }
 
-/// A flat f32 tensor of `len` numbers made of the pieces, each times `scale`; from the end of a piece to the next multiple of 4 there
-/// are zeros. On a GPU it is one launch for up to 192 pieces.
+/// A flat f32 tensor of `len` numbers made of the pieces, each times `scale`; from the end of a piece to the next multiple of
+/// 4 there are zeros. On a GPU it is one launch for up to 192 pieces.
 ///
 /// # Errors
 /// If a piece is not f32, of another length or on another device, or does not fit.

@@ -28,8 +28,8 @@ struct Bucket {
 }
 
 impl Buckets {
-    /// Buckets of at most `bytes` (or of one parameter) for f32 parameters in the order in which a backward pass comes to them: from
-    /// the last to the first.
+    /// Buckets of at most `bytes` (or of one parameter) for f32 parameters in the order in which a backward pass comes to
+    /// them: from the last to the first.
     ///
     /// # Errors
     /// If a parameter is not f32.
