@@ -44,7 +44,7 @@ gpu-test-nccl:
 gpu-bench *ARGS:
     cargo run --release -p ds-lab --features cuda --example gpu_bench -- {{ARGS}}
 
-# The binaries that gpu-all needs, in DIR, and packed in DIR.tar.xz (some 35 MB); with those for several GPUs, where there is NCCL
+# The binaries that gpu-all needs, in DIR, and packed in DIR.tar.xz (some 50 MB); with those for several GPUs, where there is NCCL
 gpu-pack DIR="gpu-binaries":
     #!/usr/bin/env bash
     set -euo pipefail

@@ -50,7 +50,14 @@ stage() {
     local status=$?
     tail -n 20 "$out/$name.log"
     if [ $status -eq 124 ]; then echo "$name goes on in the next piece"; exit 75; fi
-    if [ $status -eq 0 ]; then touch "$out/$name.done"; else echo "$name failed ($status)"; failed=1; fi
+    if grep -q "no CUDA device" "$out/$name.log"; then
+        # There is a card, or this line would not have been reached.
+        echo "$name: CUDA does not find the card, most often for its driver: see $out/$name.log"; failed=1
+    elif [ $status -ne 0 ]; then
+        echo "$name failed ($status)"; failed=1
+    elif ! grep -q "nothing was measured" "$out/$name.log"; then
+        touch "$out/$name.done"
+    fi
 }
 
 stage test-core "$binaries/gpu-test-core" --nocapture --test-threads 1
