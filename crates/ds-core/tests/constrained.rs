@@ -148,6 +148,7 @@ fn initial_shapes() {
         (Init::AbsoluteValue, [2.0, 2.0, 0.5, 0.5, 0.25, 0.25, 3.0, 3.0]),
         (Init::MaxMin, [2.0, -2.0, 0.5, -0.5, 0.25, 0.25, 3.0, 3.0]),
         (Init::Relu, [0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 3.0, 3.0]),
+        (Init::Zigzag, [-1.0, 2.0, 0.5, 0.5, 0.25, 0.25, -2.0, -2.0]),
         (Init::Zero, [0.0; 8]),
     ];
     for (init, expected) in cases {
@@ -166,6 +167,32 @@ fn initial_shapes() {
         assert_close("bspline", &flat(&plain.forward(&x).unwrap()), &expected, 1e-12);
         let linear = Spline::explicit_linear(2, plain.grid(), init, false, DType::F64, &Device::Cpu).unwrap();
         assert_close("explicit_linear", &flat(&linear.forward(&x).unwrap()), &expected, 1e-12);
+    }
+}
+
+#[test]
+fn a_zigzag_has_its_kinks_at_knots_of_every_grid() {
+    for size in 3..60 {
+        let spline = LipschitzSpline::new(2, size, 1.5, Init::Zigzag, false, DType::F64, &Device::Cpu).unwrap();
+        let (slopes, knots): (_, Vec<f64>) = (spline.slopes().unwrap(), spline.knots().collect());
+        // With an even size there is a segment around 0, and it is flat.
+        let middle = if size % 2 == 0 { Some(size / 2 - 1) } else { None };
+        for (channel, slopes) in slopes.iter().enumerate() {
+            let are_steep = |(k, slope): (usize, &f64)| Some(k) == middle || (slope.abs() - 1.0).abs() < 1e-9;
+            assert!(slopes.iter().enumerate().all(are_steep), "size {size}, channel {channel}: {slopes:?}");
+        }
+        let turns = |slopes: &[f64]| -> Vec<f64> {
+            let turns = slopes.windows(2).zip(&knots[1..]).filter(|(s, _)| s[0] * s[1] < -0.5);
+            turns.map(|(_, knot)| *knot).filter(|knot| knot.abs() > 1e-9).collect()
+        };
+        let (even, odd) = (turns(&slopes[0]), turns(&slopes[1]));
+        // Less than five knots have none to turn at.
+        if let [fold] = odd[..] {
+            assert_close("both sides", &even, &[-fold, fold], 1e-12);
+            assert!((fold - 0.75).abs() <= 0.5 * spline.step() + 1e-12, "size {size}: {fold}");
+        } else {
+            assert!(size < 5 && even.is_empty() && odd.is_empty(), "size {size}: {even:?}, {odd:?}");
+        }
     }
 }
 

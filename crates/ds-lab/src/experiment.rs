@@ -125,6 +125,7 @@ fn activation(config: &config::Activation) -> Result<ActivationKind> {
         config::InitShape::Identity => Init::Identity,
         config::InitShape::AbsoluteValue => Init::AbsoluteValue,
         config::InitShape::Maxmin => Init::MaxMin,
+        config::InitShape::Zigzag => Init::Zigzag,
         config::InitShape::Zero => Init::Zero,
     };
     let fixed_bias = config.fixed_bias;

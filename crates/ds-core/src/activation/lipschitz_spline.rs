@@ -1,6 +1,6 @@
 //! Linear splines that are 1-Lipschitz whatever their parameters are.
 
-use super::init::Init;
+use super::init::{self, Init};
 use crate::graph::{CandleGraph, Gradients, Graph};
 use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
@@ -58,9 +58,10 @@ impl LipschitzSpline {
         }
         let projection = SlopeProjection { size, step: 2.0 * range / (size - 1) as f64 };
         let grid = Grid::from_step(projection.width(), projection.step)?;
+        let fold = init::fold(size, projection.step);
         let mut rows = Vec::with_capacity(channels * size);
         for channel in 0..channels {
-            rows.extend((0..size).map(|k| init.value(projection.knot(k), channel, channels)));
+            rows.extend((0..size).map(|k| init.value(projection.knot(k), fold, channel, channels)));
         }
         let variable = |data: Vec<f64>, shape: &[usize]| -> Result<Var> {
             let tensor = Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;

@@ -83,16 +83,16 @@ impl Spline {
         device: &Device,
     ) -> Result<Self> {
         check_channels(channels)?;
-        let rows = init.coefficients(grid, channels, |channel| init.left_line(channel, channels));
+        let rows = init.coefficients(grid, channels, |channel| init.left_line(grid, channel, channels));
         let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
-        let linear = linear_term(channels, init, fixed_bias, dtype, device)?;
+        let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
         Ok(Self { grid, channels, kind: Kind::ExplicitLinear { coefficients, linear } })
     }
 
     /// Splines given by their slope changes at the inner knots.
     ///
     /// # Errors
-    /// If there are no channels, for [`Init::EvenOdd`], which a single slope change cannot give, or on Candle's errors.
+    /// If there are no channels, for shapes that a single slope change cannot give, or on Candle's errors.
     pub fn relu_spline(
         channels: usize,
         grid: Grid,
@@ -106,7 +106,7 @@ impl Spline {
         let (inner, middle) = (grid.size() - 2, grid.size() / 2 - 1);
         let rows = (0..channels * inner).map(|k| if k % inner == middle { change } else { 0.0 }).collect();
         let slopes = variable(rows, &[channels, inner], dtype, device)?;
-        let linear = linear_term(channels, init, fixed_bias, dtype, device)?;
+        let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
         Ok(Self { grid, channels, kind: Kind::ReluSpline { slopes, linear } })
     }
 
@@ -229,8 +229,15 @@ fn check_shape(what: &'static str, tensor: &Tensor, expected: &[usize]) -> Resul
     Err(Error::Shape { what, got: tensor.shape().clone(), expected: expected.into() })
 }
 
-fn linear_term(channels: usize, init: Init, fixed_bias: bool, dtype: DType, device: &Device) -> Result<LinearTerm> {
-    let (b1, b0) = (0..channels).map(|channel| init.left_line(channel, channels)).unzip();
+fn linear_term(
+    channels: usize,
+    grid: Grid,
+    init: Init,
+    fixed_bias: bool,
+    dtype: DType,
+    device: &Device,
+) -> Result<LinearTerm> {
+    let (b1, b0) = (0..channels).map(|channel| init.left_line(grid, channel, channels)).unzip();
     Ok(LinearTerm {
         weight: variable(b1, &[channels], dtype, device)?,
         bias: variable(b0, &[channels], dtype, device)?,

@@ -165,8 +165,10 @@ names!(
         Identity = "identity",
         /// |x|.
         AbsoluteValue = "absolute_value",
-        /// max(0, x) and min(0, x) in turn.
+        /// |x| and x in turn.
         Maxmin = "maxmin",
+        /// Slopes of −1 and 1 with kinks at 0 and half of the range.
+        Zigzag = "zigzag",
         /// 0.
         Zero = "zero",
     }

@@ -68,8 +68,8 @@ impl Config {
 
     fn validate_activation(&self, layers: &Layers) -> Result<(), ConfigError> {
         let (kind, init) = (self.activation.kind, self.activation.init);
-        let is_of_pairs = matches!(init, InitShape::EvenOdd | InitShape::Maxmin);
-        if kind == ActivationName::ReluSpline && is_of_pairs {
+        let has_more_kinks = matches!(init, InitShape::EvenOdd | InitShape::Maxmin | InitShape::Zigzag);
+        if kind == ActivationName::ReluSpline && has_more_kinks {
             let allowed = "leaky_relu, relu or identity, absolute_value or zero for relu_spline, which has one slope \
                            change at first, the same in all channels";
             return Err(layers.error("activation.init", init, allowed));
