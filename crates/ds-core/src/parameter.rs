@@ -1,4 +1,4 @@
-//! Trainable parameters, in two groups that the type of the layer decides.
+//! Trainable parameters, in groups that the type of the layer decides.
 
 use candle_core::{DType, Device, Result, Var};
 
@@ -7,6 +7,8 @@ use candle_core::{DType, Device, Result, Var};
 pub enum Group {
     /// The parameters of spline activations: coefficients or slopes, and the linear term.
     Splines,
+    /// The scalings of 1-Lipschitz splines, which move all knots of a function at once.
+    Scalings,
     /// Everything else.
     Weights,
 }

@@ -1,13 +1,13 @@
 //! Checkpoints: one safetensors file with everything that a run needs to go on as if it had never stopped.
 //!
-//! Tensors: `parameter/…`, `buffer/…`, `weights/…` and `splines/…` (state of the two optimisers). The header's metadata holds
+//! Tensors: `parameter/…`, `buffer/…`, `weights/…` and `splines/…` (state of the optimisers). The header's metadata holds
 //! the position in the run and the config. The file is written beside its place, synced and renamed.
 
 use crate::files::write_atomically;
+use crate::train::Optimizers;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor, Var};
 use ds_nn::networks::Network;
-use ds_nn::optim::Optimizer;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -62,13 +62,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn of_run(
-        position: Position,
-        config: String,
-        network: &Network,
-        weights: &Optimizer,
-        splines: &Optimizer,
-    ) -> Result<Self> {
+    pub fn of_run(position: Position, config: String, network: &Network, optimizers: &Optimizers) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for parameter in network.parameters() {
             tensors.insert(format!("parameter/{}", parameter.name), copied(&parameter.var)?);
@@ -76,7 +70,8 @@ impl Checkpoint {
         for (name, buffer) in network.buffers() {
             tensors.insert(format!("buffer/{name}"), copied(&buffer)?);
         }
-        for (group, optimizer) in [("weights", weights), ("splines", splines)] {
+        let Optimizers { weights, splines, scalings, .. } = optimizers;
+        for (group, optimizer) in [("weights", weights), ("splines", splines), ("splines", scalings)] {
             for (name, state) in optimizer.state()? {
                 tensors.insert(format!("{group}/{name}"), state);
             }
@@ -142,12 +137,13 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Puts the state of the two optimisers back.
+    /// Puts the state of the optimisers back.
     ///
     /// # Errors
     /// If a parameter's state is missing or has another size.
-    pub fn restore_optimizers(&self, weights: &mut Optimizer, splines: &mut Optimizer) -> Result<()> {
-        for (group, optimizer) in [("weights", weights), ("splines", splines)] {
+    pub fn restore_optimizers(&self, optimizers: &mut Optimizers) -> Result<()> {
+        let Optimizers { weights, splines, scalings, .. } = optimizers;
+        for (group, optimizer) in [("weights", weights), ("splines", splines), ("splines", scalings)] {
             optimizer.restore(self.position.step, |name| self.tensors.get(&format!("{group}/{name}")).cloned())?;
         }
         Ok(())

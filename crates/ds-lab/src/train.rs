@@ -75,9 +75,7 @@ fn update(
     if let Some(penalty) = penalty {
         penalty.add_gradient(network, &mut gradients)?;
     }
-    let (weights, splines) = optimizers.rates(epoch);
-    optimizers.weights.step(&gradients, weights)?;
-    optimizers.splines.step(&gradients, splines)
+    optimizers.step(&gradients, epoch)
 }
 
 fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
@@ -150,7 +148,7 @@ impl<'a> Trainer<'a> {
         let position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
         if let Some(checkpoint) = resume {
             checkpoint.restore_network(&setup.network)?;
-            checkpoint.restore_optimizers(&mut optimizers.weights, &mut optimizers.splines)?;
+            checkpoint.restore_optimizers(&mut optimizers)?;
         }
         let writes = communicator.is_none_or(|communicator| communicator.rank() == 0);
         let open = || match resume {
@@ -309,7 +307,7 @@ impl<'a> Trainer<'a> {
         let Some(metrics) = &mut self.metrics else { return Ok(()) };
         let (config, network) = (self.config, &self.setup.network);
         let regularizer = self.penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(network))?;
-        let (lr_weights, lr_splines) = self.optimizers.rates(epoch);
+        let [lr_weights, lr_splines, _] = self.optimizers.rates(epoch);
         let has_constant = config.network.kind.is_lipschitz() && split != Split::Train;
         let certified = has_constant.then(|| bounds::certified(network)).transpose()?;
         let row = MetricsRow {
@@ -350,16 +348,9 @@ impl<'a> Trainer<'a> {
         metrics.sync()?;
         self.position.seconds = seconds;
         self.position.metrics_bytes = metrics.position();
-        let optimizers = &self.optimizers;
-        Checkpoint::of_run(
-            self.position.clone(),
-            self.config.to_toml(),
-            &self.setup.network,
-            &optimizers.weights,
-            &optimizers.splines,
-        )?
-        .write(&self.checkpoint)
-        .context("writing a checkpoint")?;
+        Checkpoint::of_run(self.position.clone(), self.config.to_toml(), &self.setup.network, &self.optimizers)?
+            .write(&self.checkpoint)
+            .context("writing a checkpoint")?;
         self.last_checkpoint = Instant::now();
         Ok(())
     }

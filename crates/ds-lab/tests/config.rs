@@ -132,6 +132,12 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         ("experiment = \"mnist\"\nnetwork.lipschitz = 2", &[], &["`network.lipschitz`", "lipschitz networks"]),
         ("experiment = \"mnist\"\nnetwork.weights = \"free\"", &[], &["`network.weights`", "orthonormal, spectral"]),
         ("experiment = \"mnist\"\nactivation.scaling = true", &[], &["`activation.scaling`", "lipschitz_spline"]),
+        ("experiment = \"mnist\"\noptimizer.scalings.lr = 1e-3", &[], &["`optimizer.scalings.lr`", "lipschitz_spline"]),
+        (
+            "experiment = \"fit1d\"\nactivation.kind = \"relu_spline\"\nactivation.init = \"zigzag\"",
+            &[],
+            &["`activation.init` is zigzag", "relu_spline"],
+        ),
         ("experiment = \"fit1d\"\ndata.normalize = false", &[], &["`data.normalize`", "images"]),
         (
             "experiment = \"cifar10\"\nnetwork.kind = \"lipschitz\"",
@@ -198,7 +204,7 @@ fn the_table_of_keys_is_complete() {
     let configs = [
         "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"",
         "experiment = \"mnist\"\nactivation.scaling = false\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
-         lipschitz = 2\nweights = \"spectral\"",
+         lipschitz = 2\nweights = \"spectral\"\n[optimizer.scalings]\nlr = 1e-3",
     ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {
         for (name, value) in table {

@@ -1,13 +1,15 @@
 //! A short training of a 1-Lipschitz network from a config, whose loss falls.
 #![allow(clippy::unwrap_used)]
 
+use ds_core::Group;
 use ds_core::activation::Activation;
+use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::Source;
 use ds_lab::experiment::{RunOptions, Setup, run, target};
 use ds_lab::metrics::read_metrics;
 use ds_lab::penalty::SplinePenalty;
-use ds_lab::train::{count_active_knots, count_knots};
+use ds_lab::train::{Optimizers, count_active_knots, count_knots};
 
 fn config(dataset: &str, more: &str) -> Config {
     Config::from_toml(&format!(
@@ -45,6 +47,33 @@ fn the_loss_of_a_fit_falls() {
         let bounds: Vec<f64> = rows.iter().filter_map(|row| row.lipschitz_certified_l2).collect();
         assert!(!bounds.is_empty() && bounds.iter().all(|bound| *bound <= 1.0 + 1e-5), "{bounds:?}");
     }
+}
+
+#[test]
+fn scalings_have_a_rate_of_their_own() {
+    let source = Source::Auto { dir: None };
+    let rates = "[optimizer.splines]\nkind = \"adam\"\nlr = 1e-9\n[optimizer.scalings]\nlr = 1e-2";
+    let config = config("slopes_pm1", rates);
+    let directory = tempfile::tempdir().unwrap();
+    let options = RunOptions { directory: directory.path().to_owned(), resume: false, overwrite: false, quiet: true };
+    run(&config, &source, &options).unwrap();
+    let checkpoint = Checkpoint::read(&directory.path().join("checkpoint.safetensors")).unwrap();
+    let (before, after) = (Setup::new(&config, &source).unwrap(), Setup::new(&config, &source).unwrap());
+    checkpoint.restore_network(&after.network).unwrap();
+    let moved = |group: Group| -> f32 {
+        let pairs = before.network.parameters().into_iter().zip(after.network.parameters());
+        let distance = |a: &candle_core::Var, b: &candle_core::Var| -> f32 {
+            (a.as_tensor() - b.as_tensor()).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+        };
+        pairs.filter(|(a, _)| a.group == group).map(|(a, b)| distance(&a.var, &b.var)).fold(0.0, f32::max)
+    };
+    assert!(moved(Group::Splines) < 1e-5 && moved(Group::Scalings) > 1e-2 && moved(Group::Weights) > 1e-2);
+    // Their moving averages are in checkpoints too.
+    let mut optimizers = Optimizers::new(&config, &after.network).unwrap();
+    checkpoint.restore_optimizers(&mut optimizers).unwrap();
+    let state = optimizers.scalings.state().unwrap();
+    assert_eq!(state.len(), 3);
+    assert!(state.iter().all(|(_, state)| state.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0));
 }
 
 #[test]

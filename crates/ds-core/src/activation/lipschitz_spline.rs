@@ -112,14 +112,14 @@ impl LipschitzSpline {
         Ok(Self { coefficients, log_scaling, ..self.clone() })
     }
 
-    /// The trainable parameters, all in the group of the splines.
+    /// The trainable parameters: coefficients in the group of the splines, and scalings.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         let mut all =
             vec![Parameter::new(format!("{prefix}.coefficients"), &self.coefficients, Group::Splines, L2::Exempt)];
         all.extend(
             self.log_scaling
                 .as_ref()
-                .map(|var| Parameter::new(format!("{prefix}.log_scaling"), var, Group::Splines, L2::Exempt)),
+                .map(|var| Parameter::new(format!("{prefix}.log_scaling"), var, Group::Scalings, L2::Exempt)),
         );
         all
     }

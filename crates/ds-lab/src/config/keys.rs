@@ -100,7 +100,7 @@ pub const KEYS: &[Key] = &[
     key(
         "activation.init",
         Kind::Choice(InitShape::NAMES),
-        "shape before training (even_odd, maxmin: not for relu_spline)",
+        "shape before training (even_odd, maxmin, zigzag: not for relu_spline)",
     ),
     key(
         "activation.fixed_bias",
@@ -128,12 +128,17 @@ pub const KEYS: &[Key] = &[
     key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines"),
     key("optimizer.splines.lr", Kind::Positive(1e6), "its learning rate"),
     key("optimizer.splines.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd"),
+    key(
+        "optimizer.scalings.lr",
+        Kind::Positive(1e6),
+        "learning rate of the scalings of lipschitz_spline, for the splines' optimiser [that of the splines]",
+    ),
     key("train.epochs", Kind::Integer(1, MANY), "epochs"),
     key("train.batch_size", Kind::Integer(1, 1_000_000), "samples of a step"),
     key(
         "train.milestones",
         Kind::Integers(1, MANY),
-        "epochs after which both learning rates are multiplied by gamma; ascending",
+        "epochs after which all learning rates are multiplied by gamma; ascending",
     ),
     key("train.gamma", Kind::Positive(1.0), "that factor"),
     key(

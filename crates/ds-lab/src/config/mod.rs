@@ -228,7 +228,7 @@ pub struct Config {
     pub network: NetworkConfig,
     pub activation: Activation,
     pub regularization: Regularization,
-    pub optimizer: OptimizerPair,
+    pub optimizer: Optimizers,
     pub train: Train,
     pub sparsify: Sparsify,
 }
@@ -345,9 +345,11 @@ impl Regularization {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is described in KEYS")]
-pub struct OptimizerPair {
+pub struct Optimizers {
     pub weights: OptimizerConfig,
     pub splines: OptimizerConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scalings: Option<ScalingsConfig>,
 }
 
 /// `[optimizer.weights]` and `[optimizer.splines]`
@@ -358,6 +360,14 @@ pub struct OptimizerConfig {
     pub kind: OptimizerKind,
     pub lr: f64,
     pub momentum: f64,
+}
+
+/// `[optimizer.scalings]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "every key is described in KEYS")]
+pub struct ScalingsConfig {
+    pub lr: f64,
 }
 
 impl From<&OptimizerConfig> for Rule {

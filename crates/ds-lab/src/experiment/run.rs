@@ -119,7 +119,7 @@ pub(super) fn summarise(
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
     let sparse = sparsify::run(config, setup, train, directory)?;
-    let splines = |p: &&ds_core::Parameter| p.group == Group::Splines;
+    let splines = |p: &&ds_core::Parameter| p.group != Group::Weights;
     let row = SummaryRow {
         run: config.name.clone(),
         experiment: config.experiment.to_string(),

@@ -3,17 +3,20 @@
 use crate::config::Config;
 use crate::penalty::decay_factors;
 use anyhow::Result;
+use ds_core::graph::Gradients;
 use ds_core::{Group, Parameter};
 use ds_nn::networks::Network;
 use ds_nn::optim::{Decay, Optimizer, Rule, multi_step};
 
-/// Two optimisers, one for each group of parameters, and their common schedule.
+/// An optimiser for each group of parameters, and their common schedule.
 pub struct Optimizers {
     /// Of everything that is no spline.
     pub weights: Optimizer,
     /// Of the splines.
     pub splines: Optimizer,
-    rates: (f64, f64),
+    /// Of the scalings of 1-Lipschitz splines.
+    pub scalings: Optimizer,
+    rates: [f64; 3],
     milestones: Vec<usize>,
     gamma: f64,
 }
@@ -27,6 +30,7 @@ impl Optimizers {
         let decay = Decay { weights: config.regularization.weight_decay, hinges: config.activation.hinge_penalty };
         let of_group = |group| network.parameters().into_iter().filter(move |p: &Parameter| p.group == group);
         let (weights, splines) = (&config.optimizer.weights, &config.optimizer.splines);
+        let scalings_rate = config.optimizer.scalings.as_ref().map_or(splines.lr, |scalings| scalings.lr);
         let factors = decay_factors(config, network)?;
         let optimizer = |rule, group| -> Result<Optimizer> {
             let mut optimizer = Optimizer::new(rule, decay, of_group(group))?;
@@ -36,15 +40,27 @@ impl Optimizers {
         Ok(Self {
             weights: optimizer(Rule::from(weights), Group::Weights)?,
             splines: optimizer(Rule::from(splines), Group::Splines)?,
-            rates: (weights.lr, splines.lr),
+            scalings: optimizer(Rule::from(splines), Group::Scalings)?,
+            rates: [weights.lr, splines.lr, scalings_rate],
             milestones: config.train.milestones.clone(),
             gamma: config.train.gamma,
         })
     }
 
-    /// The learning rates (weights, splines) of an epoch, counted from 0.
-    pub fn rates(&self, epoch: usize) -> (f64, f64) {
+    /// The learning rates of weights, splines and scalings in an epoch, counted from 0.
+    pub fn rates(&self, epoch: usize) -> [f64; 3] {
         let factor = multi_step(epoch, &self.milestones, self.gamma);
-        (self.rates.0 * factor, self.rates.1 * factor)
+        self.rates.map(|rate| rate * factor)
+    }
+
+    /// Updates all parameters, at the rates of an epoch.
+    ///
+    /// # Errors
+    /// If a gradient does not have its parameter's shape.
+    pub fn step(&mut self, gradients: &impl Gradients, epoch: usize) -> candle_core::Result<()> {
+        let [weights, splines, scalings] = self.rates(epoch);
+        self.weights.step(gradients, weights)?;
+        self.splines.step(gradients, splines)?;
+        self.scalings.step(gradients, scalings)
     }
 }
