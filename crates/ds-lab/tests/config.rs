@@ -134,6 +134,11 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         ("experiment = \"mnist\"\nactivation.scaling = true", &[], &["`activation.scaling`", "lipschitz_spline"]),
         ("experiment = \"mnist\"\noptimizer.scalings.lr = 1e-3", &[], &["`optimizer.scalings.lr`", "lipschitz_spline"]),
         (
+            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"",
+            &["activation.scaling=false", "optimizer.scalings.lr=1e-3"],
+            &["`optimizer.scalings.lr`", "activation.scaling = true"],
+        ),
+        (
             "experiment = \"fit1d\"\nactivation.kind = \"relu_spline\"\nactivation.init = \"zigzag\"",
             &[],
             &["`activation.init` is zigzag", "relu_spline"],
@@ -203,7 +208,7 @@ fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
         "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"",
-        "experiment = \"mnist\"\nactivation.scaling = false\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
+        "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[optimizer.scalings]\nlr = 1e-3",
     ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {

@@ -101,17 +101,16 @@ impl Config {
         let area = self.experiment == Experiment::Area2d;
         let lipschitz = self.network.kind.is_lipschitz();
         let of = |yes: bool, keys: &'static [&'static str], owner: &'static str| (yes, keys, owner);
+        let spline = self.activation.kind == ActivationName::LipschitzSpline;
+        let scalings = spline && self.activation.scaling != Some(false);
         let owners = [
             of(self.experiment == Experiment::Cifar10, &["data.augment"], "images of CIFAR (false elsewhere)"),
             of(area, &["data.points", "data.test_grid"], "area2d"),
             of(area || lipschitz, &["network.hidden"], "area2d and of lipschitz networks"),
             of(lipschitz, &["network.lipschitz", "network.weights"], "lipschitz networks"),
             of(images, &["data.normalize"], "images"),
-            of(
-                self.activation.kind == ActivationName::LipschitzSpline,
-                &["activation.scaling", "optimizer.scalings.lr"],
-                "lipschitz_spline",
-            ),
+            of(spline, &["activation.scaling"], "lipschitz_spline"),
+            of(scalings, &["optimizer.scalings.lr"], "lipschitz_spline with activation.scaling = true"),
             of(!images, &["data.train_points"], "area2d and fit1d; images have train.max_train_images"),
             of(images, &["train.max_train_images", "train.max_test_images"], "images (0 elsewhere)"),
             of(self.network.kind == NetworkKind::Nin, &["network.dropout"], "nin (0 elsewhere)"),
