@@ -21,6 +21,20 @@ pub static KERNELS: ds_core::ops::gpu::cuda::Kernels = ds_core::ops::gpu::cuda::
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// What a kernel over many arrays takes by value, with room for `room` of them: the first block of each, two numbers a word, then
+/// `W` words for each. Also how many blocks there are, of `each` numbers of one array.
+fn table<const W: usize>(room: usize, each: usize, rows: impl Iterator<Item = (usize, [u64; W])>) -> (Vec<u64>, usize) {
+    let firsts = (room + 2) / 2;
+    let mut words = vec![0u64; firsts + W * room];
+    let mut blocks = 0;
+    for (k, (len, row)) in rows.enumerate() {
+        words[k / 2] |= (blocks as u64) << (32 * (k % 2));
+        words[firsts + W * k..][..W].copy_from_slice(&row);
+        blocks += len.div_ceil(each);
+    }
+    (words, blocks)
+}
+
 /// What the libraries may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Options {

@@ -1,5 +1,6 @@
 //! Optimisers: all parameters of a group in one launch.
 
+use super::table;
 use crate::optim::Rule;
 use candle_core::Result;
 use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, int};
@@ -33,16 +34,12 @@ const EACH: usize = 1024;
 /// Those of the device.
 pub unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], learning_rate: f64, steps: u64) -> Result<()> {
     for some in slots.chunks(SLOTS) {
-        let mut words = vec![0u64; (SLOTS + 2) / 2 + 4 * SLOTS];
-        let mut blocks = 0;
-        for (k, slot) in some.iter().enumerate() {
-            words[k / 2] |= (blocks as u64) << (32 * (k % 2));
-            let at = (SLOTS + 2) / 2 + 4 * k;
-            int(slot.length)?;
+        some.iter().try_for_each(|slot| int(slot.length).map(drop))?;
+        let row = |slot: &Slot| {
             let length_and_decay = slot.length as u64 | u64::from(slot.decay.to_bits()) << 32;
-            words[at..at + 4].copy_from_slice(&[slot.theta.0, slot.gradient.0, slot.state.0, length_and_decay]);
-            blocks += slot.length.div_ceil(EACH);
-        }
+            (slot.length, [slot.theta.0, slot.gradient.0, slot.state.0, length_and_decay])
+        };
+        let (words, blocks) = table(SLOTS, EACH, some.iter().map(row));
         if blocks == 0 {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Many arrays copied into one in one launch.
 
+use super::table;
 use candle_core::{DType, Result};
 use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, int};
 
@@ -30,14 +31,8 @@ pub unsafe fn packed<G: Gpu>(gpu: &G, pieces: &[Piece], len: usize, scale: f32) 
     let out = gpu.alloc(DType::F32, len)?;
     int(len)?;
     for some in pieces.chunks(PIECES) {
-        let mut words = vec![0u64; (PIECES + 2) / 2 + 2 * PIECES];
-        let mut blocks = 0;
-        for (k, piece) in some.iter().enumerate() {
-            words[k / 2] |= (blocks as u64) << (32 * (k % 2));
-            let at = (PIECES + 2) / 2 + 2 * k;
-            words[at..at + 2].copy_from_slice(&[piece.from.0, piece.len as u64 | (piece.start as u64) << 32]);
-            blocks += piece.len.div_ceil(EACH);
-        }
+        let row = |piece: &Piece| (piece.len, [piece.from.0, piece.len as u64 | (piece.start as u64) << 32]);
+        let (words, blocks) = table(PIECES, EACH, some.iter().map(row));
         let arguments = [Argument::Struct(&words), int(some.len())?, gpu.address(&out)?.into(), scale.into()];
         let blocks = Blocks { grid: (blocks.max(1), 1), threads: Blocks::THREADS, shared: 0 };
         // SAFETY: the kernel's arguments; every block stays in its piece and what is behind it.
