@@ -13,10 +13,9 @@ use ds_lab::experiment::{RunOptions, Setup, run, run_replica};
 use ds_lab::metrics::{MetricsRow, SummaryRow, read_metrics};
 use ds_lab::train::Trainer;
 use ds_nn::parallel::Communicator;
-use std::cell::Cell;
 use std::path::Path;
 use tempfile::tempdir;
-use threads::replicas;
+use threads::{Counting, replicas};
 
 const GENERATED: Source = Source::Auto { dir: None };
 
@@ -137,34 +136,11 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-/// Fails at some sum, as a process that is killed does.
-struct Dying(Box<dyn Communicator>, Cell<usize>);
-
-impl Communicator for Dying {
-    fn rank(&self) -> usize {
-        self.0.rank()
-    }
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-    fn start_sum(&self, tensor: &Tensor) -> candle_core::Result<()> {
-        let Some(left) = self.1.get().checked_sub(1) else { candle_core::bail!("killed") };
-        self.1.set(left);
-        self.0.start_sum(tensor)
-    }
-    fn join(&self) -> candle_core::Result<()> {
-        self.0.join()
-    }
-    fn finish(self: Box<Self>) -> candle_core::Result<()> {
-        self.0.finish()
-    }
-}
-
 /// A run that the last rank leaves in its third epoch; all fail with it.
 fn broken_off(size: usize, directory: &Path) {
     let errors = replicas(size, |communicator| {
         let sums = if communicator.rank() + 1 == size { 550 } else { usize::MAX };
-        let dying = Box::new(Dying(communicator, Cell::new(sums)));
+        let dying = Counting::new(communicator, sums);
         format!("{:#}", run_replica(&area(), &GENERATED, &options(directory, false), dying).unwrap_err())
     });
     let (last, others) = errors.split_last().unwrap();

@@ -17,33 +17,10 @@ use ds_nn::ops::sum::Sum;
 use ds_nn::parallel::Communicator;
 use ds_nn::parallel::buckets::Buckets;
 use ds_nn::tape::{Tape, TapeGradients};
-use std::cell::Cell;
-use threads::replicas;
+use threads::{Counting, replicas};
 
 fn parameters(lengths: &[usize]) -> Vec<Var> {
     lengths.iter().map(|&len| Var::zeros((1, len), DType::F32, &Device::Cpu).unwrap()).collect()
-}
-
-/// Counts the sums that were started.
-struct Counting(Box<dyn Communicator>, Cell<usize>);
-
-impl Communicator for Counting {
-    fn rank(&self) -> usize {
-        self.0.rank()
-    }
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-    fn start_sum(&self, tensor: &Tensor) -> candle_core::Result<()> {
-        self.1.set(self.1.get() + 1);
-        self.0.start_sum(tensor)
-    }
-    fn join(&self) -> candle_core::Result<()> {
-        self.0.join()
-    }
-    fn finish(self: Box<Self>) -> candle_core::Result<()> {
-        self.0.finish()
-    }
 }
 
 #[test]
@@ -56,7 +33,7 @@ fn sums_are_weighted_and_of_all_replicas() {
         // parameter.
         assert_eq!(buckets.len(), 4);
         let rank = communicator.rank();
-        let counting = Box::new(Counting(communicator, Cell::new(0)));
+        let counting = Counting::new(communicator, usize::MAX);
         let mut sums = buckets.sums([0.5, 0.25, 0.25][rank], &*counting);
         // The last replica has nothing but the last parameter; the first never has the second.
         let mut started = Vec::new();
@@ -65,7 +42,7 @@ fn sums_are_weighted_and_of_all_replicas() {
                 let values: Vec<f32> = (0..lengths[k]).map(|v| (v * (rank + 1) + k) as f32).collect();
                 sums.add(parameter, &Tensor::from_vec(values, (1, lengths[k]), &Device::Cpu).unwrap()).unwrap();
             }
-            started.push(counting.1.get());
+            started.push(counting.started());
         }
         let sums = sums.finish().unwrap();
         let value = |parameter: &Var| {

@@ -3,6 +3,7 @@
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor, bail};
 use ds_nn::parallel::Communicator;
+use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex};
 
 #[derive(Default)]
@@ -106,6 +107,49 @@ impl Drop for Thread {
             self.shared.state.lock().unwrap().failed = true;
             self.shared.changed.notify_all();
         }
+    }
+}
+
+/// Counts the sums that a communicator starts; after `most` it fails, as a process that is killed does.
+pub struct Counting {
+    inner: Box<dyn Communicator>,
+    most: usize,
+    started: Cell<usize>,
+}
+
+impl Counting {
+    pub fn new(inner: Box<dyn Communicator>, most: usize) -> Box<Self> {
+        Box::new(Self { inner, most, started: Cell::new(0) })
+    }
+
+    pub fn started(&self) -> usize {
+        self.started.get()
+    }
+}
+
+impl Communicator for Counting {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn start_sum(&self, tensor: &Tensor) -> Result<()> {
+        if self.started.get() == self.most {
+            bail!("killed");
+        }
+        self.started.set(self.started.get() + 1);
+        self.inner.start_sum(tensor)
+    }
+
+    fn join(&self) -> Result<()> {
+        self.inner.join()
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.inner.finish()
     }
 }
 
