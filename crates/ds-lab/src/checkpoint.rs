@@ -70,6 +70,7 @@ impl Checkpoint {
         for (name, buffer) in network.buffers() {
             tensors.insert(format!("buffer/{name}"), copied(&buffer)?);
         }
+        // Scalings are told apart from other parameters of splines by their names.
         let Optimizers { weights, splines, scalings, .. } = optimizers;
         for (group, optimizer) in [("weights", weights), ("splines", splines), ("splines", scalings)] {
             for (name, state) in optimizer.state()? {

@@ -1,4 +1,4 @@
-//! From a config to data and a network, and a run from its first step to its summary.
+//! From a config to data and a network. `run` takes them from the first step to the summary, `replica` on several devices.
 
 mod replica;
 mod run;

@@ -228,7 +228,7 @@ pub struct Config {
     pub network: NetworkConfig,
     pub activation: Activation,
     pub regularization: Regularization,
-    pub optimizer: Optimizers,
+    pub optimizer: OptimizersConfig,
     pub train: Train,
     pub sparsify: Sparsify,
 }
@@ -345,7 +345,7 @@ impl Regularization {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "every key is described in KEYS")]
-pub struct Optimizers {
+pub struct OptimizersConfig {
     pub weights: OptimizerConfig,
     pub splines: OptimizerConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
