@@ -33,7 +33,6 @@ def main():
         print("no CUDA device, nothing was measured")
         return
     torch.backends.cudnn.benchmark = True
-    torch.set_default_device("cuda")
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
     print(f"{'':<44} {'ms':>10} {'GB/s':>8} {'peak MB':>10}")
     rows = []
@@ -75,7 +74,7 @@ def main():
         return run
 
     def activations(dtype, suffix):
-        x, dy = torch.randn(SHAPE, dtype=dtype), torch.randn(SHAPE, dtype=dtype)
+        x, dy = (torch.randn(SHAPE, dtype=dtype, device="cuda") for _ in range(2))
         size = x.element_size() * x.numel()
         add(f"copy (1024, 64, 32, 32){suffix}", timed(lambda: x.clone()), 2 * size)
         add(f"relu, forward and backward{suffix}", timed(both_ways(torch.nn.ReLU(), x, dy)), 5 * size)
@@ -91,8 +90,8 @@ def main():
         torch.cuda.empty_cache()
         training = Training(name, kind, context)
         training.network.cuda()
-        images = torch.randn((2048, *training.shape[1:]))
-        labels = training.targets(2048)
+        images = torch.randn((2048, *training.shape[1:]), device="cuda")
+        labels = training.targets(2048).cuda()
         position = 0
 
         def run():

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
+#[path = "cuda/cases.rs"]
+mod cases;
+
 use candle_core::{DType, Device, Tensor, Var};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
@@ -44,7 +47,7 @@ fn error(ours: &Tensor, expected: &Tensor) -> f64 {
 fn forward_and_backward_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    for round in 0..200 {
+    cases::each(0..200, |round| {
         let shape = match round % 4 {
             0 => vec![rng.random_range(1..300), rng.random_range(1..80)],
             1 => vec![rng.random_range(1..9), rng.random_range(1..9), rng.random_range(1..40), rng.random_range(1..40)],
@@ -74,7 +77,7 @@ fn forward_and_backward_agree_with_the_cpu() {
         // Bit for bit.
         let (_, again) = op.backward(&on(&x), &on(&c), &on(&dy)).unwrap();
         assert_eq!(error(&again, &dc), 0.0, "{what}: another ∂c");
-    }
+    });
 }
 
 /// f(arguments) and the gradients of Σ w·f(arguments) in Candle's graph, on a device.
@@ -105,7 +108,7 @@ fn check(what: &str, gpu: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -
 fn all_activations_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
-    for round in 0..50 {
+    cases::each(0..50, |round| {
         let plane = [vec![], vec![7, 5], vec![8, 8], vec![32, 32]][round % 4].clone();
         let shape = [vec![rng.random_range(1..70), rng.random_range(1..40)], plane].concat();
         let (channels, hinges) = (shape[1], rng.random_range(1..6));
@@ -126,7 +129,7 @@ fn all_activations_agree_with_the_cpu() {
         let arguments = [c, b1.clone(), b0.clone()];
         check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], AddLinearTerm { grid }).unwrap());
         check(&what, &gpu, &[changes, b1, b0], |t| t[0].apply_op3(&t[1], &t[2], SumOfRelus { grid }).unwrap());
-    }
+    });
 }
 
 #[test]

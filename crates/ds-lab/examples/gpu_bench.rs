@@ -1,18 +1,23 @@
-//! The rows of benches/pytorch_gpu.py for this project, on a GPU: `just gpu-bench [--json FILE]`.
+//! The rows of benches/pytorch_gpu.py for this project, on a GPU: `just gpu-bench [--json FILE] [--only TEXT]`, all of them or
+//! those that have TEXT in their names.
 //!
 //! Times are the best of some rounds, each of as many repetitions as take a tenth of a second between two synchronisations with
-//! the host. Memory is the most that tensors held at a time. Without a GPU it says so and measures nothing.
+//! the host; the host's part of a step is the median time until all of it has been handed to an idle GPU. Memory is the most that
+//! tensors held at a time. Without a GPU it says so and measures nothing.
 
 use anyhow::{Context, Result};
 
 fn main() -> Result<()> {
+    let (mut json, mut only) = (None, String::new());
     let mut arguments = std::env::args().skip(1);
-    let json = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("--json"), Some(path)) => Some(path),
-        (None, _) => None,
-        _ => anyhow::bail!("usage: gpu_bench [--json FILE]"),
-    };
-    let rows = bench::rows()?;
+    while let Some(name) = arguments.next() {
+        match (name.as_str(), arguments.next()) {
+            ("--json", Some(path)) => json = Some(path),
+            ("--only", Some(text)) => only = text,
+            _ => anyhow::bail!("usage: gpu_bench [--json FILE] [--only TEXT]"),
+        }
+    }
+    let rows = bench::rows(&only)?;
     if let Some(path) = json {
         std::fs::write(&path, serde_json::to_string_pretty(&rows)?).with_context(|| format!("writing {path}"))?;
     }
@@ -26,6 +31,7 @@ struct Row {
     milliseconds: f64,
     /// Of what must be read and written at least.
     gigabytes_per_second: Option<f64>,
+    host_milliseconds: Option<f64>,
     peak_megabytes: Option<f64>,
 }
 
@@ -34,7 +40,7 @@ mod bench {
     use super::Row;
     use anyhow::Result;
 
-    pub fn rows() -> Result<Vec<Row>> {
+    pub fn rows(_only: &str) -> Result<Vec<Row>> {
         println!(
             "no CUDA device: this build computes on the CPU only (build with --features cuda); nothing was measured"
         );
@@ -88,7 +94,7 @@ mod bench {
         Ok(1e3 * best)
     }
 
-    pub fn rows() -> Result<Vec<Row>> {
+    pub fn rows(only: &str) -> Result<Vec<Row>> {
         let device = match cuda::open(0) {
             Ok(device) => device,
             Err(error) => {
@@ -98,70 +104,101 @@ mod bench {
             }
         };
         println!("{}", cuda::name(device.as_cuda_device()?)?);
-        println!("{:<44} {:>10} {:>8} {:>10}", "", "ms", "GB/s", "peak MB");
+        println!("{:<44} {:>10} {:>8} {:>10} {:>10}", "", "ms", "GB/s", "host ms", "peak MB");
         let mut rows = Vec::new();
-        let mut add = |name: &str, ms: f64, bytes: Option<f64>, peak: Option<f64>| {
+        let mut measure = |name: String, run: &dyn Fn() -> Result<Measured>| -> Result<()> {
+            if !name.contains(only) {
+                return Ok(());
+            }
+            let Measured { ms, bytes, host, peak } = run()?;
             let rate = bytes.map(|bytes| bytes / ms / 1e6);
             let shown = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
-            println!("{name:<44} {ms:>10.4} {:>8} {:>10}", shown(rate), shown(peak));
+            let of_host = host.map_or("-".to_owned(), |host| format!("{host:.3}"));
+            println!("{name:<44} {ms:>10.4} {:>8} {of_host:>10} {:>10}", shown(rate), shown(peak));
             rows.push(Row {
-                name: name.to_owned(),
+                name,
                 milliseconds: ms,
                 gigabytes_per_second: rate,
+                host_milliseconds: host,
                 peak_megabytes: peak,
             });
+            Ok(())
         };
         const PRECISIONS: [(Precision, &str); 2] = [(Precision::F32, ""), (Precision::Bf16, ", bf16")];
         for (precision, suffix) in PRECISIONS {
-            activations(&device, precision.dtype(), suffix, &mut add)?;
+            let dtype = precision.dtype();
+            measure(format!("copy (1024, 64, 32, 32){suffix}"), &|| copy(&device, dtype))?;
+            measure(format!("relu, forward and backward{suffix}"), &|| relu(&device, dtype))?;
+            measure(format!("spline (51 knots), forward and backward{suffix}"), &|| spline(&device, dtype))?;
         }
         for name in ["resnet32", "nin"] {
             for kind in ["relu", "bspline"] {
                 for (precision, suffix) in PRECISIONS {
-                    let (ms, peak) = step(&device, name, kind, precision)?;
-                    add(&format!("{name} step, batch 128, {kind}{suffix}"), ms, None, Some(peak));
+                    let of = format!("{name} step, batch 128, {kind}{suffix}");
+                    measure(of, &|| step(&device, name, kind, precision))?;
                 }
             }
         }
         Ok(rows)
     }
 
-    fn activations(
-        device: &Device,
-        dtype: DType,
-        suffix: &str,
-        add: &mut impl FnMut(&str, f64, Option<f64>, Option<f64>),
-    ) -> Result<()> {
-        let random = || Tensor::randn(0f32, 1.0, &SHAPE, device)?.to_dtype(dtype);
-        let (x, dy) = (random()?, random()?);
-        let bytes = (dtype.size_in_bytes() * x.elem_count()) as f64;
-        let copy = timed(device, || {
+    /// What is measured of one row.
+    struct Measured {
+        ms: f64,
+        /// What must be read and written at least.
+        bytes: Option<f64>,
+        host: Option<f64>,
+        /// MB.
+        peak: Option<f64>,
+    }
+
+    /// x and ∂y.
+    fn arrays(device: &Device, dtype: DType) -> Result<[Tensor; 2]> {
+        let random = || -> Result<Tensor> { Ok(Tensor::randn(0f32, 1.0, &SHAPE, device)?.to_dtype(dtype)?) };
+        Ok([random()?, random()?])
+    }
+
+    /// Of a layer that goes `passes` times over its data.
+    fn of_layer(x: &Tensor, passes: usize, run: impl FnMut() -> Result<()>) -> Result<Measured> {
+        let bytes = (passes * x.dtype().size_in_bytes() * x.elem_count()) as f64;
+        Ok(Measured { ms: timed(x.device(), run)?, bytes: Some(bytes), host: None, peak: None })
+    }
+
+    fn copy(device: &Device, dtype: DType) -> Result<Measured> {
+        let [x, _] = arrays(device, dtype)?;
+        of_layer(&x, 2, || {
             x.copy()?;
             Ok(())
-        })?;
-        add(&format!("copy (1024, 64, 32, 32){suffix}"), copy, Some(2.0 * bytes), None);
+        })
+    }
+
+    // Forward reads one tensor and writes one, backward reads two and writes one.
+    const PASSES: usize = 5;
+
+    fn relu(device: &Device, dtype: DType) -> Result<Measured> {
+        let [x, dy] = arrays(device, dtype)?;
         let op = Rectifier { slope: 0.0 };
-        let relu = timed(device, || {
+        of_layer(&x, PASSES, || {
             let y = x.apply_op1_no_bwd(&op)?;
             op.bwd(&x, &y, &dy)?;
             Ok(())
-        })?;
-        // Forward reads one tensor and writes one, backward reads two and writes one.
-        add(&format!("relu, forward and backward{suffix}"), relu, Some(5.0 * bytes), None);
+        })
+    }
+
+    fn spline(device: &Device, dtype: DType) -> Result<Measured> {
+        let [x, dy] = arrays(device, dtype)?;
         let grid = Grid::from_range(51, 4.0)?;
         let spline = Spline::bspline(SHAPE[1], grid, Init::LeakyRelu, DType::F32, device)?;
         let (op, coefficients) = (LinearSpline::new(grid), spline.coefficients()?.detach());
-        let ms = timed(device, || {
+        of_layer(&x, PASSES, || {
             op.forward(&x, &coefficients)?;
             op.backward(&x, &coefficients, &dy)?;
             Ok(())
-        })?;
-        add(&format!("spline (51 knots), forward and backward{suffix}"), ms, Some(5.0 * bytes), None);
-        Ok(())
+        })
     }
 
-    /// (milliseconds, peak MB) of a training step, its batch cut on the device included.
-    fn step(device: &Device, name: &str, kind: &str, precision: Precision) -> Result<(f64, f64)> {
+    /// A training step, its batch cut on the device included.
+    fn step(device: &Device, name: &str, kind: &str, precision: Precision) -> Result<Measured> {
         let text = format!("experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
         let config = Config::from_toml(&text)?;
         let network = network(&config, 10)?.copied(DType::F32, device)?;
@@ -193,7 +230,16 @@ mod bench {
         run()?;
         device.synchronize()?;
         cuda::reset_peak_memory(device.as_cuda_device()?)?;
-        let ms = timed(device, run)?;
-        Ok((ms, cuda::peak_memory(device.as_cuda_device()?)? as f64 / 1e6))
+        let ms = timed(device, &mut run)?;
+        let peak = cuda::peak_memory(device.as_cuda_device()?)? as f64 / 1e6;
+        let mut of_host = Vec::new();
+        for _ in 0..3 * ROUNDS {
+            device.synchronize()?;
+            let start = Instant::now();
+            run()?;
+            of_host.push(1e3 * start.elapsed().as_secs_f64());
+        }
+        of_host.sort_by(f64::total_cmp);
+        Ok(Measured { ms, bytes: None, host: Some(of_host[of_host.len() / 2]), peak: Some(peak) })
     }
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
+#[path = "../../ds-core/tests/cuda/cases.rs"]
+mod cases;
 #[path = "common/papers.rs"]
 mod papers;
 
@@ -61,7 +63,8 @@ fn assert_close(what: &str, ours: &Tensor, expected: &Tensor, tolerance: f64) {
 fn convolutions_and_dense_layers_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    for (round, dtype) in [DType::F32, DType::BF16].into_iter().flat_map(|dtype| (0..40).map(move |k| (k, dtype))) {
+    let rounds = [DType::F32, DType::BF16].into_iter().flat_map(|dtype| (0..40).map(move |k| (k, dtype)));
+    cases::each(rounds, |(round, dtype)| {
         // Results are rounded once, and again with a bias; sums are f32.
         let [once, twice] = if dtype == DType::F32 { [1e-5; 2] } else { [1.0 / 256.0, 2.0 / 256.0] };
         let sums = 1e-5;
@@ -98,14 +101,14 @@ fn convolutions_and_dense_layers_agree_with_the_cpu() {
         assert_close(&format!("{what}: dense ∂x"), &got.0.unwrap(), &expected.0.unwrap(), once);
         assert_close(&format!("{what}: dense ∂W"), &got.1.unwrap(), &expected.1.unwrap(), once);
         assert_close(&format!("{what}: dense ∂b"), &got.2.unwrap(), &expected.2.unwrap(), sums);
-    }
+    });
 }
 
 #[test]
 fn pools_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(2);
-    for round in 0..20 {
+    cases::each(0..20, |round| {
         let kernel = rng.random_range(1..5);
         let window = Window { kernel, stride: rng.random_range(1..4), padding: rng.random_range(0..=kernel / 2) };
         let shape = [4, 6, rng.random_range(5..33), rng.random_range(5..33)];
@@ -116,7 +119,7 @@ fn pools_agree_with_the_cpu() {
         let (ours, expected) =
             (there.apply_op1_no_bwd(&AveragePool(window)).unwrap(), x.apply_op1_no_bwd(&AveragePool(window)).unwrap());
         assert_close(&format!("{what}: mean"), &ours, &expected, 1e-6);
-    }
+    });
 }
 
 /// The loss of a training step in the type of x.
@@ -141,7 +144,7 @@ fn step(network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> (Tensor,
 fn networks_agree_with_the_cpu_and_with_themselves() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
-    for (name, network, shape) in networks() {
+    cases::each(networks(), |(name, network, shape)| {
         let there = network.copied(DType::F32, &gpu).unwrap();
         let x = random(rng, &shape);
         let (t, loss) = targets(&shape);
@@ -149,9 +152,11 @@ fn networks_agree_with_the_cpu_and_with_themselves() {
         let (expected_loss, expected) = step(&network, &x, &t, loss);
         let (ours_loss, ours) = step(&there, &on_x, &on_t, loss);
         assert_close(&format!("{name}: loss"), &ours_loss, &expected_loss, 1e-4);
-        // An activation's input next to a knot or to 0 falls to either side, and takes what is before it along.
+        // An activation's input next to a knot or to 0 falls to either side, and takes what is before it along: thirty layers of it
+        // in ResNet32.
+        let tolerance = if name.starts_with("ResNet32") { 3e-2 } else { 5e-3 };
         for ((of, ours), (_, expected)) in ours.iter().zip(&expected) {
-            assert_close(&format!("{name}: gradient of {of}"), ours, expected, 5e-3);
+            assert_close(&format!("{name}: gradient of {of}"), ours, expected, tolerance);
         }
         for ((of, ours), (_, expected)) in there.buffers().iter().zip(network.buffers()) {
             assert_close(&format!("{name}: {of}"), ours, &expected, 1e-4);
@@ -169,14 +174,14 @@ fn networks_agree_with_the_cpu_and_with_themselves() {
         for ((of, first), (_, second)) in first.iter().zip(&second) {
             assert_eq!(flat(first), flat(second), "{name}: {of} does not repeat itself");
         }
-    }
+    });
 }
 
 #[test]
 fn networks_in_bf16_are_near_those_in_f32() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(5);
-    for (name, network, shape) in networks() {
+    cases::each(networks(), |(name, network, shape)| {
         let there = network.copied(DType::F32, &gpu).unwrap();
         let (x, (t, loss)) = (random(rng, &shape), targets(&shape));
         let narrow = x.to_dtype(DType::BF16).unwrap().to_device(&gpu).unwrap();
@@ -192,13 +197,13 @@ fn networks_in_bf16_are_near_those_in_f32() {
         for ((of, first), (_, second)) in ours.iter().zip(&step(&there, &narrow, &on_t, loss).1) {
             assert_eq!(flat(first), flat(second), "{name} in bf16: {of} does not repeat itself");
         }
-    }
+    });
 }
 
 #[test]
 fn training_in_bf16_learns_as_much_as_in_f32() {
     let Some(gpu) = device() else { return };
-    for (name, network, shape) in papers::networks_to_train() {
+    cases::each(papers::networks_to_train(), |(name, network, shape)| {
         let (x, (t, loss)) = (random(&mut ChaCha8Rng::seed_from_u64(6), &shape), targets(&shape));
         let t = t.to_device(&gpu).unwrap();
         let losses = [DType::F32, DType::BF16].map(|dtype| {
@@ -216,7 +221,7 @@ fn training_in_bf16_learns_as_much_as_in_f32() {
             steps.collect::<Vec<f32>>()
         });
         papers::assert_learned_alike(&name, &losses[0], &losses[1]);
-    }
+    });
 }
 
 #[test]

@@ -90,6 +90,6 @@ pub fn assert_statistics_alike(name: &str, in_bf16: &Network, in_f32: &Network) 
         let (ours, expected) = (flat(ours), flat(&expected));
         let difference: Vec<f64> = ours.iter().zip(&expected).map(|(a, b)| a - b).collect();
         let error = (product(&difference, &difference) / product(&expected, &expected)).sqrt();
-        assert!(error < 1e-2, "{name} in bf16: {of} is off by {error:e}");
+        assert!(error < 2e-2, "{name} in bf16: {of} is off by {error:e}");
     }
 }
