@@ -5,6 +5,6 @@ mod nvcc;
 
 fn main() {
     println!("cargo::rerun-if-changed=../ds-core/build/nvcc.rs");
-    let headers = ["../ds-core/src/ops/gpu/common.cuh", "src/ops/gpu/norm.cuh"];
+    let headers = ["../ds-core/src/ops/gpu/common.cuh", "src/ops/gpu/conv.cuh", "src/ops/gpu/norm.cuh"];
     nvcc::compile_kernels(&[("src/ops/gpu/kernels.cu", "kernels.fatbin")], &headers);
 }

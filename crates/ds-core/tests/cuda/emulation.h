@@ -127,6 +127,39 @@ inline void launch(dim3 grid, unsigned threads_of_block, size_t shared_bytes, st
 }
 } // namespace emulation
 
+// TF32 has ten bits after the point; halves are rounded away from 0.
+inline float to_tf32(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    bits = (bits + 0x1000) & ~0x1fffu;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// mma.m16n8k8 by the threads of a warp, which all must call it: each lays down its part of the factors, and goes on when the others
+// have done so.
+namespace emulation {
+struct Factors {
+    float a[32][4], b[32][2];
+};
+inline Factors factors[2][32];
+inline bool turns[1024];
+} // namespace emulation
+inline void multiply_add(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+    const unsigned thread = emulation::thread.x, lane = thread % 32;
+    bool &turn = emulation::turns[thread];
+    emulation::Factors &of = emulation::factors[turn][thread / 32];
+    turn = !turn;
+    std::memcpy(of.a[lane], a, sizeof a);
+    std::memcpy(of.b[lane], b, sizeof b);
+    emulation::synchronize();
+    for (unsigned r = 0; r < 4; r++) {
+        const unsigned row = lane / 4 + 8 * (r / 2), column = 2 * (lane % 4) + r % 2;
+        for (unsigned k = 0; k < 8; k++)
+            c[r] += of.a[row % 8 * 4 + k % 4][row / 8 + 2 * (k / 4)] * of.b[column * 4 + k % 4][k / 4];
+    }
+}
+
 #define threadIdx emulation::thread
 #define blockIdx emulation::block
 #define blockDim emulation::threads

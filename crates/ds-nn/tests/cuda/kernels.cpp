@@ -12,6 +12,13 @@ int main() {
     KERNEL_MAPPINGS(norm_input_spline);
     KERNEL_MAPPINGS(norm_input_rectifier);
     KERNEL(pack_parameters);
+    KERNEL_TYPES(conv_pack);
+    KERNEL_TYPES(conv_forward_16);
+    KERNEL_TYPES(conv_forward_32);
+    KERNEL_TYPES(conv_forward_64);
+    KERNEL_TYPES(conv_weights_16);
+    KERNEL_TYPES(conv_weights_32);
+    KERNEL_TYPES(conv_merge);
     KERNEL_TYPES(add);
     KERNEL_TYPES(add_bias);
     KERNEL_MAPPINGS(channel_sums);

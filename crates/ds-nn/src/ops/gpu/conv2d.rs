@@ -1,13 +1,13 @@
-//! 2D convolutions through cuDNN, all three directions. The algorithm of each is found by measuring them once for a shape, and
-//! the workspace is kept.
+//! 2D convolutions, all three directions: by kernels of our own where there are some ([`conv3x3`]) and TF32 is allowed or data
+//! are bf16, else through cuDNN. Its algorithms are found by measuring them once for a shape, and the workspace is kept.
 
-use super::options;
+use super::{conv3x3, options};
 use crate::ops::window::Window;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Error, Result, bail};
-use ds_core::ops::gpu::cuda::CudaGpu;
+use ds_core::ops::gpu::cuda::{CudaGpu, compute_capability};
 use ds_core::ops::gpu::{Address, Gpu};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -34,6 +34,16 @@ impl Shapes {
     /// From the type and the shapes of input and output.
     pub fn new(dtype: DType, input: [usize; 4], output: [usize; 4], window: Window) -> Self {
         Self { dtype, input, output, window: [window.kernel, window.stride, window.padding] }
+    }
+
+    /// Whether it is for [`conv3x3`] on this device, with arrays that begin there.
+    fn is_ours(&self, gpu: &CudaGpu, arrays: [Address; 2]) -> Result<bool> {
+        let [kernel, stride, padding] = self.window;
+        let may_round = self.dtype == DType::BF16 || (self.dtype == DType::F32 && options().tf32);
+        Ok(may_round
+            && conv3x3::takes(self.input, self.output, Window { kernel, stride, padding })
+            && arrays.iter().all(|array| array.is_aligned())
+            && compute_capability(gpu.device())? >= (8, 0))
     }
 
     /// The type and what may be done with it, as cuDNN has it.
@@ -314,8 +324,11 @@ fn alloc(gpu: &CudaGpu, dtype: DType, dims: [usize; 4]) -> Result<(Buffer, Addre
 /// y (N, O, H', W').
 ///
 /// # Errors
-/// If cuDNN fails.
+/// If cuDNN fails, or those of the device.
 pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<Buffer> {
+    if shapes.is_ours(gpu, [x, x])? {
+        return conv3x3::forward(gpu, shapes.dtype, shapes.input, shapes.output[1], (x, w), false);
+    }
     let (out, y) = alloc(gpu, shapes.dtype, shapes.output)?;
     run(gpu, shapes, Direction::Forward, Tensors { x, w, y })?;
     Ok(out)
@@ -324,8 +337,11 @@ pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<
 /// ∂x.
 ///
 /// # Errors
-/// If cuDNN fails.
+/// If cuDNN fails, or those of the device.
 pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) -> Result<Buffer> {
+    if shapes.is_ours(gpu, [dy, dy])? {
+        return conv3x3::forward(gpu, shapes.dtype, shapes.output, shapes.input[1], (dy, w), true);
+    }
     let (out, x) = alloc(gpu, shapes.dtype, shapes.input)?;
     run(gpu, shapes, Direction::Input, Tensors { x, w, y: dy })?;
     Ok(out)
@@ -334,8 +350,11 @@ pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) ->
 /// ∂W.
 ///
 /// # Errors
-/// If cuDNN fails.
+/// If cuDNN fails, or those of the device.
 pub fn weight_gradient(gpu: &CudaGpu, shapes: Shapes, x: Address, dy: Address) -> Result<Buffer> {
+    if shapes.is_ours(gpu, [x, dy])? {
+        return conv3x3::weight_gradient(gpu, shapes.dtype, shapes.input, shapes.output[1], (x, dy));
+    }
     let kernel = shapes.window[0];
     let (out, w) = alloc(gpu, shapes.dtype, [shapes.output[1], shapes.input[1], kernel, kernel])?;
     run(gpu, shapes, Direction::Weight, Tensors { x, w, y: dy })?;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 pub mod conv2d;
+pub mod conv3x3;
 #[cfg(feature = "cuda")]
 mod dense;
 pub mod images;
