@@ -64,6 +64,9 @@ stage test-core "$binaries/gpu-test-core" --nocapture --test-threads 1
 stage test-nn "$binaries/gpu-test-nn" --nocapture --test-threads 1
 stage bench "$binaries/gpu_bench" --json "$out/bench.json"
 stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
+if [ -e "$out/bench.json" ] && [ -e "$out/pytorch.json" ]; then
+    python3 benches/gpu_table.py "$out/bench.json" "$out/pytorch.json" > "$out/table.md"
+fi
 if [ -x "$binaries/cifar10-nccl" ]; then
     stage test-nccl "$binaries/gpu-test-nccl" --nocapture --test-threads 1
     # A short run alone and with --gpus 1: the same rows, the clock's two columns aside. And with --gpus 2, where there are two.

@@ -114,7 +114,7 @@ fn convolutions_with_few_channels() {
     let window = Window { kernel: 3, stride: 1, padding: 1 };
     // Images, inputs, height, width, outputs: those of ResNet32 and others.
     let mut shapes = vec![(2, 3, 32, 32, 16), (2, 16, 32, 32, 16), (2, 32, 16, 16, 32), (3, 64, 8, 8, 64)];
-    for _ in 0..20 {
+    for _ in 0..10 {
         let mut side = |most| rng.random_range(1..=most);
         shapes.push((side(3), side(64), side(20), 8 * side(4), side(64)));
     }

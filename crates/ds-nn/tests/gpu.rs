@@ -105,6 +105,43 @@ fn convolutions_and_dense_layers_agree_with_the_cpu() {
 }
 
 #[test]
+fn convolutions_with_few_channels_agree_with_the_cpu() {
+    let Some(gpu) = device() else { return };
+    set_options(Options { tf32: true, deterministic: true });
+    let rng = &mut ChaCha8Rng::seed_from_u64(7);
+    let window = Window { kernel: 3, stride: 1, padding: 1 };
+    // Images, inputs, height, width, outputs: those of ResNet32 and others.
+    let mut shapes = vec![(128, 3, 32, 32, 16), (128, 16, 32, 32, 16), (128, 32, 16, 16, 32), (128, 64, 8, 8, 64)];
+    for _ in 0..20 {
+        let mut side = |most| rng.random_range(1..=most);
+        shapes.push((side(9), side(64), side(40), 8 * side(8), side(64)));
+    }
+    let both = shapes.into_iter().flat_map(|shape| [DType::F32, DType::BF16].map(|dtype| (shape, dtype)));
+    cases::each(both, |((n, inputs, height, width, outputs), dtype)| {
+        let what = format!("({n}, {inputs}, {height}, {width}) to {outputs}, {dtype:?}");
+        // Numbers that TF32 holds, so that products are exact.
+        let mut data =
+            |shape: &[usize]| random(rng, shape).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        let x = data(&[n, inputs, height, width]);
+        let (w, dy) = (data(&[outputs, inputs, 3, 3]), data(&[n, outputs, height, width]));
+        let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
+        let op = Conv2d { window, input_gradient: true, weight_gradient: true };
+        let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
+        let (dx, dw, _) = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
+        let on = |t: &Tensor| t.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();
+        let (on_x, on_w, on_b, on_dy) = (on(&x), on(&w), b.to_device(&gpu).unwrap(), on(&dy));
+        let tolerance = if dtype == DType::F32 { 1e-5 } else { 1.0 / 256.0 };
+        let ours = on_x.apply_op3_no_bwd(&on_w, &on_b, &op).unwrap();
+        assert_close(&what, &ours, &y, tolerance);
+        let gradients = || CustomOp3::bwd(&op, &on_x, &on_w, &on_b, &ours, &on_dy).unwrap();
+        let (ours, again) = (gradients(), gradients());
+        assert_close(&format!("{what}: ∂x"), ours.0.as_ref().unwrap(), &dx.unwrap(), tolerance);
+        assert_close(&format!("{what}: ∂W"), ours.1.as_ref().unwrap(), &dw.unwrap(), tolerance);
+        assert_eq!(flat(&ours.1.unwrap()), flat(&again.1.unwrap()), "{what}: another ∂W");
+    });
+}
+
+#[test]
 fn pools_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(2);

@@ -146,6 +146,7 @@ extern "C" __global__ void merge(const double *partial, float *out, int pieces, 
     if (k >= count)
         return;
     double sum = 0.0;
+#pragma unroll 8
     for (int piece = 0; piece < pieces; piece++)
         sum += partial[((long long)piece * count + k) * every];
     out[k] = (float)sum;
@@ -167,6 +168,8 @@ extern "C" __global__ void linear_term_gradient(const float *dc, float *db1, flo
     if (channel >= channels)
         return;
     double with_x = 0.0, alone = 0.0;
+    // Several numbers are on their way at once; the order of the sums is that of the loop.
+#pragma unroll 8
     for (int k = 0; k < size; k++) {
         const double g = dc[channel * size + k];
         with_x += g * knot_at(k, size, step);
@@ -184,6 +187,7 @@ extern "C" __global__ void sum_of_relus(const float *a, const float *b1, const f
         return;
     double slope = b1[channel], value = b0[channel] + slope * knot_at(0, size, step);
     out[channel * size] = (float)value;
+#pragma unroll 8
     for (int k = 1; k < size; k++) {
         value += slope * step;
         out[channel * size + k] = (float)value;
@@ -199,6 +203,7 @@ extern "C" __global__ void sum_of_relus_gradient(const float *dc, float *da, int
         return;
     // From the right: Σ_{k>j} g_k and Σ_{k>j} g_k·(x_k − x_j).
     double sum = 0.0, moment = 0.0;
+#pragma unroll 8
     for (int j = size - 2; j > 0; j--) {
         sum += dc[channel * size + j + 1];
         moment += sum * step;

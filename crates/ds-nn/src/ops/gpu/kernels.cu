@@ -54,6 +54,7 @@ extern "C" __global__ void merge(const double *partial, float *out, int pieces, 
     if (k >= count)
         return;
     double sum = 0.0;
+#pragma unroll 8
     for (int piece = 0; piece < pieces; piece++)
         sum += partial[((long long)piece * count + k) * every];
     out[k] = (float)sum;
