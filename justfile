@@ -32,9 +32,10 @@ reproduce-quick *ARGS:
 reproduce-all *ARGS:
     cargo run --release -p reproduce -- all --configs configs --out results {{ARGS}}
 
-# All ops and networks against the CPU's, on a GPU; needs nvcc. Without a GPU it says so and tests nothing
+# All ops and networks against the CPU's, and steps with graphs against single launches, on a GPU; needs nvcc. Without a GPU it says so and tests nothing
 gpu-test:
-    cargo test --release -p ds-core -p ds-nn --features ds-core/cuda,ds-nn/cuda --test gpu -- --nocapture --test-threads 1
+    cargo test --release -p ds-core -p ds-nn -p ds-lab --features ds-core/cuda,ds-nn/cuda,ds-lab/cuda --test gpu \
+        -- --nocapture --test-threads 1
 
 # Sums over GPUs, on one and on two where there are two; needs nvcc and NCCL
 gpu-test-nccl:
@@ -53,7 +54,7 @@ gpu-pack DIR="gpu-binaries":
     cargo build --release -p ds-core -p ds-nn -p ds-lab -p cifar10 --features $features --bin cifar10 --example gpu_bench
     target=${CARGO_TARGET_DIR:-target}/release
     cp "$target/cifar10" "$target/examples/gpu_bench" {{DIR}}/
-    for crate in core nn; do
+    for crate in core nn lab; do
         test=$(cargo test --release -p ds-core -p ds-nn -p ds-lab -p cifar10 --features $features --test gpu --no-run \
             --message-format json | grep "crates/ds-$crate/tests/gpu.rs" | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
         cp "$test" {{DIR}}/gpu-test-$crate

@@ -1,5 +1,5 @@
 //! The rows of benches/pytorch_gpu.py for this project, on a GPU: `just gpu-bench [--json FILE] [--only TEXT]`, all of them or
-//! those that have TEXT in their names.
+//! those that have TEXT in their names; steps as training makes them, or with `--no-cuda-graphs` without graphs.
 //!
 //! Times are the best of some rounds, each of as many repetitions as take a tenth of a second between two synchronisations with
 //! the host; the host's part of a step is the median time until all of it has been handed to an idle GPU. Memory is the most that
@@ -8,16 +8,18 @@
 use anyhow::{Context, Result};
 
 fn main() -> Result<()> {
-    let (mut json, mut only) = (None, String::new());
+    let (mut json, mut only, mut graphs) = (None, String::new(), true);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        match (name.as_str(), arguments.next()) {
-            ("--json", Some(path)) => json = Some(path),
-            ("--only", Some(text)) => only = text,
-            _ => anyhow::bail!("usage: gpu_bench [--json FILE] [--only TEXT]"),
+        let mut value = || arguments.next().context("usage: gpu_bench [--json FILE] [--only TEXT] [--no-cuda-graphs]");
+        match name.as_str() {
+            "--json" => json = Some(value()?),
+            "--only" => only = value()?,
+            "--no-cuda-graphs" => graphs = false,
+            other => anyhow::bail!("gpu_bench: unknown argument {other}"),
         }
     }
-    let rows = bench::rows(&only)?;
+    let rows = bench::rows(&only, graphs)?;
     if let Some(path) = json {
         std::fs::write(&path, serde_json::to_string_pretty(&rows)?).with_context(|| format!("writing {path}"))?;
     }
@@ -40,7 +42,7 @@ mod bench {
     use super::Row;
     use anyhow::Result;
 
-    pub fn rows(_only: &str) -> Result<Vec<Row>> {
+    pub fn rows(_only: &str, _graphs: bool) -> Result<Vec<Row>> {
         println!(
             "no CUDA device: this build computes on the CPU only (build with --features cuda); nothing was measured"
         );
@@ -64,7 +66,7 @@ mod bench {
     use ds_lab::penalty::SplinePenalty;
     use ds_lab::samples::{Normalization, Samples};
     use ds_lab::samples_on_device::SamplesOnDevice;
-    use ds_lab::train::{Optimizers, step_on_device};
+    use ds_lab::train::{Optimizers, StepsOnDevice};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::time::Instant;
@@ -94,7 +96,7 @@ mod bench {
         Ok(1e3 * best)
     }
 
-    pub fn rows(only: &str) -> Result<Vec<Row>> {
+    pub fn rows(only: &str, graphs: bool) -> Result<Vec<Row>> {
         let device = match cuda::open(0) {
             Ok(device) => device,
             Err(error) => {
@@ -135,7 +137,7 @@ mod bench {
             for kind in ["relu", "bspline"] {
                 for (precision, suffix) in PRECISIONS {
                     let of = format!("{name} step, batch 128, {kind}{suffix}");
-                    measure(of, &|| step(&device, name, kind, precision))?;
+                    measure(of, &|| step(&device, graphs, name, kind, precision))?;
                 }
             }
         }
@@ -198,7 +200,7 @@ mod bench {
     }
 
     /// A training step, its batch cut on the device included.
-    fn step(device: &Device, name: &str, kind: &str, precision: Precision) -> Result<Measured> {
+    fn step(device: &Device, graphs: bool, name: &str, kind: &str, precision: Precision) -> Result<Measured> {
         let text = format!("experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
         let config = Config::from_toml(&text)?;
         let network = network(&config, 10)?.copied(DType::F32, device)?;
@@ -216,18 +218,20 @@ mod bench {
         };
         let samples = Samples::images(set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] });
         let samples = SamplesOnDevice::new(&samples, precision.dtype(), device)?;
-        let totals = Tensor::zeros(2, DType::F64, device)?;
-        let mut steps = 0;
+        let mut steps = StepsOnDevice::new(&network, penalty, graphs.then_some(128))?;
+        let mut done = 0;
         let mut run = || -> Result<()> {
-            steps += 1;
-            let indices: Vec<usize> = (0..128).map(|k| (k + 128 * steps) % count).collect();
+            done += 1;
+            let indices: Vec<usize> = (0..128).map(|k| (k + 128 * done) % count).collect();
             let batch = samples.batch(&indices, Some(&mut rng))?;
             // Far beyond the last milestone: random images shall not make the loss diverge.
-            let at = (100_000, steps as u64);
-            step_on_device(&network, &batch, penalty.as_ref(), &mut optimizers, at, &totals)?;
+            steps.step(batch, &mut optimizers, (100_000, done as u64))?;
             Ok(())
         };
-        run()?;
+        // With graphs, one has been recorded after these.
+        for _ in 0..5 {
+            run()?;
+        }
         device.synchronize()?;
         cuda::reset_peak_memory(device.as_cuda_device()?)?;
         let ms = timed(device, &mut run)?;

@@ -51,6 +51,9 @@ pub struct DataArgs {
     /// On a GPU: convolve in f32; without this convolutions may round their factors to TF32, as PyTorch's do.
     #[arg(long)]
     pub no_tf32: bool,
+    /// On a GPU: launch every kernel of a training step by itself, instead of all of them as one CUDA graph.
+    #[arg(long)]
+    pub no_cuda_graphs: bool,
 }
 
 impl DataArgs {
@@ -65,6 +68,7 @@ impl DataArgs {
     /// The same for a process that takes another GPU than the first.
     fn source_for(&self, gpu: usize) -> Result<Source> {
         ds_nn::ops::gpu::set_options(Options { tf32: !self.no_tf32, deterministic: self.deterministic });
+        device::use_graphs(!self.no_cuda_graphs);
         device::choose(self.device, gpu)?;
         match (self.data, &self.data_dir) {
             (DataChoice::Sample, Some(dir)) => {

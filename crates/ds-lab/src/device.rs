@@ -5,8 +5,21 @@ use crate::config::Precision;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 static CHOSEN: OnceLock<Device> = OnceLock::new();
+
+static WITHOUT_GRAPHS: AtomicBool = AtomicBool::new(false);
+
+/// Whether training on one GPU replays its steps as CUDA graphs.
+pub fn uses_graphs() -> bool {
+    !WITHOUT_GRAPHS.load(Ordering::Relaxed)
+}
+
+/// Chooses that for this process; without a choice it does.
+pub fn use_graphs(graphs: bool) {
+    WITHOUT_GRAPHS.store(!graphs, Ordering::Relaxed);
+}
 
 /// The device of this process.
 pub fn current() -> Device {

@@ -134,6 +134,25 @@ impl SamplesOnDevice {
 }
 
 impl BatchOnDevice {
+    /// How many samples it has.
+    pub fn len(&self) -> usize {
+        self.targets.elem_count()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts another batch of the same size in its place, where it is.
+    ///
+    /// # Errors
+    /// If the other one has another size or type.
+    pub fn replace(&self, other: &Self) -> Result<()> {
+        self.inputs.slice_set(&other.inputs, 0, 0)?;
+        self.targets.slice_set(&other.targets, 0, 0)
+    }
+
     /// The mean loss of the network's output.
     ///
     /// # Errors

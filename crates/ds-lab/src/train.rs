@@ -1,10 +1,11 @@
 //! The training loop.
 
+mod graph;
 mod on_device;
 mod optimizers;
 mod replica;
 
-pub use on_device::step_on_device;
+pub use graph::StepsOnDevice;
 pub use optimizers::Optimizers;
 
 use self::on_device::{OnDevice, evaluate_on_device};
@@ -55,27 +56,27 @@ pub fn step(
 ) -> candle_core::Result<(f64, usize)> {
     let mut tape = Tape::recording();
     let x = tape.constant(&batch.inputs);
-    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
+    let output = network.forward_in(&mut tape, &x, Mode::training(dropout))?;
     let loss = batch.targets.loss_in(&mut tape, &output)?;
     let value = f64::from(tape.tensor(&loss).to_scalar::<f32>()?);
     let correct = batch.targets.correct(tape.tensor(&output))?;
     let gradients = tape.backward(&loss)?;
-    update(network, gradients, penalty, optimizers, epoch)?;
+    optimizers.prepare(epoch)?;
+    update(network, gradients, penalty, optimizers)?;
     Ok((value, correct))
 }
 
-/// Adds the penalty to the gradients of the data loss and makes the step.
+/// Adds the penalty to the gradients of the data loss and makes the step that the optimisers have begun.
 fn update(
     network: &Network,
     mut gradients: TapeGradients,
     penalty: Option<&SplinePenalty>,
-    optimizers: &mut Optimizers,
-    epoch: usize,
+    optimizers: &Optimizers,
 ) -> candle_core::Result<()> {
     if let Some(penalty) = penalty {
         penalty.add_gradient(network, &mut gradients)?;
     }
-    optimizers.step(&gradients, epoch)
+    optimizers.apply(&gradients)
 }
 
 fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
@@ -124,7 +125,7 @@ pub struct Trainer<'a> {
     started: Instant,
     seconds_before: f64,
     seed: Seed,
-    on_device: Option<OnDevice>,
+    on_device: Option<OnDevice<'a>>,
     replica: Option<Replica<'a>>,
 }
 
@@ -160,6 +161,7 @@ impl<'a> Trainer<'a> {
             config,
             setup,
             optimizers,
+            on_device: OnDevice::new(config, setup, penalty.clone(), replica.is_some())?,
             penalty,
             metrics: writes.then(open).transpose()?,
             seconds_before: position.seconds,
@@ -168,7 +170,6 @@ impl<'a> Trainer<'a> {
             last_checkpoint: Instant::now(),
             started: Instant::now(),
             seed: Seed(config.seed),
-            on_device: OnDevice::new(config, setup, replica.is_some())?,
             replica,
         })
     }

@@ -9,7 +9,7 @@ use ds_lab::experiment::network;
 use ds_lab::penalty::SplinePenalty;
 use ds_lab::samples::{Normalization, Samples};
 use ds_lab::samples_on_device::SamplesOnDevice;
-use ds_lab::train::{Optimizers, step, step_on_device};
+use ds_lab::train::{Optimizers, StepsOnDevice, step};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn the_same_weights_and_sums() {
         let (mut of_usual, mut of_other) =
             (Optimizers::new(&config, &usual).unwrap(), Optimizers::new(&config, &other).unwrap());
         let there = SamplesOnDevice::new(&samples, DType::F32, &Device::Cpu).unwrap();
-        let totals = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
+        let mut steps = StepsOnDevice::new(&other, penalty.clone(), Some(16)).unwrap();
         let (mut loss_sum, mut right) = (0.0, 0);
         for (k, indices) in (0..64).collect::<Vec<usize>>().chunks(16).enumerate() {
             let rng = || ChaCha8Rng::seed_from_u64(k as u64);
@@ -63,13 +63,13 @@ fn the_same_weights_and_sums() {
             loss_sum += loss * indices.len() as f64;
             right += correct;
             let batch = there.batch(indices, Some(&mut rng())).unwrap();
-            step_on_device(&other, &batch, penalty.as_ref(), &mut of_other, (0, k as u64), &totals).unwrap();
+            steps.step(batch, &mut of_other, (0, k as u64)).unwrap();
         }
         for (ours, expected) in other.parameters().iter().zip(usual.parameters()) {
             let flat = |var: &Tensor| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(flat(&ours.var), flat(&expected.var), "{experiment}: {}", ours.name);
         }
-        let totals = totals.to_vec1::<f64>().unwrap();
+        let totals = steps.totals().to_vec1::<f64>().unwrap();
         assert!((totals[0] / loss_sum - 1.0).abs() < 1e-6, "{experiment}: {totals:?}, {loss_sum}");
         assert_eq!(totals[1], right as f64, "{experiment}");
     }

@@ -137,7 +137,7 @@ fn average_pool_backward(bencher: Bencher) {
 #[divan::bench]
 fn dropout(bencher: Bencher) {
     let x = images(96, 16);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&Dropout { probability: 0.5, key: black_box(7) }).unwrap());
+    bencher.bench_local(|| x.apply_op1_no_bwd(&Dropout { probability: 0.5, key: black_box(7), step: None }).unwrap());
 }
 
 #[divan::bench]

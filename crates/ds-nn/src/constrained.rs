@@ -32,7 +32,7 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    fn apply<G: Graph>(self, graph: &mut G, weight: &Var, mode: Mode) -> Result<G::Value> {
+    fn apply<G: Graph>(self, graph: &mut G, weight: &Var, mode: Mode<'_>) -> Result<G::Value> {
         match self {
             Self::Orthonormal => {
                 let factor = polar_factor(weight)?;
@@ -135,7 +135,7 @@ impl ConstrainedLinear {
     ///
     /// # Errors
     /// If x is not (N, inputs), or on Candle's errors.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let op = Dense { input_gradient: graph.is_tracked(x) };
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
         let bias = graph.parameter(&self.bias);
@@ -228,7 +228,7 @@ impl ConstrainedConvolution {
     ///
     /// # Errors
     /// If x is not (N, inputs, H, W) or in blocks, or on Candle's errors.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
         let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
         let op = Conv2d { window: self.window, input_gradient, weight_gradient };

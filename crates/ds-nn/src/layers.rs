@@ -4,6 +4,7 @@ use crate::ops::Window;
 use crate::ops::cast::cast;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dense::Dense;
+use crate::ops::dropout::Key;
 #[cfg(feature = "cuda")]
 use crate::ops::norm_activation::OnDevice;
 use crate::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
@@ -30,15 +31,22 @@ pub enum WeightInit {
 }
 
 /// Whether a layer trains or evaluates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Batch statistics, and dropout drawn from this key (see [`crate::rng::Seed::key`]).
+#[derive(Debug, Clone, Copy)]
+pub enum Mode<'a> {
+    /// Batch statistics, and dropout drawn from this key.
     Training {
         /// The key of the step.
-        dropout: u64,
+        dropout: Key<'a>,
     },
     /// Running statistics, no dropout.
     Evaluation,
+}
+
+impl Mode<'static> {
+    /// Training, with this key of the step.
+    pub fn training(dropout: u64) -> Self {
+        Self::Training { dropout: Key::Number(dropout) }
+    }
 }
 
 pub(crate) fn draw(
@@ -241,7 +249,7 @@ impl Normalization {
     ///
     /// # Errors
     /// If x is not (N, C, …), or on Candle's errors.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         self.fused(graph, x, None, Function::Identity, None, mode)
     }
 
@@ -255,7 +263,7 @@ impl Normalization {
         x: &G::Value,
         residual: Option<&G::Value>,
         activation: &Activation,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<G::Value> {
         let function = match activation {
             Activation::Spline(spline) => {
@@ -288,7 +296,7 @@ impl Normalization {
         residual: Option<&G::Value>,
         function: Function,
         coefficients: Option<G::Value>,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<G::Value> {
         let (scale, shift) = (graph.parameter(&self.scale), graph.parameter(&self.shift));
         let parameters = match &coefficients {
@@ -297,7 +305,7 @@ impl Normalization {
         };
         #[cfg(feature = "cuda")]
         if graph.tensor(x).device().is_cuda() {
-            let training = mode != Mode::Evaluation;
+            let training = matches!(mode, Mode::Training { .. });
             let (mean, variance) = (self.running_mean.clone(), self.running_variance.clone());
             let on_device = OnDevice::new(mean, variance, Self::MOMENTUM, training);
             let op = NormActivation { statistics: Statistics::OnDevice(on_device), epsilon: Self::EPSILON, function };

@@ -1,9 +1,18 @@
 //! Optimisers that update each parameter in place in one pass, L2 term included, and the multi-step schedule.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, bail};
+#[cfg(feature = "cuda")]
+use crate::ops::gpu::{KERNELS, optim as on_gpu};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, TensorId, bail};
 use ds_core::graph::Gradients;
+#[cfg(feature = "cuda")]
+use ds_core::ops::gpu::{
+    Address,
+    cuda::{CudaGpu, address_of},
+};
 use ds_core::{L2, Parameter};
 use std::cell::RefCell;
+
+const OP: &str = "optimiser-step";
 
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +84,10 @@ pub struct Optimizer {
     rule: Rule,
     slots: Vec<Slot>,
     steps: u64,
+    learning_rate: f64,
+    /// What the rule takes from both, where parameters are on a device: read there, so that the launches of one step serve for
+    /// another.
+    schedule: Option<Tensor>,
 }
 
 impl Optimizer {
@@ -95,7 +108,9 @@ impl Optimizer {
             };
             slots.push(Slot { decay: decay.of(parameter.l2), parameter, state });
         }
-        Ok(Self { rule, slots, steps: 0 })
+        let device = slots.iter().find(|slot| matches!(slot.state, State::OnDevice(_)));
+        let schedule = device.map(|slot| Tensor::zeros(2, DType::F32, slot.parameter.var.device())).transpose()?;
+        Ok(Self { rule, slots, steps: 0, learning_rate: 0.0, schedule })
     }
 
     /// Multiplies λ of each parameter's L2 term with a factor of its own.
@@ -110,13 +125,41 @@ impl Optimizer {
     /// # Errors
     /// If a gradient does not have its parameter's shape.
     pub fn step(&mut self, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
+        self.prepare(learning_rate)?;
+        self.apply(gradients)
+    }
+
+    /// The part of a [`step`](Self::step) that differs from the last one: counts it, and sets its learning rate.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn prepare(&mut self, learning_rate: f64) -> Result<()> {
         self.steps += 1;
-        if self.slots.iter().any(|slot| matches!(slot.state, State::OnDevice(_))) {
-            return self.step_on_device(gradients, learning_rate);
+        self.learning_rate = learning_rate;
+        #[cfg(feature = "cuda")]
+        if let Some(schedule) = &self.schedule
+            && let Some(gpu) = CudaGpu::of(schedule, &KERNELS)?
+        {
+            let there = address_of(schedule, OP)?;
+            // SAFETY: the array is this optimiser's.
+            unsafe { on_gpu::schedule(&gpu, self.rule, learning_rate, self.steps, there)? };
         }
+        Ok(())
+    }
+
+    /// The rest of a [`step`](Self::step): updates all parameters as it was [prepared](Self::prepare). On a GPU its launches are
+    /// those of every other step with gradients at the same places.
+    ///
+    /// # Errors
+    /// If a gradient does not have its parameter's shape.
+    pub fn apply(&self, gradients: &impl Gradients) -> Result<()> {
+        if let Some(schedule) = &self.schedule {
+            return self.apply_on_device(gradients, schedule);
+        }
+        let Self { learning_rate, steps, .. } = *self;
         for Slot { parameter, decay, state } in &self.slots {
             let State::OnCpu(state) = state else { continue };
-            let update = Update { rule: self.rule, decay: *decay as f32, learning_rate, steps: self.steps, state };
+            let update = Update { rule: self.rule, decay: *decay as f32, learning_rate, steps, state };
             match gradients.gradient(&parameter.var) {
                 Some(gradient) => parameter.var.inplace_op2(&gradient.contiguous()?, &update)?,
                 None => parameter.var.inplace_op2(&parameter.var.zeros_like()?, &update)?,
@@ -126,20 +169,13 @@ impl Optimizer {
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn step_on_device(&self, _gradients: &impl Gradients, _learning_rate: f64) -> Result<()> {
-        bail!("optimiser: the parameters are on a device for which there are no kernels in this build")
+    fn apply_on_device(&self, _gradients: &impl Gradients, _schedule: &Tensor) -> Result<()> {
+        bail!("{OP}: the parameters are on a device for which there are no kernels in this build")
     }
 
     #[cfg(feature = "cuda")]
-    fn step_on_device(&self, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
-        use crate::ops::gpu::{KERNELS, optim};
-        use ds_core::ops::gpu::{
-            Address,
-            cuda::{CudaGpu, address_of},
-        };
-        const OP: &str = "optimiser-step";
-        let Some(first) = self.slots.first() else { return Ok(()) };
-        let gpu = CudaGpu::new(first.parameter.var.device().as_cuda_device()?, &KERNELS)?;
+    fn apply_on_device(&self, gradients: &impl Gradients, schedule: &Tensor) -> Result<()> {
+        let gpu = CudaGpu::new(schedule.device().as_cuda_device()?, &KERNELS)?;
         // Copies that must live until the launch.
         let mut copies = Vec::new();
         let mut slots = Vec::with_capacity(self.slots.len());
@@ -162,10 +198,16 @@ impl Optimizer {
             };
             let (theta, state) = (address_of(&parameter.var, OP)?, address_of(state, OP)?);
             let (length, decay) = (parameter.var.elem_count(), *decay as f32);
-            slots.push(optim::Slot { theta, gradient, state, length, decay });
+            slots.push(on_gpu::Slot { theta, gradient, state, length, decay });
         }
         // SAFETY: parameters and states have these lengths and are this optimiser's to write; work on a device is in order.
-        unsafe { optim::step(&gpu, self.rule, &slots, learning_rate, self.steps) }
+        unsafe { on_gpu::step(&gpu, self.rule, &slots, address_of(schedule, OP)?) }
+    }
+
+    /// Where the learning rate is on a device, which tells this optimiser from others there; `None` on the CPU, or without
+    /// parameters.
+    pub fn schedule(&self) -> Option<TensorId> {
+        self.schedule.as_ref().map(Tensor::id)
     }
 
     /// How many steps were taken.
@@ -191,7 +233,7 @@ impl Optimizer {
             .collect()
     }
 
-    /// Puts back what [`state`](Self::state) gave.
+    /// Puts back what [`state`](Self::state) gave, in place.
     ///
     /// # Errors
     /// If a parameter's state is missing or has another size.
@@ -206,7 +248,7 @@ impl Optimizer {
             }
             match &mut slot.state {
                 State::OnCpu(state) => *state.get_mut() = saved,
-                State::OnDevice(state) => *state = Tensor::from_vec(saved, expected, state.device())?,
+                State::OnDevice(state) => state.slice_set(&Tensor::from_vec(saved, expected, state.device())?, 0, 0)?,
             }
         }
         self.steps = steps;
@@ -251,7 +293,7 @@ struct Update<'a> {
 
 impl InplaceOp2 for Update<'_> {
     fn name(&self) -> &'static str {
-        "optimiser-step"
+        OP
     }
 
     fn cpu_fwd(&self, theta: &mut CpuStorage, tl: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {

@@ -211,7 +211,7 @@ fn training_writes_orthonormal_weights_back() {
     let y = layer.forward_in(&mut CandleGraph, &x, Mode::Evaluation).unwrap();
     assert_eq!(flat(&layer.weight), flat(&moved), "evaluation changes nothing");
     let effective = layer.effective_weight().unwrap();
-    let again = layer.forward_in(&mut CandleGraph, &x, Mode::Training { dropout: 0 }).unwrap();
+    let again = layer.forward_in(&mut CandleGraph, &x, Mode::training(0)).unwrap();
     assert_eq!(flat(&y), flat(&again));
     assert_eq!(flat(&layer.weight), flat(&effective));
     assert!(ConstrainedLinear::new(rng, 6, 4, Constraint::AlmostOrthogonal { stride: 1 }).is_err());
@@ -305,7 +305,7 @@ fn training_learns_and_keeps_constraints() {
         for step in 0..300 {
             let mut tape = Tape::recording();
             let x = tape.constant(&x);
-            let y = network.forward_in(&mut tape, &x, Mode::Training { dropout: step }).unwrap();
+            let y = network.forward_in(&mut tape, &x, Mode::training(step)).unwrap();
             let loss = tape.apply1(MeanSquaredError { targets: targets.clone() }, &y).unwrap();
             losses.push(flat(tape.tensor(&loss))[0]);
             let gradients = tape.backward(&loss).unwrap();

@@ -13,8 +13,8 @@ use ds_core::ops::planes::Planes;
 use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::ops::Window;
 use ds_nn::ops::conv2d::Conv2d;
-use ds_nn::ops::dropout::Dropout;
-use ds_nn::ops::gpu::{conv3x3, images, loss, norm, optim, pack, pointwise, pool};
+use ds_nn::ops::dropout::{Dropout, Key};
+use ds_nn::ops::gpu::{conv3x3, images, loss, norm, optim, pack, pointwise, pool, put_word};
 use ds_nn::ops::images::{Pick, PlaceImages};
 use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
 use ds_nn::ops::pack::{Piece, packed};
@@ -22,6 +22,7 @@ use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use ds_nn::ops::target_loss::{Tally, TargetLoss};
 use ds_nn::optim::{Decay, Optimizer, Rule};
+use ds_nn::rng::hash;
 use emulated::{TYPES, device, put, random, random_of, random_shape, rounded, tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -189,9 +190,17 @@ fn sums_biases_and_dropout() {
         let expected = a.reshape((shape[0], shape[1], ())).unwrap().to_dtype(DType::F64).unwrap();
         let expected = expected.sum((0, 2)).unwrap();
         gpu.assert_close(&format!("{what}: totals"), &totals, &expected, 1e-5, 0);
-        let op = Dropout { probability: 0.3, key: rng.random() };
-        let ours = pointwise::dropout(&gpu, 0.3, op.key, dtype, on_a.address(), n).unwrap();
-        gpu.assert_close(&format!("{what}: dropout"), &ours, &a.apply_op1_no_bwd(&op).unwrap(), 0.0, 0);
+        let (step, layer) = (rng.random(), rng.random_range(0..9));
+        let expected = a.apply_op1_no_bwd(&Dropout::of_layer(0.3, Key::Number(step), layer)).unwrap();
+        // The key of the step by value, and where it was put.
+        let there = gpu.alloc(DType::F64, 1).unwrap().address();
+        // SAFETY: the array is this test's.
+        unsafe { put_word(&gpu, step, there).unwrap() };
+        for (step, key) in [(Address::NONE, hash(step, layer)), (there, layer)] {
+            let draw = pointwise::Draw { probability: 0.3, step, key };
+            let ours = pointwise::dropout(&gpu, draw, dtype, on_a.address(), n).unwrap();
+            gpu.assert_close(&format!("{what}: dropout"), &ours, &expected, 0.0, 0);
+        }
         let bias = random(rng, &[shape[1]]);
         // SAFETY: the array is this test's.
         unsafe { pointwise::add_bias(&gpu, planes, dtype, on_a.address(), gpu.put_tensor(&bias).address()).unwrap() };
@@ -307,7 +316,8 @@ fn optimisers_update_all_parameters_in_one_launch() {
             arrays.push(theta);
         }
         let mut optimizer = Optimizer::new(rule, Decay { weights: 0.01, hinges: 0.0 }, parameters.clone()).unwrap();
-        for step in 1..4 {
+        let schedule = gpu.put(&[f32::NAN; 2]).address();
+        for (step, rate) in [(1, 0.05), (2, 0.05), (3, 0.005)] {
             let mut store = Store(Vec::new());
             for (k, (slot, parameter)) in slots.iter_mut().zip(&parameters).enumerate() {
                 slot.gradient = Address::NONE;
@@ -318,9 +328,12 @@ fn optimisers_update_all_parameters_in_one_launch() {
                     store.set_gradient(&parameter.var, gradient);
                 }
             }
-            optimizer.step(&store, 0.05).unwrap();
+            optimizer.step(&store, rate).unwrap();
             // SAFETY: the arrays are this test's.
-            unsafe { optim::step(&gpu, rule, &slots, 0.05, step).unwrap() };
+            unsafe {
+                optim::schedule(&gpu, rule, rate, step, schedule).unwrap();
+                optim::step(&gpu, rule, &slots, schedule).unwrap();
+            }
         }
         for (parameter, array) in parameters.iter().zip(&arrays) {
             gpu.assert_close(&format!("{rule:?}, {}", parameter.name), array, &parameter.var, 1e-5, 0);

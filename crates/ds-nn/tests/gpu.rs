@@ -162,7 +162,7 @@ fn pools_agree_with_the_cpu() {
 /// The loss of a training step in the type of x.
 fn loss_of(tape: &mut Tape, network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> Value {
     let (x, t) = (tape.constant(x), tape.constant(t));
-    let output = network.forward_in(tape, &x, Mode::Training { dropout: 7 }).unwrap();
+    let output = network.forward_in(tape, &x, Mode::training(7)).unwrap();
     let output = cast(tape, &output, DType::F32).unwrap();
     tape.apply2(loss, &output, &t).unwrap()
 }

@@ -35,7 +35,7 @@ impl Batch {
     /// The loss of a training step, with what flows between layers in a type.
     fn loss<G: Graph<Value = Tensor>>(&self, graph: &mut G, network: &Network, dtype: DType) -> Tensor {
         let x = self.x.to_dtype(dtype).unwrap();
-        let output = network.forward_in(graph, &x, Mode::Training { dropout: 7 }).unwrap();
+        let output = network.forward_in(graph, &x, Mode::training(7)).unwrap();
         assert_eq!(output.dtype(), dtype);
         let logits = cast(graph, &output, DType::F32).unwrap();
         graph.apply2(self.loss, &logits, &self.targets).unwrap()

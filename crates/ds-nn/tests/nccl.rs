@@ -91,7 +91,7 @@ fn gradients(
     let mut tape = Tape::recording();
     let x = tape.constant(&x.narrow(0, part.start, part.len()).unwrap());
     let labels = tape.constant(&labels.narrow(0, part.start, part.len()).unwrap());
-    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout: 0 }).unwrap();
+    let output = network.forward_in(&mut tape, &x, Mode::training(0)).unwrap();
     let loss = tape.apply2(TargetLoss::CrossEntropy, &output, &labels).unwrap();
     let found = tape
         .backward_with(&loss, |parameter, gradient| {

@@ -86,7 +86,7 @@ fn running_statistics() {
     for _ in 0..3 {
         let x = random(rng, &[4, 2, 3, 3]);
         let x = x.to_dtype(DType::F32).unwrap();
-        norm.forward_in(&mut CandleGraph, &x, Mode::Training { dropout: 0 }).unwrap();
+        norm.forward_in(&mut CandleGraph, &x, Mode::training(0)).unwrap();
         for c in 0..2 {
             let of_channel = flat(&x.narrow(1, c, 1).unwrap());
             let m = of_channel.iter().sum::<f64>() / 36.0;

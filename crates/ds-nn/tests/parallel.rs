@@ -104,7 +104,7 @@ fn gradients_of_strangers_and_of_other_shapes_are_refused() {
 fn backward(network: &Network, x: &Tensor, complete: Option<&mut Vec<(Var, Vec<f64>)>>) -> TapeGradients {
     let mut tape = Tape::recording();
     let x = tape.constant(x);
-    let output = network.forward_in(&mut tape, &x, Mode::Training { dropout: 0 }).unwrap();
+    let output = network.forward_in(&mut tape, &x, Mode::training(0)).unwrap();
     let loss = tape.apply1(CrossEntropy { labels: [1u8, 2, 3].into() }, &output).unwrap();
     match complete {
         None => tape.backward(&loss).unwrap(),

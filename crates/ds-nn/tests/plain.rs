@@ -240,7 +240,7 @@ fn thread_count(kind: ActivationKind, images: usize) {
             let labels = (0..images).map(|k| (k % 10) as u8).collect();
             let mut tape = Tape::recording();
             let x = tape.constant(&x);
-            let logits = network.forward_in(&mut tape, &x, Mode::Training { dropout: 1 }).unwrap();
+            let logits = network.forward_in(&mut tape, &x, Mode::training(1)).unwrap();
             let loss = tape.apply1(CrossEntropy { labels }, &logits).unwrap();
             let value = flat(tape.tensor(&loss));
             let gradients = tape.backward(&loss).unwrap();

@@ -236,7 +236,7 @@ fn networks_and_training_steps() {
         let mut losses = Vec::new();
         for _ in 0..training["losses"].as_array().unwrap().len() {
             let mut tape = Tape::recording();
-            let logits = forward(&mut tape, Mode::Training { dropout: 0 });
+            let logits = forward(&mut tape, Mode::training(0));
             let loss = tape.apply1(BinaryCrossEntropy { targets: targets.clone() }, &logits).unwrap();
             let data_loss = tape.tensor(&loss).to_scalar::<f32>().unwrap();
             let squares = sum_of_squares(&network.parameters(), L2::WeightDecay).unwrap() as f32;

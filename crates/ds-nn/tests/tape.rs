@@ -29,7 +29,7 @@ fn kinds() -> Vec<ActivationKind> {
 }
 
 fn compare(network: &Network, x: &Tensor, classes: usize) {
-    let mode = Mode::Training { dropout: 5 };
+    let mode = Mode::training(5);
     fn loss<G: Graph>(graph: &mut G, output: &G::Value, rows: usize, classes: usize) -> G::Value {
         if classes == 1 {
             let targets = (0..rows).map(|k| k as f32).collect();

@@ -1,7 +1,8 @@
-//! Steps, evaluations and epochs of which nothing is fetched but sums.
+//! Evaluations and epochs of which nothing is fetched but sums.
 
-use super::{Evaluation, Optimizers, Rate, Replica, Trainer, check_finite, update};
+use super::{Evaluation, Rate, Replica, StepsOnDevice, Trainer, check_finite};
 use crate::config::Config;
+use crate::device;
 use crate::experiment::Setup;
 use crate::penalty::SplinePenalty;
 use crate::progress::Progress;
@@ -12,31 +13,15 @@ use ds_core::graph::Graph;
 use ds_nn::layers::Mode;
 use ds_nn::networks::Network;
 use ds_nn::ops::cast::cast;
+use ds_nn::ops::dropout::Key;
 use ds_nn::rng::Purpose;
 use ds_nn::tape::{Tape, Value};
-
-/// One training step whose samples are on the network's device; nothing is fetched from there: the loss and the right answers
-/// are added to `totals` (2, f64).
-///
-/// # Errors
-/// On Candle's errors.
-pub fn step_on_device(
-    network: &Network,
-    batch: &BatchOnDevice,
-    penalty: Option<&SplinePenalty>,
-    optimizers: &mut Optimizers,
-    (epoch, dropout): (usize, u64),
-    totals: &Tensor,
-) -> candle_core::Result<()> {
-    let (tape, loss) = forward(network, batch, dropout, totals)?;
-    update(network, tape.backward(&loss)?, penalty, optimizers, epoch)
-}
 
 /// The loss of a batch, on its tape; adds to the totals.
 pub(super) fn forward(
     network: &Network,
     batch: &BatchOnDevice,
-    dropout: u64,
+    dropout: Key<'_>,
     totals: &Tensor,
 ) -> candle_core::Result<(Tape, Value)> {
     let mut tape = Tape::recording();
@@ -48,13 +33,13 @@ pub(super) fn forward(
     Ok((tape, loss))
 }
 
-/// (Σ loss, right answers) of all replicas from the device, which starts again from 0.
-fn fetched(totals: &mut Tensor, replica: Option<&Replica<'_>>) -> candle_core::Result<(f64, usize)> {
+/// (Σ loss, right answers) of all replicas from the device, which starts again from 0, in place.
+fn fetched(totals: &Tensor, replica: Option<&Replica<'_>>) -> candle_core::Result<(f64, usize)> {
     if let Some(replica) = replica {
         replica.communicator.sum(totals)?;
     }
     let sums = totals.to_vec1::<f64>()?;
-    *totals = totals.zeros_like()?;
+    totals.zero_set()?;
     Ok((sums[0], sums[1] as usize))
 }
 
@@ -64,7 +49,7 @@ pub(super) fn evaluate_on_device(
     samples: &SamplesOnDevice,
     replica: Option<&Replica<'_>>,
 ) -> candle_core::Result<(f64, usize)> {
-    let mut totals = Tensor::zeros(2, DType::F64, &network.device())?;
+    let totals = Tensor::zeros(2, DType::F64, &network.device())?;
     let all = 0..samples.len();
     let indices: Vec<usize> = replica.map_or(all, |replica| replica.share(samples.len())).collect();
     for indices in indices.chunks(1000) {
@@ -74,30 +59,37 @@ pub(super) fn evaluate_on_device(
         let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
         batch.tally(tape.tensor(&output), &totals)?;
     }
-    fetched(&mut totals, replica)
+    fetched(&totals, replica)
 }
 
 /// What a run keeps on its device.
-pub(super) struct OnDevice {
+pub(super) struct OnDevice<'a> {
     train: SamplesOnDevice,
     /// In the order of [`Setup::held_out`].
     pub(super) held_out: Vec<SamplesOnDevice>,
-    /// Losses and right answers that were not fetched yet, of so many samples (those of all replicas).
-    totals: Tensor,
+    steps: StepsOnDevice<'a>,
+    /// So many samples (those of all replicas) have losses and right answers that were not fetched yet.
     pending: usize,
     /// The last epoch that was fetched, to be shown while the next one runs.
     pub(super) last: Option<Evaluation>,
 }
 
-impl OnDevice {
+impl<'a> OnDevice<'a> {
     /// `None` on the CPU, but for replicas. Training is in the config's precision; evaluation is in f32, as that of a checkpoint
     /// is.
-    pub(super) fn new(config: &Config, setup: &Setup, is_replica: bool) -> Result<Option<Self>> {
+    pub(super) fn new(
+        config: &Config,
+        setup: &'a Setup,
+        penalty: Option<SplinePenalty>,
+        is_replica: bool,
+    ) -> Result<Option<Self>> {
         let device = setup.network.device();
         if device.is_cpu() && !is_replica {
             return Ok(None);
         }
         let put = |samples| SamplesOnDevice::new(samples, DType::F32, &device);
+        // Sums over replicas go on beside a step, on a stream of their own.
+        let graphs = (!is_replica && device::uses_graphs()).then_some(config.train.batch_size);
         Ok(Some(Self {
             train: SamplesOnDevice::new(&setup.train, config.train.precision.dtype(), &device)?,
             held_out: setup
@@ -105,7 +97,7 @@ impl OnDevice {
                 .into_iter()
                 .map(|(_, samples)| put(samples))
                 .collect::<candle_core::Result<_>>()?,
-            totals: Tensor::zeros(2, DType::F64, &device)?,
+            steps: StepsOnDevice::new(&setup.network, penalty, graphs)?,
             pending: 0,
             last: None,
         }))
@@ -128,15 +120,15 @@ impl Trainer<'_> {
             let Some(on_device) = &mut self.on_device else { break };
             let mut rng = config.data.augment.then(|| self.seed.generator(Purpose::Augmentation, step));
             let dropout = self.seed.key(Purpose::Dropout, step);
-            let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
-            let (optimizers, at, totals) = (&mut self.optimizers, (epoch, dropout), &on_device.totals);
+            let (optimizers, at) = (&mut self.optimizers, (epoch, dropout));
             if let Some(replica) = &self.replica {
                 let (part, weight) = replica.part_of_batch(indices.len());
                 let batch = on_device.train.part_of_batch(indices, part, rng.as_mut())?;
-                replica.step(network, (&batch, weight), penalty, optimizers, at, totals)?;
+                let (network, penalty) = (&self.setup.network, self.penalty.as_ref());
+                replica.step(network, (&batch, weight), penalty, optimizers, at, on_device.steps.totals())?;
             } else {
                 let batch = on_device.train.batch(indices, rng.as_mut())?;
-                step_on_device(network, &batch, penalty, optimizers, at, totals)?;
+                on_device.steps.step(batch, optimizers, at)?;
             }
             on_device.pending += indices.len();
             self.position.step += 1;
@@ -150,7 +142,7 @@ impl Trainer<'_> {
     pub(super) fn fetch(&mut self) -> Result<()> {
         let Some(on_device) = &mut self.on_device else { return Ok(()) };
         if on_device.pending > 0 {
-            let (loss, correct) = fetched(&mut on_device.totals, self.replica.as_ref())?;
+            let (loss, correct) = fetched(on_device.steps.totals(), self.replica.as_ref())?;
             check_finite(loss, self.position.step, self.position.epoch)?;
             let sums = &mut self.position.sums;
             sums.loss += loss;

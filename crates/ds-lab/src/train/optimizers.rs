@@ -53,14 +53,30 @@ impl Optimizers {
         self.rates.map(|rate| rate * factor)
     }
 
-    /// Updates all parameters, at the rates of an epoch.
+    /// Begins a step at the rates of an epoch.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn prepare(&mut self, epoch: usize) -> candle_core::Result<()> {
+        let [weights, splines, scalings] = self.rates(epoch);
+        self.weights.prepare(weights)?;
+        self.splines.prepare(splines)?;
+        self.scalings.prepare(scalings)
+    }
+
+    /// Updates all parameters in the step that was begun.
     ///
     /// # Errors
     /// If a gradient does not have its parameter's shape.
-    pub fn step(&mut self, gradients: &impl Gradients, epoch: usize) -> candle_core::Result<()> {
-        let [weights, splines, scalings] = self.rates(epoch);
-        self.weights.step(gradients, weights)?;
-        self.splines.step(gradients, splines)?;
-        self.scalings.step(gradients, scalings)
+    pub fn apply(&self, gradients: &impl Gradients) -> candle_core::Result<()> {
+        self.weights.apply(gradients)?;
+        self.splines.apply(gradients)?;
+        self.scalings.apply(gradients)
+    }
+
+    /// Tells these from other optimisers on a device.
+    #[cfg(feature = "cuda")]
+    pub(super) fn schedules(&self) -> [Option<candle_core::TensorId>; 3] {
+        [&self.weights, &self.splines, &self.scalings].map(Optimizer::schedule)
     }
 }

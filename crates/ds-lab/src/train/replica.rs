@@ -7,6 +7,7 @@ use crate::samples_on_device::BatchOnDevice;
 use candle_core::{Result, Tensor, Var};
 use ds_core::graph::Gradients;
 use ds_nn::networks::Network;
+use ds_nn::ops::dropout::Key;
 use ds_nn::parallel::buckets::{self, Buckets};
 use ds_nn::parallel::{Communicator, share};
 use ds_nn::rng::hash;
@@ -57,13 +58,15 @@ impl<'a> Replica<'a> {
         totals: &Tensor,
     ) -> Result<()> {
         let uncounted = (weight == 0.0).then(|| totals.zeros_like()).transpose()?;
-        let (tape, loss) = forward(network, batch, self.dropout(dropout), uncounted.as_ref().unwrap_or(totals))?;
+        optimizers.prepare(epoch)?;
+        let dropout = Key::Number(self.dropout(dropout));
+        let (tape, loss) = forward(network, batch, dropout, uncounted.as_ref().unwrap_or(totals))?;
         let mut sums = self.gradients.sums(weight as f32, self.communicator);
         let mut gradients = tape.backward_with(&loss, |parameter, gradient| sums.add(parameter, gradient))?;
         for (parameter, sum) in sums.finish()? {
             gradients.set_gradient(&parameter, sum);
         }
-        update(network, gradients, penalty, optimizers, epoch)
+        update(network, gradients, penalty, optimizers)
     }
 
     /// Each replica drops other elements; the first one those of a run without replicas.

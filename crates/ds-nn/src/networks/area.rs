@@ -42,7 +42,7 @@ impl AreaNet {
     ///
     /// # Errors
     /// If x is not (N, 2).
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode<'_>) -> Result<G::Value> {
         let mut x = x.clone();
         for (linear, activation) in &self.hidden {
             x = linear.forward_in(graph, &x)?;

@@ -41,7 +41,7 @@ impl ConvNet {
     ///
     /// # Errors
     /// If x has another shape.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode<'_>) -> Result<G::Value> {
         let mut x = enter(graph, x)?;
         for (conv, activation) in &self.blocks {
             x = conv.forward_in(graph, &x)?;

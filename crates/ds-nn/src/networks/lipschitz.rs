@@ -46,7 +46,7 @@ impl DensePart {
         Ok(Self { hidden: layers, last: ConstrainedLinear::new(rng, inputs, outputs, weights)?, constant })
     }
 
-    fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let mut x = x.clone();
         for (linear, activation) in &self.hidden {
             x = linear.forward_in(graph, &x, mode)?;
@@ -109,7 +109,7 @@ impl LipschitzNet {
     ///
     /// # Errors
     /// If x has another number of them.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let dims = graph.tensor(x).dims();
         if dims.len() < 2 || dims[1..].iter().product::<usize>() != self.inputs {
             candle_core::bail!("lipschitz network: input of shape {dims:?} does not have {} numbers each", self.inputs);
@@ -226,7 +226,7 @@ impl LipschitzConvNet {
     ///
     /// # Errors
     /// If x has another shape.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let Images { channels, side } = self.images;
         let dims = graph.tensor(x).dims();
         if dims.len() != 4 || dims[1..] != [channels, side, side] {

@@ -163,7 +163,7 @@ impl Network {
     ///
     /// # Errors
     /// If x does not have the network's input shape.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         each!(self, network => network.forward_in(graph, x, mode))
     }
 
@@ -261,7 +261,7 @@ fn layers_copied<L>(
 /// In Candle's graph, for use among other Candle modules; training draws its dropout afresh, from no seed.
 impl candle_nn::ModuleT for Network {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let mode = if train { Mode::Training { dropout: rand::random() } } else { Mode::Evaluation };
+        let mode = if train { Mode::training(rand::random()) } else { Mode::Evaluation };
         self.forward_in(&mut CandleGraph, &x.contiguous()?, mode)
     }
 }

@@ -6,7 +6,6 @@ use crate::ops::Window;
 use crate::ops::blocks::enter;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
-use crate::rng::hash;
 use candle_core::{DType, Device, Result};
 use ds_core::Parameter;
 use ds_core::activation::Activation;
@@ -46,7 +45,7 @@ impl NetworkInNetwork {
     ///
     /// # Errors
     /// If x has another shape.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let mut x = enter(graph, x)?;
         for (depth, (conv, activation)) in self.layers.iter().enumerate() {
             x = conv.forward_in(graph, &x)?;
@@ -60,8 +59,7 @@ impl NetworkInNetwork {
             if let Mode::Training { dropout } = mode
                 && self.dropout > 0.0
             {
-                let op = Dropout { probability: self.dropout, key: hash(dropout, depth as u64) };
-                x = graph.apply1(op, &x)?;
+                x = graph.apply1(Dropout::of_layer(self.dropout, dropout, depth as u64), &x)?;
             }
         }
         super::resnet::average_over_plane(graph, &x)

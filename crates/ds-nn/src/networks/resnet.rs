@@ -26,9 +26,9 @@ impl Unit {
         Ok(Self { conv, norm: Normalization::new(outputs)? })
     }
 
-    fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let weight = graph.parameter(&self.conv.weight);
-        if mode == Mode::Evaluation && !graph.is_tracked(x) && !graph.is_tracked(&weight) {
+        if matches!(mode, Mode::Evaluation) && !graph.is_tracked(x) && !graph.is_tracked(&weight) {
             return self.norm.folded_into(&self.conv)?.forward_in(graph, x);
         }
         let x = self.conv.forward_in(graph, x)?;
@@ -41,7 +41,7 @@ impl Unit {
         x: &G::Value,
         residual: Option<&G::Value>,
         activation: &Activation,
-        mode: Mode,
+        mode: Mode<'_>,
     ) -> Result<G::Value> {
         let x = self.conv.forward_in(graph, x)?;
         self.norm.activated_in(graph, &x, residual, activation, mode)
@@ -111,7 +111,7 @@ impl ResNet32 {
     ///
     /// # Errors
     /// If x has another shape.
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let x = enter(graph, x)?;
         let mut x = self.stem.activated_in(graph, &x, None, &self.activation, mode)?;
         for block in &self.blocks {

@@ -25,7 +25,7 @@ impl ScalarNet {
     ///
     /// # Errors
     /// If x is not (N, 1).
-    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode) -> Result<G::Value> {
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, _mode: Mode<'_>) -> Result<G::Value> {
         self.activation.forward_in(graph, x)
     }
 

@@ -25,6 +25,7 @@ int main() {
     KERNEL(merge);
     KERNEL_TYPES(pool_forward);
     KERNEL_TYPES(pool_backward);
+    KERNEL(put_word);
     KERNEL_TYPES(dropout);
     KERNEL(loss_forward);
     KERNEL(loss_backward);

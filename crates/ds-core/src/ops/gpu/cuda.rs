@@ -1,9 +1,15 @@
 //! Kernels on CUDA devices, and tensors that lie there.
 
+mod graph;
+mod memory;
+
+pub use graph::{Graph, is_recording, rehearse};
+pub use memory::{peak_memory, reset_peak_memory};
+
 use super::{Address, Argument, Blocks, Gpu, integer};
 use crate::ops::linear_spline::geometry::Limits;
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute};
+use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg,
 };
@@ -43,8 +49,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     let cuda = device.as_cuda_device()?;
     // SAFETY: there is one stream, so that events between streams are of no use.
     unsafe { cuda.disable_event_tracking() };
-    let mut all = u64::MAX;
-    set_pool(cuda, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &mut all)?;
+    memory::keep_freed(cuda)?;
     Ok(device)
 }
 
@@ -54,41 +59,6 @@ pub fn open(ordinal: usize) -> Result<Device> {
 /// If the driver does not tell.
 pub fn count() -> Result<usize> {
     Ok(usize::try_from(CudaContext::device_count().w()?).unwrap_or(0))
-}
-
-fn pool_of(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
-    let stream = device.cuda_stream();
-    let mut pool = std::ptr::null_mut();
-    // SAFETY: the device of a context exists, and there is room for the answer.
-    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, stream.context().cu_device()) }.result().w()?;
-    Ok(pool)
-}
-
-fn set_pool(device: &CudaDevice, what: sys::CUmemPool_attribute, value: &mut u64) -> Result<()> {
-    let value = std::ptr::from_mut(value).cast::<std::ffi::c_void>();
-    // SAFETY: the attributes that are set here are 64 bits.
-    unsafe { sys::cuMemPoolSetAttribute(pool_of(device)?, what, value) }.result().w()?;
-    Ok(())
-}
-
-/// The most memory of a device that tensors held at a time, in bytes, since [`reset_peak_memory`].
-///
-/// # Errors
-/// If the device does not tell.
-pub fn peak_memory(device: &CudaDevice) -> Result<u64> {
-    let mut bytes = 0u64;
-    let (what, value) = (sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, std::ptr::from_mut(&mut bytes));
-    // SAFETY: the attribute is 64 bits.
-    unsafe { sys::cuMemPoolGetAttribute(pool_of(device)?, what, value.cast()) }.result().w()?;
-    Ok(bytes)
-}
-
-/// Starts [`peak_memory`] again.
-///
-/// # Errors
-/// If the device does not take it.
-pub fn reset_peak_memory(device: &CudaDevice) -> Result<()> {
-    set_pool(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, &mut 0)
 }
 
 /// What the maker calls a device.
@@ -261,6 +231,7 @@ fn start_of(storage: &CudaStorage) -> Result<Address> {
         CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::I64(slice) => slice.device_ptr(&stream).0,
         _ => bail!("no GPU kernel reads arrays of {:?}", storage.dtype()),
     };
     Ok(Address(address))

@@ -7,7 +7,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Error, Result, bail};
-use ds_core::ops::gpu::cuda::{CudaGpu, compute_capability};
+use ds_core::ops::gpu::cuda::{CudaGpu, compute_capability, is_recording};
 use ds_core::ops::gpu::{Address, Gpu};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -146,6 +146,9 @@ impl Library {
         if let Some(plan) = self.plans.get(&key) {
             return Ok(*plan);
         }
+        if is_recording(device)? {
+            bail!("conv2d: the algorithm for {shapes:?} ({direction:?}) must be measured before it can be recorded");
+        }
         let plan = self.measured(device, shapes, direction, tensors);
         // What steps need is less, and comes with the first of them.
         self.workspace = None;
@@ -239,7 +242,17 @@ impl Library {
 
     fn run(&mut self, device: &CudaDevice, shapes: Shapes, direction: Direction, t: Tensors) -> Result<()> {
         let plan = self.plan(device, shapes, direction, t)?;
-        let room = self.workspace(device, plan.workspace)?;
+        // A graph has a workspace of its own: this one may be given back before it runs.
+        let of_graph = if plan.workspace > 0 && is_recording(device)? {
+            // SAFETY: contents of a workspace are anything.
+            Some(unsafe { device.alloc::<u8>(plan.workspace)? })
+        } else {
+            None
+        };
+        let room = match &of_graph {
+            Some(room) => room.device_ptr(&device.cuda_stream()).0 as *mut c_void,
+            None => self.workspace(device, plan.workspace)?,
+        };
         let (one, zero) = (1f32, 0f32);
         let (one, zero) = ((&raw const one).cast::<c_void>(), (&raw const zero).cast::<c_void>());
         let Plan { x, w, y, convolution, algorithm, workspace } = plan;

@@ -136,6 +136,10 @@ __device__ __forceinline__ void pool_backward(const T *x, const T *y, const T *d
     }
 FOR_TYPES(POOL)
 
+// ---- Numbers that differ from step to step, where kernels find them ------------------------------------------------------------
+
+extern "C" __global__ void put_word(unsigned long long word, unsigned long long *out) { *out = word; }
+
 // ---- Dropout -------------------------------------------------------------------------------------------------------------------
 
 // The finaliser of SplitMix64, as in rng.rs.
@@ -146,11 +150,14 @@ __device__ __forceinline__ unsigned long long hash(unsigned long long key, unsig
     return z ^ (z >> 31);
 }
 
+// `step`, if there is one, has the key of the step, with which `key` is hashed.
 #define DROPOUT(type, T)                                                                                                   \
-    extern "C" __global__ void dropout_##type(const T *__restrict__ x, T *__restrict__ y, unsigned long long key,          \
-                                              unsigned long long threshold, float scale, int n, int aligned) {             \
+    extern "C" __global__ void dropout_##type(const T *__restrict__ x, T *__restrict__ y, const unsigned long long *step,  \
+                                              unsigned long long key, unsigned long long threshold, float scale, int n,    \
+                                              int aligned) {                                                               \
+        const unsigned long long drawn = step ? hash(*step, key) : key;                                                    \
         pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long at) {                                        \
-            return (hash(key, at) >> 32) >= threshold ? x * scale : 0.0f;                                                  \
+            return (hash(drawn, at) >> 32) >= threshold ? x * scale : 0.0f;                                                \
         });                                                                                                                \
     }
 FOR_TYPES(DROPOUT)
@@ -272,7 +279,8 @@ template <typename F> __device__ __forceinline__ void update(const Slots &all, i
         f(slot, k, (slot.gradient ? slot.gradient[k] : 0.0f) + slot.decay * slot.theta[k]);
 }
 
-extern "C" __global__ void sgd(const Slots all, int count, float momentum, float rate) {
+extern "C" __global__ void sgd(const Slots all, int count, const float *schedule, float momentum) {
+    const float rate = schedule[0];
     update(all, count, [&](const Slot &slot, int k, float g) {
         const float v = momentum * slot.state[k] + g;
         slot.state[k] = v;
@@ -280,9 +288,10 @@ extern "C" __global__ void sgd(const Slots all, int count, float momentum, float
     });
 }
 
-// With the learning rate over the first bias correction, and 1/√ of the second one.
-extern "C" __global__ void adam(const Slots all, int count, float rate, float correction, float beta1, float beta2,
+// The schedule: the learning rate over the first bias correction, and 1/√ of the second one.
+extern "C" __global__ void adam(const Slots all, int count, const float *schedule, float beta1, float beta2,
                                 float epsilon) {
+    const float rate = schedule[0], correction = schedule[1];
     update(all, count, [&](const Slot &slot, int k, float g) {
         float *second = slot.state + slot.length;
         const float m = beta1 * slot.state[k] + (1.0f - beta1) * g;

@@ -20,7 +20,22 @@ pub static KERNELS: ds_core::ops::gpu::cuda::Kernels = ds_core::ops::gpu::cuda::
     image: include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")),
 };
 
+use candle_core::Result;
+use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Puts 64 bits on the device, in the order of all other work there and without waiting for any of it.
+///
+/// # Safety
+/// They must lie inside an array, at a multiple of 8 bytes.
+///
+/// # Errors
+/// Those of the device.
+pub unsafe fn put_word<G: Gpu>(gpu: &G, word: u64, to: Address) -> Result<()> {
+    let blocks = Blocks { grid: (1, 1), threads: 1, shared: 0 };
+    // SAFETY: the kernel's arguments; the caller has room for them.
+    unsafe { gpu.launch("put_word", blocks, &[Argument::Long(word), to.into()]) }
+}
 
 /// What a kernel over many arrays takes by value, with room for `room` of them: the first block of each, two numbers a word, then
 /// `W` words for each. Also how many blocks there are, of `each` numbers of one array.

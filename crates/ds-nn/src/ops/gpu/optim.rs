@@ -25,14 +25,31 @@ const SLOTS: usize = 112;
 /// Numbers of a block.
 const EACH: usize = 1024;
 
-/// θ ← θ − update(∂θ + λ·θ) for all slots, in place; `steps` counts this one.
+/// Puts what a rule takes from the learning rate and the number of steps (this one included) on the device.
+///
+/// # Safety
+/// `schedule` must be two f32 that nobody else writes.
+///
+/// # Errors
+/// Those of the device.
+pub unsafe fn schedule<G: Gpu>(gpu: &G, rule: Rule, learning_rate: f64, steps: u64, schedule: Address) -> Result<()> {
+    let (rate, correction) = match rule {
+        Rule::Sgd { .. } => (learning_rate as f32, 0.0),
+        Rule::Adam => Rule::corrected(learning_rate, steps),
+    };
+    let word = u64::from(rate.to_bits()) | u64::from(correction.to_bits()) << 32;
+    // SAFETY: as the caller promises.
+    unsafe { super::put_word(gpu, word, schedule) }
+}
+
+/// θ ← θ − update(∂θ + λ·θ) for all slots, in place, with what [`schedule`] left.
 ///
 /// # Safety
 /// The arrays must be of these lengths and nobody else's.
 ///
 /// # Errors
 /// Those of the device.
-pub unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], learning_rate: f64, steps: u64) -> Result<()> {
+pub unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], schedule: Address) -> Result<()> {
     for some in slots.chunks(SLOTS) {
         some.iter().try_for_each(|slot| int(slot.length).map(drop))?;
         let row = |slot: &Slot| {
@@ -43,16 +60,14 @@ pub unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], learning_rate: f
         if blocks == 0 {
             continue;
         }
-        let mut arguments = vec![Argument::Struct(&words), int(some.len())?];
+        let mut arguments = vec![Argument::Struct(&words), int(some.len())?, schedule.into()];
         let kernel = match rule {
             Rule::Sgd { momentum } => {
-                arguments.extend([Argument::Float(momentum as f32), Argument::Float(learning_rate as f32)]);
+                arguments.push(Argument::Float(momentum as f32));
                 "sgd"
             }
             Rule::Adam => {
-                let (rate, correction) = Rule::corrected(learning_rate, steps);
                 let constants = [Rule::BETA1 as f32, Rule::BETA2 as f32, Rule::EPSILON as f32];
-                arguments.extend([rate, correction].map(Argument::Float));
                 arguments.extend(constants.map(Argument::Float));
                 "adam"
             }

@@ -49,17 +49,29 @@ pub fn channel_totals<G: Gpu>(gpu: &G, planes: Planes, dtype: DType, x: Address)
     }
 }
 
+/// Who is dropped by [`Dropout`](crate::ops::dropout::Dropout).
+#[derive(Debug, Clone, Copy)]
+pub struct Draw {
+    /// p.
+    pub probability: f64,
+    /// Where the key of the step is (u64), if there is one.
+    pub step: Address,
+    /// The key, or the number that it is hashed with.
+    pub key: u64,
+}
+
 /// [`Dropout`](crate::ops::dropout::Dropout) of n elements, or of their gradients.
 ///
 /// # Errors
 /// Those of the device.
-pub fn dropout<G: Gpu>(gpu: &G, probability: f64, key: u64, dtype: DType, x: Address, n: usize) -> Result<G::Buffer> {
+pub fn dropout<G: Gpu>(gpu: &G, draw: Draw, dtype: DType, x: Address, n: usize) -> Result<G::Buffer> {
     let y = gpu.alloc(dtype, n)?;
     let to = gpu.address(&y)?;
-    let threshold = (probability * (1u64 << 32) as f64) as u64;
-    let scale = (1.0 / (1.0 - probability)) as f32;
-    let (key, threshold) = (Argument::Long(key), Argument::Long(threshold));
-    let arguments = [x.into(), to.into(), key, threshold, scale.into(), int(n)?, all_aligned(&[x, to])];
+    let threshold = (draw.probability * (1u64 << 32) as f64) as u64;
+    let scale = (1.0 / (1.0 - draw.probability)) as f32;
+    let (key, threshold) = (Argument::Long(draw.key), Argument::Long(threshold));
+    let arguments =
+        [x.into(), to.into(), draw.step.into(), key, threshold, scale.into(), int(n)?, all_aligned(&[x, to])];
     // SAFETY: the kernel's arguments; it stays below n.
     unsafe { gpu.launch(&kernel_of("dropout", dtype)?, blocks(n, dtype), &arguments)? };
     Ok(y)
