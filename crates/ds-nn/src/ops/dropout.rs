@@ -37,7 +37,7 @@ impl StepKey {
             // SAFETY: the array is this key's.
             return unsafe { super::gpu::put_word(&gpu, key, self.address()?) };
         }
-        bail!("dropout: the key {key} of a step is put on a device that has no kernels in this build")
+        bail!("dropout: the key {key} of a step is put on {:?}, which has no kernels here", self.0.device().location())
     }
 
     #[cfg(feature = "cuda")]
