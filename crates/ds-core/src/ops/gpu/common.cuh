@@ -163,21 +163,19 @@ __device__ __forceinline__ float at_knot(const float2 *sums, int stride, int seg
 __device__ __forceinline__ double plus(double a, double b) { return a + b; }
 __device__ __forceinline__ double2 plus(double2 a, double2 b) { return make_double2(a.x + b.x, a.y + b.y); }
 
-// Σ of count numbers from `start` on, each `stride` after the other, in a fixed order: four sums, so that one need not wait for
+// Σ of count numbers from `start` on, each `stride` after the other, in a fixed order: two sums, so that one need not wait for
 // the other. `zero`: 0 of the type.
 template <typename S> __device__ __forceinline__ S strided_sum(const S *start, int count, int stride, S zero) {
-    S sum[4] = {zero, zero, zero, zero};
-    int k = 0;
-    for (; k + 4 <= count; k += 4) {
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            sum[j] = plus(sum[j], start[(long long)(k + j) * stride]);
+    S even = zero, odd = zero;
+#pragma unroll 2
+    for (int k = 1; k < count; k += 2) {
+        even = plus(even, start[0]);
+        odd = plus(odd, start[stride]);
+        start += 2 * stride;
     }
-#pragma unroll
-    for (int j = 0; j < 3; j++)
-        if (k + j < count)
-            sum[j] = plus(sum[j], start[(long long)(k + j) * stride]);
-    return plus(plus(sum[0], sum[1]), plus(sum[2], sum[3]));
+    if (count % 2)
+        even = plus(even, start[0]);
+    return plus(even, odd);
 }
 
 // Σ over the threads of a block, a multiple of 16, in a fixed order; all threads get it. `scratch`: a number for each thread,

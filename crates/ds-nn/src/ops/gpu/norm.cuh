@@ -98,9 +98,9 @@ __device__ __forceinline__ void norm_forward(const T *x, const T *residual, cons
             if (threadIdx.x == 0) {
                 double mean, variance;
                 if (partial) {
-                    const double shift = sums.x / count;
+                    const double share = 1.0 / count, shift = sums.x * share;
                     mean = to_float(x[(long long)blockIdx.y * inner]) + shift;
-                    variance = fmax(sums.y / count - shift * shift, 0.0);
+                    variance = fmax(sums.y * share - shift * shift, 0.0);
                 } else {
                     mean = running_mean[blockIdx.y];
                     variance = running_variance[blockIdx.y];
@@ -223,31 +223,23 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
 }
 
 // ∂x = γ/σ·(∂z − mean(∂z) − x̂·mean(∂z·x̂)), without the means where the statistics are not of the batch; and the gradients of the
-// parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y. Shared: 32 double2 and an InputLine (64
+// parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y, where there is no residual. Shared: 32 double2 and an InputLine (64
 // bytes), then a float for each segment.
 template <typename V, bool SPLINE, typename T>
-__device__ __forceinline__ void norm_input(const T *x, const T *residual, const float *parameters, const double2 *moments,
+__device__ __forceinline__ void norm_input(const T *x, const float *parameters, const double2 *moments,
                                            const T *gradient, const double2 *products, const float *coefficients, T *dx,
                                            float *dparameters, const Knots &knots, float slope, int width, int pieces,
                                            double count, double epsilon, int of_batch, int has_dz, PLANES) {
     SHARED(double2, scratch);
     InputLine *shared_line = reinterpret_cast<InputLine *>(scratch + 32);
     float *slopes = reinterpret_cast<float *>(scratch + 36);
-    const bool with_r = residual && !has_dz;
     struct Inputs {
-        Packed<V> x, gradient, r;
+        Packed<V> x, gradient;
     };
     InputLine of;
     over_rows_ahead<2, V>(
         rows, channels, inner, rows_per_block,
-        [&](long long at) {
-            Inputs inputs;
-            inputs.x = packed_at<V>(x, at);
-            inputs.gradient = packed_at<V>(gradient, at);
-            if (with_r)
-                inputs.r = packed_at<V>(residual, at);
-            return inputs;
-        },
+        [&](long long at) { return Inputs{packed_at<V>(x, at), packed_at<V>(gradient, at)}; },
         [&] {
             if (SPLINE && !has_dz) {
                 const float *c = parameters + (long long)blockIdx.y * width + 2;
@@ -259,8 +251,9 @@ __device__ __forceinline__ void norm_input(const T *x, const T *residual, const 
                 const double mean = moments[blockIdx.y].x;
                 const Line line = line_of(parameters, width, mean, moments[blockIdx.y].y, epsilon);
                 const double of_z = parameters[blockIdx.y * width] * line.inverse;
-                const double of_x = of_batch ? -of_z * (sums.y / count) * line.inverse * line.inverse : 0.0;
-                const float n = of_batch ? (float)(-of_z * sums.x / count - of_x * mean) : 0.0f;
+                const double share = 1.0 / count;
+                const double of_x = of_batch ? -of_z * (sums.y * share) * line.inverse * line.inverse : 0.0;
+                const float n = of_batch ? (float)(-of_z * (sums.x * share) - of_x * mean) : 0.0f;
                 *shared_line = {line, (float)of_z, (float)of_x, n};
                 if (blockIdx.x == 0) {
                     dparameters[(long long)blockIdx.y * width] = (float)(sums.y * line.inverse);
@@ -269,10 +262,12 @@ __device__ __forceinline__ void norm_input(const T *x, const T *residual, const 
             }
             if (blockIdx.x == 0) {
                 for (int k = blockDim.x - 1 - threadIdx.x; k < width - 2; k += blockDim.x) {
+                    const float *from = coefficients + (long long)blockIdx.y * (width - 2) + k;
+                    const int stride = channels * (width - 2);
                     double sum = 0.0;
 #pragma unroll 8
-                    for (int piece = 0; piece < pieces; piece++)
-                        sum += coefficients[((long long)piece * channels + blockIdx.y) * (width - 2) + k];
+                    for (int piece = 0; piece < pieces; piece++, from += stride)
+                        sum += *from;
                     dparameters[(long long)blockIdx.y * width + 2 + k] = (float)sum;
                 }
             }
@@ -280,14 +275,14 @@ __device__ __forceinline__ void norm_input(const T *x, const T *residual, const 
             of = *shared_line;
         },
         [&](long long at, const Inputs &inputs) {
-            const V vector = unpacked(inputs.x), r = unpacked(inputs.r);
+            const V vector = unpacked(inputs.x);
             V out = unpacked(inputs.gradient);
 #pragma unroll
             for (int j = 0; j < V::COUNT; j++) {
                 const float value = to_float(vector.values[j]);
                 float dz = to_float(out.values[j]);
                 if (!has_dz) {
-                    const float z = normalised(of.line, value, with_r ? to_float(r.values[j]) : 0.0f);
+                    const float z = normalised(of.line, value, 0.0f);
                     float t;
                     if (SPLINE)
                         dz *= slopes[locate(z, knots, t)];
@@ -318,11 +313,11 @@ __device__ __forceinline__ void norm_input(const T *x, const T *residual, const 
                              epsilon, rows, channels, inner, rows_per_block);                                              \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256, 4) norm_input_##kind##_##mapping##_##type(                           \
-        const T *__restrict__ x, const T *__restrict__ residual, const float *__restrict__ parameters,                     \
+        const T *__restrict__ x, const float *__restrict__ parameters,                                                     \
         const double2 *__restrict__ moments, const T *__restrict__ gradient, const double2 *__restrict__ products,         \
         const float *__restrict__ coefficients, T *__restrict__ dx, float *dparameters, Knots knots, float slope,          \
         int width, int pieces, double count, double epsilon, int of_batch, int has_dz, PLANES) {                           \
-        norm_input<V, SPLINE>(x, residual, parameters, moments, gradient, products, coefficients, dx, dparameters,         \
+        norm_input<V, SPLINE>(x, parameters, moments, gradient, products, coefficients, dx, dparameters,         \
                               knots, slope, width, pieces, count, epsilon, of_batch, has_dz, rows, channels, inner,        \
                               rows_per_block);                                                                             \
     }

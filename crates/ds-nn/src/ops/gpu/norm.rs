@@ -196,7 +196,6 @@ pub fn backward<G: Gpu>(
     let dp = gpu.alloc(DType::F32, planes.channels * kind.width)?;
     let mut arguments: Vec<Argument<'_>> = vec![
         x.into(),
-        residual.into(),
         parameters.into(),
         moments.into(),
         if dr.is_some() { dz.into() } else { dy.into() },
