@@ -105,8 +105,8 @@ fn send(program: &mut Child, case: &Case, x: &[f32], c: &[f32], dy: &[f32]) -> [
             Mapping::Scalars => 1,
             Mapping::Columns => 2,
         };
-        let Launch { threads, pieces, across, rows_per_block, shared, .. } = launch;
-        for value in [mapping, threads, pieces, across, rows_per_block, shared] {
+        let Launch { threads, pieces, across, rows_per_block, shared, copies, .. } = launch;
+        for value in [mapping, threads, pieces, across, rows_per_block, shared, copies] {
             bytes.extend(i32::try_from(value).unwrap().to_le_bytes());
         }
     }
@@ -133,7 +133,7 @@ fn assert_close(what: &str, ours: &[f32], expected: &Tensor, tolerance: f32) {
 fn kernels_agree_with_the_cpu() {
     let Some(mut program) = emulation() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    let mut mappings = Vec::new();
+    let (mut mappings, mut copies) = (Vec::new(), Vec::new());
     for round in 0..150 {
         let case = Case::random(rng);
         let Planes { outer, channels, inner } = case.planes;
@@ -164,7 +164,9 @@ fn kernels_agree_with_the_cpu() {
         assert_close(&format!("{what}: ∂x"), &dx, &expected_dx, tolerance);
         assert_close(&format!("{what}: ∂c"), &dc, &expected_dc, 1e-5);
         mappings.push(case.launches()[1].mapping);
+        copies.push(case.launches()[0].copies);
     }
+    assert!(copies.contains(&1) && copies.contains(&16), "tables of one copy and of many");
     for mapping in [Mapping::Vectors, Mapping::Scalars, Mapping::Columns] {
         assert!(mappings.contains(&mapping), "no case for {mapping:?}");
     }

@@ -58,6 +58,18 @@ inline __nv_bfloat16 __float2bfloat16_rn(float f) {
 template <typename T> T min(T a, T b) { return a < b ? a : b; }
 template <typename T> T max(T a, T b) { return a > b ? a : b; }
 
+// The sum rounded down: one too large by rounding to nearest shows in what the rounding took away, which is exact (Knuth).
+inline float __fadd_rd(float a, float b) {
+    const float sum = a + b, of_b = sum - a;
+    const float lost = (a - (sum - of_b)) + (b - of_b);
+    return lost < 0.0f ? std::nextafter(sum, -INFINITY) : sum;
+}
+inline int __float_as_int(float f) {
+    int bits;
+    std::memcpy(&bits, &f, 4);
+    return bits;
+}
+
 namespace emulation {
 // 64-bit words, so that it is aligned for every type.
 inline std::vector<double> shared;

@@ -2,7 +2,7 @@
 // (a first 0 ends it):
 //
 //   1, type (0 f32, 1 f16, 2 bf16), rows N, channels C, inner, segments, step (float), then for each direction
-//   mapping (0 vectors, 1 scalars, 2 columns), threads, pieces, across, rows of a block, shared bytes; x, c, ∂y (floats)
+//   mapping (0 vectors, 1 scalars, 2 columns), threads, pieces, across, rows of a block, shared bytes, copies; x, c, ∂y (floats)
 //
 // and writes y, ∂x and ∂c as floats.
 #include "emulation.h"
@@ -19,10 +19,10 @@ template <typename N> N read() {
 }
 
 struct Launch {
-    int mapping, threads, pieces, across, rows, shared;
+    int mapping, threads, pieces, across, rows, shared, copies;
     Launch()
         : mapping(read<int>()), threads(read<int>()), pieces(read<int>()), across(read<int>()), rows(read<int>()),
-          shared(read<int>()) {}
+          shared(read<int>()), copies(read<int>()) {}
     template <typename F> void operator()(F f) const {
         emulation::launch({unsigned(pieces), unsigned(across)}, threads, shared, f);
     }
@@ -76,13 +76,16 @@ template <typename T> void run() {
     const Guarded<float> partial(size_t(backward.pieces) * channels * columns * (segments + 1));
     const Guarded<float> dc(size_t(channels) * (segments + 1));
     forward([&] {
+        const auto with = [&](auto kernel) {
+            kernel(x.start, c.start, y.start, knots, 8 * forward.copies, rows, channels, inner, forward.rows);
+        };
         switch (forward.mapping) {
         case 0:
-            return forward_planes<T, Vector<T>>(x.start, c.start, y.start, knots, rows, channels, inner, forward.rows);
+            return with(forward_planes<T, Vector<T>>);
         case 1:
-            return forward_planes<T, Scalar<T>>(x.start, c.start, y.start, knots, rows, channels, inner, forward.rows);
+            return with(forward_planes<T, Scalar<T>>);
         default:
-            return forward_columns<T>(x.start, c.start, y.start, knots, rows, channels, inner, forward.rows);
+            return with(forward_columns<T>);
         }
     });
     backward([&] {

@@ -34,6 +34,25 @@ template <typename T> struct Scalar {
     T values[1];
 };
 
+// The same as words, which are no numbers of their own until they are unpacked: a compiler that may look into a vector that is
+// still under way waits for it.
+template <typename V> struct Packed;
+template <typename T> struct __align__(16) Packed<Vector<T>> {
+    unsigned words[4];
+};
+template <typename T> struct Packed<Scalar<T>> {
+    T value;
+};
+template <typename T> __device__ __forceinline__ Vector<T> unpacked(const Packed<Vector<T>> &packed) {
+    Vector<T> vector;
+    memcpy(&vector, &packed, 16);
+    return vector;
+}
+template <typename T> __device__ __forceinline__ Scalar<T> unpacked(const Packed<Scalar<T>> &packed) { return {{packed.value}}; }
+template <typename V, typename T> __device__ __forceinline__ Packed<V> packed_at(const T *array, long long at) {
+    return reinterpret_cast<const Packed<V> *>(array)[at];
+}
+
 __device__ __forceinline__ float to_float(float value) { return value; }
 __device__ __forceinline__ float to_float(__half value) { return __half2float(value); }
 __device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
@@ -49,17 +68,19 @@ template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(f
     DEFINE(f32, float)                                                                                                     \
     DEFINE(bf16, __nv_bfloat16)
 
-// The segment of x, counted from the first, and the position in it.
+// The segment of x, counted from the first, and the position in it. For up to 2²³ segments.
 __device__ __forceinline__ int locate(float x, const Knots &knots, float &t) {
     // x/step rounded as a division rounds it: one correction with the remainder makes the quotient exact to the last bit where
     // the inverse is (Markstein). An infinite quotient has no remainder.
     const float quotient = x * knots.inverse;
     const float corrected = fmaf(fmaf(-quotient, knots.step, x), knots.inverse, quotient);
     const float u = fabsf(quotient) < 1e30f ? corrected : quotient;
-    // NaN takes the first segment.
-    const float segment = floorf(fminf(fmaxf(u, knots.first), knots.last));
-    t = u - segment;
-    return (int)segment + knots.centre;
+    // Floats from 2²³ to 2²⁴ are the whole numbers: a sum there that is rounded down is a floor, and its last bits count the
+    // segment, without the conversions, which are slow. NaN takes the first segment.
+    const float zero = 8388608.0f + knots.centre;
+    const float floored = __fadd_rd(fminf(fmaxf(u, knots.first), knots.last), zero);
+    t = u - (floored - zero);
+    return __float_as_int(floored) & 0x7fffff;
 }
 
 // Where a thread is in the vectors of some rows of one channel, without a division for each of them.
@@ -93,28 +114,41 @@ struct Walk {
     }
 };
 
-// Σ over the threads of a block, or of those with the same thread % width, into those below width, in a fixed order.
-__device__ __forceinline__ void add_up(float2 *sums, int segments, int threads, int width) {
-    // First to 32 columns at once, so that most of the sums are read once.
-    if (threads > 32) {
-        __syncthreads();
-        for (int k = threadIdx.x; k < segments * 32; k += threads) {
-            float2 *one = sums + (k / 32) * threads + k % 32;
-            float2 sum = *one;
-            for (int other = 32; other < threads; other += 32) {
-                sum.x += one[other].x;
-                sum.y += one[other].y;
-            }
-            *one = sum;
+// Σ over the threads of a block with the same thread % 32, into those below 32, in a fixed order.
+__device__ __forceinline__ void add_up_warps(float2 *sums, int segments, int threads) {
+    __syncthreads();
+    if (threads == 32)
+        return;
+    for (int k = threadIdx.x; k < segments * 32; k += threads) {
+        float2 *one = sums + (k / 32) * threads + k % 32;
+        float2 sum = *one;
+#pragma unroll 4
+        for (int other = 32; other < threads; other += 32) {
+            const float2 more = one[other];
+            sum.x += more.x;
+            sum.y += more.y;
         }
+        *one = sum;
     }
-    for (int half = min(threads, 32) / 2; half >= width; half /= 2) {
-        __syncthreads();
-        for (int k = threadIdx.x; k < segments * half; k += threads) {
-            float2 *one = sums + (k / half) * threads + k % half;
-            one->x += one[half].x;
-            one->y += one[half].y;
+    __syncthreads();
+}
+
+// Σ over the threads of a block into the first, in a fixed order.
+__device__ __forceinline__ void add_up(float2 *sums, int segments, int threads) {
+    add_up_warps(sums, segments, threads);
+    // A thread for each segment; each begins at another bank. Four sums, so that one need not wait for the other.
+    for (int k = threadIdx.x; k < segments; k += threads) {
+        float2 *row = sums + k * threads, sum[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            sum[j] = row[(k + j) % 32];
+#pragma unroll
+        for (int j = 4; j < 32; j++) {
+            const float2 more = row[(k + j) % 32];
+            sum[j % 4].x += more.x;
+            sum[j % 4].y += more.y;
         }
+        *row = make_float2((sum[0].x + sum[1].x) + (sum[2].x + sum[3].x), (sum[0].y + sum[1].y) + (sum[2].y + sum[3].y));
     }
     __syncthreads();
 }
@@ -126,17 +160,39 @@ __device__ __forceinline__ float at_knot(const float2 *sums, int stride, int seg
     return right + left;
 }
 
-// Σ over the threads of a block, in a fixed order; all threads get it. `scratch`: a double for each thread.
-__device__ __forceinline__ double block_sum(double value, double *scratch) {
+__device__ __forceinline__ double plus(double a, double b) { return a + b; }
+__device__ __forceinline__ double2 plus(double2 a, double2 b) { return make_double2(a.x + b.x, a.y + b.y); }
+
+// Σ of count numbers from `start` on, each `stride` after the other, in a fixed order: two sums, so that one need not wait for
+// the other. `zero`: 0 of the type.
+template <typename S> __device__ __forceinline__ S strided_sum(const S *start, int count, int stride, S zero) {
+    S even = zero, odd = zero;
+#pragma unroll 2
+    for (int k = 1; k < count; k += 2) {
+        even = plus(even, start[0]);
+        odd = plus(odd, start[stride]);
+        start += 2 * stride;
+    }
+    if (count % 2)
+        even = plus(even, start[0]);
+    return plus(even, odd);
+}
+
+// Σ over the threads of a block, a multiple of 16, in a fixed order; all threads get it. `scratch`: a number for each thread,
+// which is a double or a double2.
+template <typename N, typename S> __device__ __forceinline__ S block_sum(N value, S *scratch) {
+    const S zero = {};
+    const int parts = blockDim.x / 16;
     __syncthreads();
     scratch[threadIdx.x] = value;
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half)
-            scratch[threadIdx.x] += scratch[threadIdx.x + half];
-    }
     __syncthreads();
-    const double sum = scratch[0];
+    if (threadIdx.x < parts)
+        scratch[threadIdx.x] = strided_sum(scratch + threadIdx.x, 16, parts, zero);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        scratch[0] = strided_sum(scratch, parts, 1, zero);
+    __syncthreads();
+    const S sum = scratch[0];
     __syncthreads();
     return sum;
 }
@@ -172,4 +228,46 @@ __device__ __forceinline__ void over_rows(PLANES, F f) {
     const long long start = ((long long)first * channels + blockIdx.y) * columns;
     for (Walk walk(threadIdx.x, blockDim.x, columns, (long long)channels * columns); walk.row < count; walk.go_on())
         f(start + walk.at);
+}
+
+// The element of a row of a table, whose first is at `column`.
+template <typename E> __device__ __forceinline__ E &of_row(E *column, int row, int row_bytes) {
+    return *reinterpret_cast<E *>(reinterpret_cast<unsigned char *>(column) + row * row_bytes);
+}
+
+// As over_rows, but f(index, inputs) gets what load(index) gave, and the loads of the next DEPTH vectors are under way while one
+// is worked on: where tables leave room for few threads, they alone do not keep memory busy. prepare() is called when the first
+// of them are, and ends with a barrier if it makes tables.
+template <int DEPTH, typename V, typename L, typename P, typename F>
+__device__ __forceinline__ void over_rows_ahead(PLANES, L load, P prepare, F f) {
+    const int first = blockIdx.x * rows_per_block, columns = inner / V::COUNT, vectors = min(rows_per_block, rows - first) * columns;
+    const int threads = blockDim.x;
+    Walk walk(threadIdx.x, threads, columns, (long long)channels * columns);
+    walk.at += ((long long)first * channels + blockIdx.y) * columns;
+    int left = threadIdx.x < vectors ? (vectors - (int)threadIdx.x - 1) / threads + 1 : 0;
+    // A ring that the unrolled loops keep in registers.
+    decltype(load(0LL)) ring[DEPTH];
+    long long at[DEPTH];
+#pragma unroll
+    for (int k = 0; k < DEPTH; k++) {
+        at[k] = walk.at;
+        if (k < left)
+            ring[k] = load(at[k]);
+        walk.go_on();
+    }
+    prepare();
+    while (left > 0) {
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++) {
+            const auto inputs = ring[k];
+            const long long here = at[k];
+            at[k] = walk.at;
+            if (left > DEPTH)
+                ring[k] = load(at[k]);
+            walk.go_on();
+            f(here, inputs);
+            if (--left == 0)
+                return;
+        }
+    }
 }

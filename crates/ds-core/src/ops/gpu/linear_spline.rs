@@ -29,7 +29,8 @@ pub fn forward<G: Gpu>(gpu: &G, grid: Grid, planes: Planes, dtype: DType, x: Add
     let y = gpu.alloc(dtype, planes.elements())?;
     let launch = Launch::forward(planes, grid.size() - 1, bytes, x.is_aligned(), gpu.limits()?).map_err(no_launch)?;
     let knots = knots(grid);
-    let mut arguments: Vec<Argument<'_>> = vec![x.into(), c.into(), gpu.address(&y)?.into(), Argument::Struct(&knots)];
+    let (to, knots, row_bytes) = (gpu.address(&y)?, Argument::Struct(&knots), int(launch.row_bytes())?);
+    let mut arguments: Vec<Argument<'_>> = vec![x.into(), c.into(), to.into(), knots, row_bytes];
     arguments.extend(rows_of(planes, &launch)?);
     let kernel = format!("spline_forward_{}_{suffix}", launch.mapping.name());
     // SAFETY: the arguments are those of the kernel, and the launch covers its arrays and no more.

@@ -183,15 +183,20 @@ pub fn rows_of(planes: Planes, launch: &Launch) -> Result<[Argument<'static>; 4]
     Ok([int(planes.outer)?, int(planes.channels)?, int(planes.inner)?, int(launch.rows_per_block)?])
 }
 
+/// Vectors where planes consist of whole ones, otherwise elements.
+pub fn mapping(planes: Planes, dtype: DType, aligned: bool) -> Mapping {
+    let of_vectors = aligned && planes.inner.is_multiple_of(in_vector(dtype));
+    if of_vectors { Mapping::Vectors } else { Mapping::Scalars }
+}
+
 /// A launch of a kernel that goes channel by channel over data of a type, 256 threads a block; `tables`: its shared memory in
 /// bytes.
 ///
 /// # Errors
 /// If the device cannot hold the tables or the grid.
 pub fn by_channel(limits: Limits, planes: Planes, dtype: DType, aligned: bool, tables: usize) -> Result<Launch> {
-    let of_vectors = aligned && planes.inner.is_multiple_of(in_vector(dtype));
-    let mapping = if of_vectors { Mapping::Vectors } else { Mapping::Scalars };
-    Launch::by_channel(planes, mapping, tables, limits).map_err(|reason| Error::Msg(reason.to_string()))
+    Launch::by_channel(planes, mapping(planes, dtype, aligned), tables, limits)
+        .map_err(|reason| Error::Msg(reason.to_string()))
 }
 
 /// Σ over the pieces of partial (pieces, count, every), of each `every` numbers the one at `first`.

@@ -76,6 +76,8 @@ pub struct Launch {
     pub rows_per_block: usize,
     /// Bytes of dynamic shared memory.
     pub shared: usize,
+    /// How often an entry of the block's table of lines stands in it, side by side.
+    pub copies: usize,
 }
 
 const VECTOR_BYTES: usize = 16;
@@ -83,9 +85,24 @@ const VECTOR_BYTES: usize = 16;
 const COLUMNS: usize = 32;
 /// Elements of a plane from which on it is worth blocks of its own.
 const SMALLEST_PLANE: usize = 32;
-/// Elements from which on a block is worth its tables.
-const SMALLEST_BLOCK: usize = 4096;
+/// Threads of a block.
 const THREADS: usize = 256;
+/// Elements of a thread below which a block is not worth its tables, and those that it has where there are enough of them:
+/// blocks that end at different times keep the device busy to the end.
+const FEWEST: usize = 8;
+const USUAL: usize = 32;
+/// Blocks on a multiprocessor that a tensor is cut into, however small it is, if they have their fewest elements.
+const SMALL: usize = 4;
+/// The same of a large tensor, for kernels whose blocks need not be merged, and for those whose must.
+const APART: usize = 64;
+const MERGED: usize = 8;
+/// Elements of a thread from which on two blocks after each other are better than one: their tables are small beside that.
+const MANY: usize = 512;
+/// Copies of an entry of 8 bytes with which half a warp reads from banks of their own. Fewer would part neighbouring segments,
+/// which inputs meet most often, no better than one does.
+const COPIES: usize = 16;
+/// Segments that can be counted in the digits of an f32.
+const MOST_SEGMENTS: usize = 1 << 23;
 /// What a system keeps of the shared memory for each block.
 const RESERVED: usize = 1024;
 /// Limit of the second dimension of a grid.
@@ -131,13 +148,13 @@ impl Launch {
         aligned: bool,
         limits: Limits,
     ) -> Result<Self, NoLaunch> {
-        let mapping = Mapping::new(planes, element_bytes, aligned);
-        let shared = if mapping == Mapping::Columns { 0 } else { 8 * segments };
-        if shared > limits.shared_per_block {
-            return Err(too_many(segments, shared, limits));
+        match Mapping::new(planes, element_bytes, aligned) {
+            mapping @ Mapping::Columns if segments <= MOST_SEGMENTS => {
+                Self::new(planes, mapping, THREADS, 0, usual_blocks(planes, APART, limits))
+            }
+            Mapping::Columns => Err(too_many(segments, 8 * segments, limits)),
+            mapping => Self::with_lines(planes, mapping, 0, segments, limits),
         }
-        // Eight blocks of 256 threads fill a multiprocessor.
-        Self::new(planes, mapping, THREADS, shared, 8 * limits.multiprocessors)
     }
 
     /// (∂x, ∂c).
@@ -156,8 +173,31 @@ impl Launch {
         Self::with_sums(planes, mapping, segments, |threads| 8 * segments * threads + slopes, limits)
     }
 
-    /// A kernel whose shared memory grows with its threads: as many as leave room for two blocks on a multiprocessor, if that
-    /// does not halve them more than once.
+    /// A kernel whose blocks look up a float2 of each segment, after `other` bytes of shared memory, and need not be merged.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn with_lines(
+        planes: Planes,
+        mapping: Mapping,
+        other: usize,
+        segments: usize,
+        limits: Limits,
+    ) -> Result<Self, NoLaunch> {
+        let shared = |copies: usize| other + 8 * copies * segments;
+        if shared(1) > limits.shared_per_block {
+            return Err(too_many(segments, shared(1), limits));
+        }
+        let launch = Self::new(planes, mapping, THREADS, shared(1), usual_blocks(planes, APART, limits))?;
+        // More copies take longer to make, and may not take the room of other blocks: eight of 256 threads fill a multiprocessor.
+        let elements = launch.rows_per_block * planes.inner / THREADS;
+        let room = (limits.shared_per_multiprocessor / 8).saturating_sub(RESERVED).min(limits.shared_per_block);
+        let worth = elements >= 2 * FEWEST && shared(COPIES) <= room;
+        Ok(if worth { Self { copies: COPIES, shared: shared(COPIES), ..launch } } else { launch })
+    }
+
+    /// A kernel with sums of each segment for each of its threads, in shared memory that grows with their number: as many as leave
+    /// room for two blocks on a multiprocessor, if that does not halve them more than once; and fewer for small tensors.
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
@@ -176,23 +216,51 @@ impl Launch {
         };
         let twice = sizes().find(fits_twice);
         let once = sizes().find(|&threads| shared(threads) <= limits.shared_per_block);
-        let (threads, resident) = match (twice, once) {
+        let (most, resident) = match (twice, once) {
             (Some(twice), Some(once)) if 2 * twice >= once => (twice, 2),
             (_, Some(once)) => (once, 1),
             _ => return Err(too_many(segments, shared(32), limits)),
         };
-        Self::new(planes, mapping, threads, shared(threads), resident * limits.multiprocessors)
+        let blocks = resident * limits.multiprocessors;
+        // A segment's sums cost a warp 4 cycles, to clear and to add up; an element that is added costs a thread some 75. For P
+        // threads and E elements on a multiprocessor, P/32·4·segments + 75·E/P is least at this number; of the sizes beside it that
+        // by a factor nearer to it is the better. Columns wait for each of their elements, which takes all threads there can be.
+        let best = (600.0 * planes.elements() as f64 / (blocks * resident * segments.max(1)) as f64).sqrt();
+        let threads = sizes()
+            .find(|&threads| threads <= most && (threads <= 64 || threads as f64 <= best * std::f64::consts::SQRT_2))
+            .filter(|_| mapping != Mapping::Columns)
+            .unwrap_or(most);
+        let waves = if planes.elements() >= MANY * threads * blocks { 2 } else { 1 };
+        Self::new(planes, mapping, threads, shared(threads), waves * blocks)
     }
 
-    /// Any other kernel that goes channel by channel, with `shared` bytes for each block.
+    /// Any other kernel that goes channel by channel, with `shared` bytes for each block, and leaves sums of each.
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
     pub fn by_channel(planes: Planes, mapping: Mapping, shared: usize, limits: Limits) -> Result<Self, NoLaunch> {
+        Self::of_tables(planes, mapping, shared, MERGED, limits)
+    }
+
+    /// The same for a kernel whose blocks need not be merged.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    pub fn apart(planes: Planes, mapping: Mapping, shared: usize, limits: Limits) -> Result<Self, NoLaunch> {
+        Self::of_tables(planes, mapping, shared, APART, limits)
+    }
+
+    fn of_tables(
+        planes: Planes,
+        mapping: Mapping,
+        shared: usize,
+        most: usize,
+        limits: Limits,
+    ) -> Result<Self, NoLaunch> {
         if shared > limits.shared_per_block {
             return Err(NoLaunch::TablesTooLarge { needed: shared, available: limits.shared_per_block });
         }
-        Self::new(planes, mapping, THREADS, shared, 8 * limits.multiprocessors)
+        Self::new(planes, mapping, THREADS, shared, usual_blocks(planes, most, limits))
     }
 
     /// About so many blocks in all.
@@ -204,10 +272,20 @@ impl Launch {
         let in_row = if mapping == Mapping::Columns { COLUMNS } else { planes.inner };
         let wanted = (blocks / across.max(1)).clamp(1, planes.outer.max(1));
         let rows_per_block =
-            planes.outer.div_ceil(wanted).max(SMALLEST_BLOCK.div_ceil(in_row)).min(planes.outer.max(1));
+            planes.outer.div_ceil(wanted).max((FEWEST * threads).div_ceil(in_row)).min(planes.outer.max(1));
         let pieces = planes.outer.div_ceil(rows_per_block);
-        Ok(Self { mapping, threads, pieces, across, rows_per_block, shared })
+        Ok(Self { mapping, threads, pieces, across, rows_per_block, shared, copies: 1 })
     }
+
+    /// A row of the block's table of lines, in bytes.
+    pub fn row_bytes(&self) -> usize {
+        8 * self.copies
+    }
+}
+
+/// Blocks of [`THREADS`] for a tensor, at most so many for each multiprocessor.
+fn usual_blocks(planes: Planes, most: usize, limits: Limits) -> usize {
+    (planes.elements() / (THREADS * USUAL)).clamp(SMALL * limits.multiprocessors, most * limits.multiprocessors)
 }
 
 fn too_many(segments: usize, needed: usize, limits: Limits) -> NoLaunch {
@@ -259,7 +337,29 @@ mod tests {
         let launch = Launch::backward(planes, 50, 4, true, H200).unwrap();
         assert_eq!((launch.mapping, launch.threads), (Mapping::Vectors, 256));
         let blocks = launch.pieces * launch.across;
-        assert!((240..=264).contains(&blocks), "one wave of two blocks on each of 132 multiprocessors, got {blocks}");
+        assert!((500..=528).contains(&blocks), "two waves of two blocks on each of 132 multiprocessors, got {blocks}");
+        let launch = Launch::forward(planes, 50, 4, true, H200).unwrap();
+        assert_eq!((launch.copies, launch.shared), (16, 16 * 8 * 50));
+        let elements = launch.rows_per_block * planes.inner / launch.threads;
+        assert_eq!(elements, USUAL, "blocks that end at different times");
+    }
+
+    #[test]
+    fn small_tensors_have_small_tables() {
+        // ResNet32's three sizes with batches of 128.
+        for (channels, inner, threads) in [(16, 1024, 256), (32, 256, 128), (64, 64, 128)] {
+            let planes = Planes { outer: 128, channels, inner };
+            let launch = Launch::backward(planes, 50, 4, true, H200).unwrap();
+            assert_eq!((launch.threads, launch.pieces * launch.across), (threads, 256), "{planes:?}");
+            // The sums of every block are of at least two vectors a thread.
+            assert!(launch.rows_per_block * inner >= FEWEST * threads, "{planes:?}");
+            let launch = Launch::forward(planes, 50, 4, true, H200).unwrap();
+            let blocks = launch.pieces * launch.across;
+            assert!((256..=528).contains(&blocks), "{planes:?}, {blocks} blocks");
+        }
+        // A table of many segments is not copied.
+        let planes = Planes { outer: 1024, channels: 64, inner: 1024 };
+        assert_eq!(Launch::forward(planes, 2000, 4, true, H200).unwrap().copies, 1);
     }
 
     #[test]

@@ -11,96 +11,86 @@
 
 #include "../gpu/common.cuh"
 
-// y = σ(x). Grid: (pieces of rows, channels). Shared: a float2 for each segment.
+// y = σ(x). Grid: (pieces of rows, channels). Shared: a row of equal float2 for each segment, `row_bytes` in all: with 16 of them,
+// each lane of a half warp, which reads 128 bytes at once, has banks of its own.
 template <typename T, typename V>
-__device__ __forceinline__ void forward_planes(const T *x, const float *coefficients, T *y, Knots knots, int rows,
-                                               int channels, int inner, int rows_per_block) {
+__device__ __forceinline__ void forward_planes(const T *x, const float *coefficients, T *y, Knots knots, int row_bytes, PLANES) {
     SHARED(float2, lines);
-    const int channel = blockIdx.y;
-    const float *c = coefficients + (long long)channel * (knots.segments + 1);
-    for (int i = threadIdx.x; i < knots.segments; i += blockDim.x)
-        lines[i] = make_float2(c[i], c[i + 1] - c[i]);
-    __syncthreads();
-    const int first = blockIdx.x * rows_per_block;
-    const int count = min(rows_per_block, rows - first);
-    const int columns = inner / V::COUNT;
-    const long long start = ((long long)first * channels + channel) * columns;
-    const V *from = reinterpret_cast<const V *>(x) + start;
-    V *to = reinterpret_cast<V *>(y) + start;
-    for (Walk walk(threadIdx.x, blockDim.x, columns, (long long)channels * columns); walk.row < count; walk.go_on()) {
-        V vector = from[walk.at];
+    const int copies = row_bytes / (int)sizeof(float2);
+    float2 *own = lines + threadIdx.x % copies;
+    over_rows_ahead<2, V>(
+        rows, channels, inner, rows_per_block, [&](long long at) { return packed_at<V>(x, at); },
+        [&] {
+            const float *c = coefficients + (long long)blockIdx.y * (knots.segments + 1);
+#pragma unroll 4
+            for (int k = threadIdx.x / copies; k < knots.segments; k += blockDim.x / copies)
+                of_row(own, k, row_bytes) = make_float2(c[k], c[k + 1] - c[k]);
+            __syncthreads();
+        },
+        [&](long long at, const Packed<V> &input) {
+            V vector = unpacked(input);
 #pragma unroll
-        for (int j = 0; j < V::COUNT; j++) {
-            float t;
-            const float2 line = lines[locate(to_float(vector.values[j]), knots, t)];
-            vector.values[j] = from_float<T>(fmaf(t, line.y, line.x));
-        }
-        to[walk.at] = vector;
-    }
+            for (int j = 0; j < V::COUNT; j++) {
+                float t;
+                const float2 line = of_row(own, locate(to_float(vector.values[j]), knots, t), row_bytes);
+                vector.values[j] = from_float<T>(fmaf(t, line.y, line.x));
+            }
+            reinterpret_cast<V *>(y)[at] = vector;
+        });
 }
 
 // ∂x, and ∂c of the block's rows: partial (pieces, C, K). Grid and rows as forward. Shared: for each segment a float2 for each
 // thread, then a float.
 template <typename T, typename V>
 __device__ __forceinline__ void backward_planes(const T *x, const float *coefficients, const T *dy, T *dx, float *partial,
-                                                Knots knots, int rows, int channels, int inner, int rows_per_block) {
+                                                Knots knots, PLANES) {
     SHARED(float2, sums);
-    float *slopes = reinterpret_cast<float *>(sums + knots.segments * blockDim.x);
-    const int channel = blockIdx.y, threads = blockDim.x;
-    const float *c = coefficients + (long long)channel * (knots.segments + 1);
-    for (int i = threadIdx.x; i < knots.segments; i += threads)
-        slopes[i] = (c[i + 1] - c[i]) / knots.step;
-    for (int i = threadIdx.x; i < knots.segments * threads; i += threads)
-        sums[i] = make_float2(0.0f, 0.0f);
-    __syncthreads();
+    const int threads = blockDim.x, row_bytes = threads * (int)sizeof(float2);
+    float *slopes = reinterpret_cast<float *>(sums + knots.segments * threads);
     float2 *own = sums + threadIdx.x;
-    const int first = blockIdx.x * rows_per_block;
-    const int count = min(rows_per_block, rows - first);
-    const int columns = inner / V::COUNT;
-    const long long start = ((long long)first * channels + channel) * columns;
-    const V *from_x = reinterpret_cast<const V *>(x) + start;
-    const V *from_dy = reinterpret_cast<const V *>(dy) + start;
-    V *to = reinterpret_cast<V *>(dx) + start;
-    Walk walk(threadIdx.x, threads, columns, (long long)channels * columns);
-    V vector, gradient;
-    if (walk.row < count) {
-        vector = from_x[walk.at];
-        gradient = from_dy[walk.at];
-    }
-    while (walk.row < count) {
-        // The next vectors are under way while this one is worked on: shared memory leaves room for few threads.
-        const long long at = walk.at;
-        V next_vector, next_gradient;
-        walk.go_on();
-        if (walk.row < count) {
-            next_vector = from_x[walk.at];
-            next_gradient = from_dy[walk.at];
-        }
-        V out;
+    struct Inputs {
+        Packed<V> x, dy;
+    };
+    over_rows_ahead<3, V>(
+        rows, channels, inner, rows_per_block,
+        [&](long long at) { return Inputs{packed_at<V>(x, at), packed_at<V>(dy, at)}; },
+        [&] {
+            const float *c = coefficients + (long long)blockIdx.y * (knots.segments + 1);
+            for (int k = threadIdx.x; k < knots.segments; k += threads)
+                slopes[k] = (c[k + 1] - c[k]) / knots.step;
+            for (int k = 0; k < knots.segments; k++)
+                own[k * threads] = make_float2(0.0f, 0.0f);
+            __syncthreads();
+        },
+        [&](long long at, const Inputs &inputs) {
+            // What depends on nothing comes first: sums of the same thread must wait for each other.
+            const V vector = unpacked(inputs.x), gradient = unpacked(inputs.dy);
+            int segments[V::COUNT];
+            float t[V::COUNT];
+            V out;
 #pragma unroll
-        for (int j = 0; j < V::COUNT; j++) {
-            float t;
-            const int segment = locate(to_float(vector.values[j]), knots, t);
-            const float g = to_float(gradient.values[j]);
-            float2 *sum = own + segment * threads;
-            const float2 old = *sum;
-            *sum = make_float2(old.x + g, fmaf(g, t, old.y));
-            out.values[j] = from_float<T>(g * slopes[segment]);
-        }
-        to[at] = out;
-        vector = next_vector;
-        gradient = next_gradient;
-    }
-    add_up(sums, knots.segments, threads, 1);
-    float *out = partial + ((long long)blockIdx.x * channels + channel) * (knots.segments + 1);
+            for (int j = 0; j < V::COUNT; j++) {
+                segments[j] = locate(to_float(vector.values[j]), knots, t[j]);
+                out.values[j] = from_float<T>(to_float(gradient.values[j]) * slopes[segments[j]]);
+            }
+            reinterpret_cast<V *>(dx)[at] = out;
+#pragma unroll
+            for (int j = 0; j < V::COUNT; j++) {
+                const float g = to_float(gradient.values[j]);
+                float2 &sum = of_row(own, segments[j], row_bytes);
+                const float2 old = sum;
+                sum = make_float2(old.x + g, fmaf(g, t[j], old.y));
+            }
+        });
+    add_up(sums, knots.segments, threads);
+    float *out = partial + ((long long)blockIdx.x * channels + blockIdx.y) * (knots.segments + 1);
     for (int k = threadIdx.x; k <= knots.segments; k += threads)
         out[k] = at_knot(sums, threads, knots.segments, k);
 }
 
 // y = σ(x) for (N, M) with M = C·inner, column by column. Grid: (pieces of rows, tiles of columns); block (32, rows at a time).
 template <typename T>
-__device__ __forceinline__ void forward_columns(const T *x, const float *coefficients, T *y, Knots knots, int rows, int channels,
-                                                int inner, int rows_per_block) {
+__device__ __forceinline__ void forward_columns(const T *x, const float *coefficients, T *y, Knots knots, int, PLANES) {
     const int width = channels * inner;
     const int column = blockIdx.y * 32 + threadIdx.x % 32;
     if (column >= width)
@@ -119,7 +109,7 @@ __device__ __forceinline__ void forward_columns(const T *x, const float *coeffic
 // ∂x, and ∂c of each column of the block's rows: partial (pieces, C·inner, K). Shared: for each segment a float2 for each thread.
 template <typename T>
 __device__ __forceinline__ void backward_columns(const T *x, const float *coefficients, const T *dy, T *dx, float *partial,
-                                                 Knots knots, int rows, int channels, int inner, int rows_per_block) {
+                                                 Knots knots, PLANES) {
     SHARED(float2, sums);
     const int threads = blockDim.x, width = channels * inner;
     // Its own sums, so that nobody need wait.
@@ -140,7 +130,7 @@ __device__ __forceinline__ void backward_columns(const T *x, const float *coeffi
             dx[at] = from_float<T>(g * ((c[segment + 1] - c[segment]) / knots.step));
         }
     }
-    add_up(sums, knots.segments, threads, 32);
+    add_up_warps(sums, knots.segments, threads);
     const int knot_count = knots.segments + 1;
     for (int k = threadIdx.x; k < 32 * knot_count; k += threads) {
         const int of = blockIdx.y * 32 + k / knot_count;
@@ -150,24 +140,25 @@ __device__ __forceinline__ void backward_columns(const T *x, const float *coeffi
     }
 }
 
-// ∂c (C, K) = Σ over pieces and the columns of a channel of partial (pieces, C·inner, K), in that order.
+// ∂c (C, K) = Σ over the columns of a channel and the pieces of partial (pieces, C·inner, K), in that order.
 extern "C" __global__ void spline_merge(const float *partial, float *dc, int pieces, int channels, int inner, int knots) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= channels * knots)
         return;
     const int channel = k / knots, knot = k % knots;
     double sum = 0.0;
-    for (int piece = 0; piece < pieces; piece++)
-        for (int j = 0; j < inner; j++)
+    for (int j = 0; j < inner; j++)
+#pragma unroll 8
+        for (int piece = 0; piece < pieces; piece++)
             sum += partial[(((long long)piece * channels + channel) * inner + j) * knots + knot];
     dc[k] = (float)sum;
 }
 
 #define FORWARD(name, T, ...)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(256)                                                                    \
-        name(const T *__restrict__ x, const float *__restrict__ c, T *__restrict__ y, Knots knots, int rows,             \
-             int channels, int inner, int rows_per_block) {                                                              \
-        __VA_ARGS__(x, c, y, knots, rows, channels, inner, rows_per_block);                                              \
+    extern "C" __global__ void __launch_bounds__(256, 5)                                                                 \
+        name(const T *__restrict__ x, const float *__restrict__ c, T *__restrict__ y, Knots knots, int row_bytes,       \
+             PLANES) {                                                                                                  \
+        __VA_ARGS__(x, c, y, knots, row_bytes, rows, channels, inner, rows_per_block);                                      \
     }
 // Two blocks on a multiprocessor are what shared memory allows: half of its registers are enough for one without spilling.
 #define BACKWARD(name, T, ...)                                                                                           \

@@ -2,8 +2,8 @@
 
 use crate::ops::norm_activation::Function;
 use candle_core::{DType, Error, Result};
-use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, by_channel, int, kernel_of, knots, rows_of};
-use ds_core::ops::linear_spline::geometry::Launch;
+use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu, by_channel, int, kernel_of, knots, mapping, rows_of};
+use ds_core::ops::linear_spline::geometry::{Launch, NoLaunch};
 use ds_core::ops::planes::Planes;
 
 /// Momentum and ε of a layer.
@@ -53,6 +53,15 @@ impl Kind {
     }
 }
 
+/// Shared memory of the kernels in bytes: a double2 for each thread, a channel's line, and what merges pieces.
+const OF_THREAD: usize = 16;
+const LINE: usize = 64;
+const MERGED: usize = 16 * 32 + LINE;
+
+fn no_launch(reason: NoLaunch) -> Error {
+    Error::Msg(format!("norm-activation: {reason}"))
+}
+
 fn count(planes: Planes) -> Argument<'static> {
     Argument::Double((planes.outer * planes.inner) as f64)
 }
@@ -84,7 +93,7 @@ pub unsafe fn forward<G: Gpu>(
     let moments = gpu.alloc(DType::F64, 2 * planes.channels)?;
     let (limits, to) = (gpu.limits()?, gpu.address(&y)?);
     let partial = if training {
-        let launch = by_channel(limits, planes, dtype, x.is_aligned(), 8 * Blocks::THREADS)?;
+        let launch = by_channel(limits, planes, dtype, x.is_aligned(), OF_THREAD * Blocks::THREADS)?;
         let partial = gpu.alloc(DType::F64, 2 * launch.pieces * planes.channels)?;
         let mut arguments: Vec<Argument<'_>> = vec![x.into(), gpu.address(&partial)?.into()];
         arguments.extend(rows_of(planes, &launch)?);
@@ -98,7 +107,8 @@ pub unsafe fn forward<G: Gpu>(
     let pieces = partial.as_ref().map_or(0, |(_, pieces)| *pieces);
     let of_pieces = partial.as_ref().map_or(Ok(Address::NONE), |(partial, _)| gpu.address(partial))?;
     let aligned = [x, residual, to].iter().all(|a| a.is_aligned());
-    let launch = by_channel(limits, planes, dtype, aligned, 16 * pieces + 8 * kind.segments)?;
+    let launch = Launch::with_lines(planes, mapping(planes, dtype, aligned), MERGED, kind.segments, limits)
+        .map_err(no_launch)?;
     let mut arguments: Vec<Argument<'_>> = vec![
         x.into(),
         residual.into(),
@@ -115,6 +125,7 @@ pub unsafe fn forward<G: Gpu>(
         count(planes),
         constants.epsilon.into(),
         constants.momentum.into(),
+        int(launch.row_bytes())?,
     ];
     arguments.extend(rows_of(planes, &launch)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more.
@@ -153,14 +164,14 @@ pub fn backward<G: Gpu>(
     let dx = gpu.alloc(dtype, n)?;
     let to = gpu.address(&dx)?;
     let aligned = [x, residual, dy, dz, to].iter().all(|a| a.is_aligned());
+    let mapping = mapping(planes, dtype, aligned);
     let sums = if kind.segments == 0 {
-        by_channel(limits, planes, dtype, aligned, 8 * Blocks::THREADS)?
+        Launch::by_channel(planes, mapping, OF_THREAD * Blocks::THREADS + LINE, limits)
     } else {
-        let mapping = by_channel(limits, planes, dtype, aligned, 0)?.mapping;
-        let shared = |threads: usize| 8 * threads * (kind.segments + 1) + 4 * kind.segments;
-        Launch::with_sums(planes, mapping, kind.segments, shared, limits)
-            .map_err(|reason| Error::Msg(format!("norm-activation: {reason}")))?
-    };
+        let tables = |threads: usize| OF_THREAD * threads + LINE + 8 * threads * kind.segments + 4 * kind.segments;
+        Launch::with_sums(planes, mapping, kind.segments, tables, limits)
+    }
+    .map_err(no_launch)?;
     let products = gpu.alloc(DType::F64, 2 * sums.pieces * planes.channels)?;
     let coefficients = gpu.alloc(DType::F32, sums.pieces * planes.channels * (kind.width - 2))?;
     let (of_products, of_coefficients) = (gpu.address(&products)?, gpu.address(&coefficients)?);
@@ -181,11 +192,10 @@ pub fn backward<G: Gpu>(
     arguments.extend(rows_of(planes, &sums)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more, and has sums of each piece and channel.
     unsafe { gpu.launch(&named("norm_sums", &kind, &sums, dtype)?, sums.into(), &arguments)? };
-    let launch = by_channel(limits, planes, dtype, aligned, 16 * sums.pieces + 4 * kind.segments)?;
+    let launch = Launch::apart(planes, mapping, MERGED + 4 * kind.segments, limits).map_err(no_launch)?;
     let dp = gpu.alloc(DType::F32, planes.channels * kind.width)?;
     let mut arguments: Vec<Argument<'_>> = vec![
         x.into(),
-        residual.into(),
         parameters.into(),
         moments.into(),
         if dr.is_some() { dz.into() } else { dy.into() },
