@@ -119,7 +119,7 @@ fn graphs_leave_the_bits_that_single_launches_leave() {
     cases::each(all, |((name, activation), precision)| {
         let text = format!(
             "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{activation}\"\n\
-             train.milestones = [1, 2]\n"
+             optimizer.weights.lr = 0.01\ntrain.milestones = [1, 2]\n"
         );
         let mut config = Config::from_toml(&text).unwrap();
         config.train.precision = precision;
