@@ -240,8 +240,8 @@ template <typename E> __device__ __forceinline__ E &of_row(E *column, int row, i
 // of them are, and ends with a barrier if it makes tables.
 template <int DEPTH, typename V, typename L, typename P, typename F>
 __device__ __forceinline__ void over_rows_ahead(PLANES, L load, P prepare, F f) {
-    const int first = blockIdx.x * rows_per_block, columns = inner / V::COUNT, vectors = min(rows_per_block, rows - first) * columns;
-    const int threads = blockDim.x;
+    const int first = blockIdx.x * rows_per_block, columns = inner / V::COUNT, threads = blockDim.x;
+    const int vectors = min(rows_per_block, rows - first) * columns;
     Walk walk(threadIdx.x, threads, columns, (long long)channels * columns);
     walk.at += ((long long)first * channels + blockIdx.y) * columns;
     int left = threadIdx.x < vectors ? (vectors - (int)threadIdx.x - 1) / threads + 1 : 0;

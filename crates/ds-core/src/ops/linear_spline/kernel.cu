@@ -156,9 +156,9 @@ extern "C" __global__ void spline_merge(const float *partial, float *dc, int pie
 
 #define FORWARD(name, T, ...)                                                                                            \
     extern "C" __global__ void __launch_bounds__(256, 5)                                                                 \
-        name(const T *__restrict__ x, const float *__restrict__ c, T *__restrict__ y, Knots knots, int row_bytes,       \
-             PLANES) {                                                                                                  \
-        __VA_ARGS__(x, c, y, knots, row_bytes, rows, channels, inner, rows_per_block);                                      \
+        name(const T *__restrict__ x, const float *__restrict__ c, T *__restrict__ y, Knots knots, int row_bytes,        \
+             PLANES) {                                                                                                   \
+        __VA_ARGS__(x, c, y, knots, row_bytes, rows, channels, inner, rows_per_block);                                   \
     }
 // Two blocks on a multiprocessor are what shared memory allows: half of its registers are enough for one without spilling.
 #define BACKWARD(name, T, ...)                                                                                           \

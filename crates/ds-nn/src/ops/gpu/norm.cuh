@@ -4,7 +4,8 @@
 //
 // Grid: (pieces of rows, channels) for all of them. A channel's parameters are γ, β and its coefficients, `width` in all.
 
-// What x is normalised with: z = scale·x + shift (+ r). One thread finds it for the block: divisions and roots of doubles are long.
+// What x is normalised with: z = scale·x + shift (+ r). One thread finds it for the block: divisions and roots in double precision
+// are long.
 struct Line {
     double inverse;
     float scale, shift, mean;
@@ -223,8 +224,8 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
 }
 
 // ∂x = γ/σ·(∂z − mean(∂z) − x̂·mean(∂z·x̂)), without the means where the statistics are not of the batch; and the gradients of the
-// parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y, where there is no residual. Shared: 32 double2 and an InputLine (64
-// bytes), then a float for each segment.
+// parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y, where there is no residual. Shared: 32
+// double2 and an InputLine (64 bytes), then a float for each segment.
 template <typename V, bool SPLINE, typename T>
 __device__ __forceinline__ void norm_input(const T *x, const float *parameters, const double2 *moments,
                                            const T *gradient, const double2 *products, const float *coefficients, T *dx,
@@ -317,9 +318,8 @@ __device__ __forceinline__ void norm_input(const T *x, const float *parameters, 
         const double2 *__restrict__ moments, const T *__restrict__ gradient, const double2 *__restrict__ products,         \
         const float *__restrict__ coefficients, T *__restrict__ dx, float *dparameters, Knots knots, float slope,          \
         int width, int pieces, double count, double epsilon, int of_batch, int has_dz, PLANES) {                           \
-        norm_input<V, SPLINE>(x, parameters, moments, gradient, products, coefficients, dx, dparameters,         \
-                              knots, slope, width, pieces, count, epsilon, of_batch, has_dz, rows, channels, inner,        \
-                              rows_per_block);                                                                             \
+        norm_input<V, SPLINE>(x, parameters, moments, gradient, products, coefficients, dx, dparameters, knots, slope,     \
+                              width, pieces, count, epsilon, of_batch, has_dz, rows, channels, inner, rows_per_block);     \
     }
 #define NORM_BY_MAPPING(type, T, mapping, V)                                                                               \
     extern "C" __global__ void __launch_bounds__(256) norm_statistics_##mapping##_##type(const T *__restrict__ x,          \
