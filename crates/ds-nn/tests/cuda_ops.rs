@@ -14,7 +14,8 @@ use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::ops::Window;
 use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::dropout::{Dropout, Key};
-use ds_nn::ops::gpu::{conv3x3, images, loss, norm, optim, pack, pointwise, pool, put_word};
+use ds_nn::ops::gpu::few_channels::FewChannels;
+use ds_nn::ops::gpu::{images, loss, norm, optim, pack, pointwise, pool, put_word};
 use ds_nn::ops::images::{Pick, PlaceImages};
 use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
 use ds_nn::ops::pack::{Piece, packed};
@@ -112,41 +113,54 @@ fn batch_norm_residual_and_activation() {
 #[test]
 fn convolutions_with_few_channels() {
     let rng = &mut ChaCha8Rng::seed_from_u64(11);
-    let window = Window { kernel: 3, stride: 1, padding: 1 };
-    // Images, inputs, height, width, outputs: those of ResNet32 and others.
-    let mut shapes = vec![(2, 3, 32, 32, 16), (2, 16, 32, 32, 16), (2, 32, 16, 16, 32), (3, 64, 8, 8, 64)];
-    for _ in 0..10 {
+    let windows = [(3, 1, 1), (3, 2, 1), (1, 2, 0)].map(|(kernel, stride, padding)| Window { kernel, stride, padding });
+    let [same, strided, shortcut] = windows;
+    // Images, inputs, height and width of outputs, outputs: those of ResNet32 and others.
+    let mut shapes = vec![
+        (same, (2, 3, 32, 32, 16)),
+        (same, (2, 16, 32, 32, 16)),
+        (same, (2, 32, 16, 16, 32)),
+        (same, (3, 64, 8, 8, 64)),
+        (strided, (2, 16, 16, 16, 32)),
+        (strided, (2, 32, 8, 8, 64)),
+        (shortcut, (2, 16, 16, 16, 32)),
+        (shortcut, (2, 32, 8, 8, 64)),
+    ];
+    for round in 0..12 {
         let mut side = |most| rng.random_range(1..=most);
-        shapes.push((side(3), side(64), side(20), 8 * side(4), side(64)));
+        let window = windows[round % 3];
+        shapes.push((window, (side(3), side(64), side(18), 8 * side(4), side(64))));
     }
-    for (round, (n, inputs, height, width, outputs)) in shapes.into_iter().enumerate() {
+    for (round, (window, (n, inputs, height, width, outputs))) in shapes.into_iter().enumerate() {
         for dtype in TYPES {
             let Some(gpu) = device(round % 2) else { return };
-            let what = format!("({n}, {inputs}, {height}, {width}) to {outputs}, {dtype:?}");
-            let (input, output) = ([n, inputs, height, width], [n, outputs, height, width]);
-            assert!(conv3x3::takes(input, output, window), "{what}");
+            let what = format!("({n}, {inputs}) to ({n}, {outputs}, {height}, {width}), {window:?}, {dtype:?}");
+            let input = [n, inputs, height * window.stride, width * window.stride];
+            let (output, weight) = ([n, outputs, height, width], [outputs, inputs, window.kernel, window.kernel]);
+            let ours = FewChannels::new(dtype, input, output, window).unwrap();
             // Numbers that TF32 holds, so that products are exact.
-            let [x, w, dy] =
-                [&input, &[outputs, inputs, 3, 3], &output].map(|shape| random_of(rng, shape, DType::BF16));
+            let [x, w, dy] = [&input, &weight, &output].map(|shape| random_of(rng, shape, DType::BF16));
             let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
             let op = Conv2d { window, input_gradient: true, weight_gradient: true };
             let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
             let (dx, dw, _) = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
             let on = |t: &Tensor| gpu.put_as(&t.flatten_all().unwrap().to_vec1::<f32>().unwrap(), dtype, 0).address();
             let (on_x, on_w, on_dy) = (on(&x), on(&w), on(&dy));
-            let ours = conv3x3::forward(&gpu, dtype, input, outputs, (on_x, on_w), false).unwrap();
-            gpu.assert_close(&format!("{what}: y"), &ours, &y, 2e-6, 0);
-            let ours = conv3x3::forward(&gpu, dtype, output, inputs, (on_dy, on_w), true).unwrap();
-            gpu.assert_close(&format!("{what}: ∂x"), &ours, &dx.unwrap(), 2e-6, 0);
-            let ours = conv3x3::weight_gradient(&gpu, dtype, input, outputs, (on_x, on_dy)).unwrap();
-            gpu.assert_close(&format!("{what}: ∂W"), &ours, &dw.unwrap(), 5e-6, 0);
+            gpu.assert_close(&format!("{what}: y"), &ours.forward(&gpu, on_x, on_w).unwrap(), &y, 2e-6, 0);
+            let of_x = ours.input_gradient(&gpu, on_w, on_dy).unwrap();
+            gpu.assert_close(&format!("{what}: ∂x"), &of_x, &dx.unwrap(), 2e-6, 0);
+            let of_w = ours.weight_gradient(&gpu, on_x, on_dy).unwrap();
+            gpu.assert_close(&format!("{what}: ∂W"), &of_w, &dw.unwrap(), 5e-6, 0);
             gpu.end();
         }
     }
-    let (image, other) = ([2, 16, 32, 32], Window { stride: 2, ..window });
-    assert!(!conv3x3::takes(image, [2, 16, 16, 16], other), "strided");
-    assert!(!conv3x3::takes([2, 16, 28, 28], [2, 16, 28, 28], window), "rows that are not made of eights");
-    assert!(!conv3x3::takes([2, 65, 32, 32], image, window), "many channels");
+    let new = |input, output, window| FewChannels::new(DType::F32, input, output, window).is_some();
+    let image = [2, 16, 32, 32];
+    assert!(new(image, image, same));
+    assert!(!new([2, 16, 28, 28], [2, 16, 28, 28], same), "rows that are not made of eights");
+    assert!(!new([2, 65, 32, 32], image, same), "many channels");
+    assert!(!new([2, 16, 31, 31], [2, 16, 16, 16], strided), "half a pixel");
+    assert!(!new(image, image, Window { kernel: 5, stride: 1, padding: 2 }), "a large window");
 }
 
 #[test]

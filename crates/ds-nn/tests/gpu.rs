@@ -109,21 +109,30 @@ fn convolutions_with_few_channels_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     set_options(Options { tf32: true, deterministic: true });
     let rng = &mut ChaCha8Rng::seed_from_u64(7);
-    let window = Window { kernel: 3, stride: 1, padding: 1 };
-    // Images, inputs, height, width, outputs: those of ResNet32 and others.
-    let mut shapes = vec![(128, 3, 32, 32, 16), (128, 16, 32, 32, 16), (128, 32, 16, 16, 32), (128, 64, 8, 8, 64)];
-    for _ in 0..20 {
+    let windows = [(3, 1, 1), (3, 2, 1), (1, 2, 0)].map(|(kernel, stride, padding)| Window { kernel, stride, padding });
+    let [same, strided, shortcut] = windows;
+    // Images, inputs, height and width of outputs, outputs: those of ResNet32 and others.
+    let mut shapes = vec![
+        (same, (128, 3, 32, 32, 16)),
+        (same, (128, 16, 32, 32, 16)),
+        (same, (128, 32, 16, 16, 32)),
+        (same, (128, 64, 8, 8, 64)),
+        (strided, (128, 16, 16, 16, 32)),
+        (shortcut, (128, 32, 8, 8, 64)),
+    ];
+    for round in 0..30 {
         let mut side = |most| rng.random_range(1..=most);
-        shapes.push((side(9), side(64), side(40), 8 * side(8), side(64)));
+        let window = windows[round % 3];
+        shapes.push((window, (side(9), side(64), side(40), 8 * side(8 / window.stride), side(64))));
     }
     let both = shapes.into_iter().flat_map(|shape| [DType::F32, DType::BF16].map(|dtype| (shape, dtype)));
-    cases::each(both, |((n, inputs, height, width, outputs), dtype)| {
-        let what = format!("({n}, {inputs}, {height}, {width}) to {outputs}, {dtype:?}");
+    cases::each(both, |((window, (n, inputs, height, width, outputs)), dtype)| {
+        let what = format!("({n}, {inputs}) to ({n}, {outputs}, {height}, {width}), {window:?}, {dtype:?}");
         // Numbers that TF32 holds, so that products are exact.
         let mut data =
             |shape: &[usize]| random(rng, shape).to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
-        let x = data(&[n, inputs, height, width]);
-        let (w, dy) = (data(&[outputs, inputs, 3, 3]), data(&[n, outputs, height, width]));
+        let x = data(&[n, inputs, height * window.stride, width * window.stride]);
+        let (w, dy) = (data(&[outputs, inputs, window.kernel, window.kernel]), data(&[n, outputs, height, width]));
         let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
         let op = Conv2d { window, input_gradient: true, weight_gradient: true };
         let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();

@@ -81,6 +81,8 @@ struct Fiber {
     std::vector<char> stack = std::vector<char>(STACK);
     unsigned index;
     bool done;
+    // At a barrier of the block.
+    bool waiting;
 };
 inline ucontext_t scheduler;
 inline std::vector<Fiber> fibers;
@@ -93,10 +95,22 @@ inline void enter() {
     swapcontext(&current->context, &scheduler);
 }
 
-inline void synchronize() {
+// Lets the others go on.
+inline void pass() {
     swapcontext(&current->context, &scheduler);
     thread.x = current->index;
 }
+
+inline void synchronize() {
+    current->waiting = true;
+    pass();
+}
+
+// Where the threads of a warp wait for each other.
+struct Warp {
+    unsigned arrived, generation;
+};
+inline Warp warps[32];
 
 // Each round goes on with every thread up to its next barrier, forwards and backwards by turns: a missing barrier is wrong in one
 // of the two.
@@ -107,20 +121,30 @@ inline void run_block() {
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
         fiber.context.uc_stack.ss_size = fiber.stack.size();
         fiber.index = t;
-        fiber.done = false;
+        fiber.done = fiber.waiting = false;
         makecontext(&fiber.context, enter, 0);
     }
+    for (Warp &warp : warps)
+        warp.arrived = 0;
     bool forwards = true;
     for (bool alive = true; alive; forwards = !forwards) {
         alive = false;
+        bool moved = false;
         for (unsigned k = 0; k < threads.x; k++) {
             current = &fibers[forwards ? k : threads.x - 1 - k];
             if (current->done)
                 continue;
+            alive = true;
+            if (current->waiting)
+                continue;
+            moved = true;
             thread.x = current->index;
             swapcontext(&scheduler, &current->context);
-            alive |= !current->done;
         }
+        // All that are left have come to the barrier.
+        if (!moved)
+            for (unsigned k = 0; k < threads.x; k++)
+                fibers[k].waiting = false;
     }
 }
 
@@ -155,16 +179,20 @@ struct Factors {
     float a[32][4], b[32][2];
 };
 inline Factors factors[2][32];
-inline bool turns[1024];
 } // namespace emulation
 inline void multiply_add(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
     const unsigned thread = emulation::thread.x, lane = thread % 32;
-    bool &turn = emulation::turns[thread];
-    emulation::Factors &of = emulation::factors[turn][thread / 32];
-    turn = !turn;
+    emulation::Warp &warp = emulation::warps[thread / 32];
+    const unsigned generation = warp.generation;
+    emulation::Factors &of = emulation::factors[generation % 2][thread / 32];
     std::memcpy(of.a[lane], a, sizeof a);
     std::memcpy(of.b[lane], b, sizeof b);
-    emulation::synchronize();
+    if (++warp.arrived == 32) {
+        warp.arrived = 0;
+        warp.generation++;
+    }
+    while (warp.generation == generation)
+        emulation::pass();
     for (unsigned r = 0; r < 4; r++) {
         const unsigned row = lane / 4 + 8 * (r / 2), column = 2 * (lane % 4) + r % 2;
         for (unsigned k = 0; k < 8; k++)

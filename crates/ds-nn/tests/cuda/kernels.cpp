@@ -17,7 +17,9 @@ int main() {
     KERNEL_TYPES(conv_forward_32);
     KERNEL_TYPES(conv_forward_64);
     KERNEL_TYPES(conv_weights_16);
+    KERNEL_TYPES(conv_weights_16_strided);
     KERNEL_TYPES(conv_weights_32);
+    KERNEL_TYPES(conv_weights_32_strided);
     KERNEL_TYPES(conv_merge);
     KERNEL_TYPES(add);
     KERNEL_TYPES(add_bias);

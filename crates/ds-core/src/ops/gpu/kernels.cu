@@ -162,21 +162,24 @@ extern "C" __global__ void add_linear_term(const float *c, const float *b1, cons
         out[k] = (float)(c[k] + b1[k / size] * knot_at(k % size, size, step) + b0[k / size]);
 }
 
-// ∂b1 and ∂b0 from ∂c, a thread for each channel.
+// ∂b1 and ∂b0 from ∂c, 32 threads for each channel. Shared: a double2 for each thread.
 extern "C" __global__ void linear_term_gradient(const float *dc, float *db1, float *db0, int channels, int size, double step) {
-    const int channel = blockIdx.x * blockDim.x + threadIdx.x;
-    if (channel >= channels)
-        return;
-    double with_x = 0.0, alone = 0.0;
-    // Several numbers are on their way at once; the order of the sums is that of the loop.
-#pragma unroll 8
-    for (int k = 0; k < size; k++) {
-        const double g = dc[channel * size + k];
-        with_x += g * knot_at(k, size, step);
-        alone += g;
+    SHARED(double2, scratch);
+    const int channel = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    double2 sum = make_double2(0.0, 0.0);
+    if (channel < channels)
+        for (int k = threadIdx.x % 32; k < size; k += 32) {
+            const double g = dc[channel * size + k];
+            sum.x += g * knot_at(k, size, step);
+            sum.y += g;
+        }
+    scratch[threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x % 32 == 0 && channel < channels) {
+        sum = strided_sum(scratch + threadIdx.x, 32, 1, make_double2(0.0, 0.0));
+        db1[channel] = (float)sum.x;
+        db0[channel] = (float)sum.y;
     }
-    db1[channel] = (float)with_x;
-    db0[channel] = (float)alone;
 }
 
 // The coefficients of b1·x + b0 + Σ_k a_k·max(0, x − x_k), a thread for each channel.

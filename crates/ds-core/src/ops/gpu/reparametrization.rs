@@ -67,8 +67,9 @@ pub fn linear_term_gradient<G: Gpu>(
     let (db1, db0) = (gpu.alloc(DType::F32, channels)?, gpu.alloc(DType::F32, channels)?);
     let mut arguments: Vec<Argument<'_>> = vec![dc.into(), gpu.address(&db1)?.into(), gpu.address(&db0)?.into()];
     arguments.extend(sizes(channels, grid)?);
+    let blocks = Blocks { shared: 16 * Blocks::THREADS, ..Blocks::for_each(32 * channels) };
     // SAFETY: the kernel's arguments; it stays below the number of channels.
-    unsafe { gpu.launch("linear_term_gradient", Blocks::for_each(channels), &arguments)? };
+    unsafe { gpu.launch("linear_term_gradient", blocks, &arguments)? };
     Ok((db1, db0))
 }
 

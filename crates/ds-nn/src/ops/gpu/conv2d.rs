@@ -1,7 +1,8 @@
-//! 2D convolutions, all three directions: by kernels of our own where there are some ([`conv3x3`]) and TF32 is allowed or data
-//! are bf16, else through cuDNN. Its algorithms are found by measuring them once for a shape, and the workspace is kept.
+//! 2D convolutions, all three directions: by kernels of our own where there are some ([`FewChannels`]) and TF32 is allowed or
+//! data are bf16, else through cuDNN. Its algorithms are found by measuring them once for a shape, and the workspace is kept.
 
-use super::{conv3x3, options};
+use super::few_channels::FewChannels;
+use super::options;
 use crate::ops::window::Window;
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
@@ -36,14 +37,14 @@ impl Shapes {
         Self { dtype, input, output, window: [window.kernel, window.stride, window.padding] }
     }
 
-    /// Whether it is for [`conv3x3`] on this device, with arrays that begin there.
-    fn is_ours(&self, gpu: &CudaGpu, arrays: [Address; 2]) -> Result<bool> {
+    /// It for kernels of our own, if there are some for it on this device, with arrays that begin there.
+    fn of_few_channels(&self, gpu: &CudaGpu, arrays: [Address; 2]) -> Result<Option<FewChannels>> {
         let [kernel, stride, padding] = self.window;
         let may_round = self.dtype == DType::BF16 || (self.dtype == DType::F32 && options().tf32);
-        Ok(may_round
-            && conv3x3::takes(self.input, self.output, Window { kernel, stride, padding })
-            && arrays.iter().all(|array| array.is_aligned())
-            && compute_capability(gpu.device())? >= (8, 0))
+        if !may_round || !arrays.iter().all(|array| array.is_aligned()) || compute_capability(gpu.device())? < (8, 0) {
+            return Ok(None);
+        }
+        Ok(FewChannels::new(self.dtype, self.input, self.output, Window { kernel, stride, padding }))
     }
 
     /// The type and what may be done with it, as cuDNN has it.
@@ -339,8 +340,8 @@ fn alloc(gpu: &CudaGpu, dtype: DType, dims: [usize; 4]) -> Result<(Buffer, Addre
 /// # Errors
 /// If cuDNN fails, or those of the device.
 pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<Buffer> {
-    if shapes.is_ours(gpu, [x, x])? {
-        return conv3x3::forward(gpu, shapes.dtype, shapes.input, shapes.output[1], (x, w), false);
+    if let Some(ours) = shapes.of_few_channels(gpu, [x, x])? {
+        return ours.forward(gpu, x, w);
     }
     let (out, y) = alloc(gpu, shapes.dtype, shapes.output)?;
     run(gpu, shapes, Direction::Forward, Tensors { x, w, y })?;
@@ -352,8 +353,8 @@ pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<
 /// # Errors
 /// If cuDNN fails, or those of the device.
 pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) -> Result<Buffer> {
-    if shapes.is_ours(gpu, [dy, dy])? {
-        return conv3x3::forward(gpu, shapes.dtype, shapes.output, shapes.input[1], (dy, w), true);
+    if let Some(ours) = shapes.of_few_channels(gpu, [dy, dy])? {
+        return ours.input_gradient(gpu, w, dy);
     }
     let (out, x) = alloc(gpu, shapes.dtype, shapes.input)?;
     run(gpu, shapes, Direction::Input, Tensors { x, w, y: dy })?;
@@ -365,8 +366,8 @@ pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) ->
 /// # Errors
 /// If cuDNN fails, or those of the device.
 pub fn weight_gradient(gpu: &CudaGpu, shapes: Shapes, x: Address, dy: Address) -> Result<Buffer> {
-    if shapes.is_ours(gpu, [x, dy])? {
-        return conv3x3::weight_gradient(gpu, shapes.dtype, shapes.input, shapes.output[1], (x, dy));
+    if let Some(ours) = shapes.of_few_channels(gpu, [x, dy])? {
+        return ours.weight_gradient(gpu, x, dy);
     }
     let kernel = shapes.window[0];
     let (out, w) = alloc(gpu, shapes.dtype, [shapes.output[1], shapes.input[1], kernel, kernel])?;

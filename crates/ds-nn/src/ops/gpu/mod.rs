@@ -2,9 +2,9 @@
 
 #[cfg(feature = "cuda")]
 pub mod conv2d;
-pub mod conv3x3;
 #[cfg(feature = "cuda")]
 mod dense;
+pub mod few_channels;
 pub mod images;
 pub mod loss;
 pub mod norm;
