@@ -27,6 +27,9 @@ if [ -f "$binaries" ]; then
     binaries=$unpacked
 fi
 
+# What results say they come from, where the source's repository is not at hand.
+if [ -f "$binaries/REVISION" ]; then DS_REVISION=$(< "$binaries/REVISION"); export DS_REVISION; fi
+
 # The CUDA libraries of PyTorch, where there are no others.
 folders=$(python3 - <<'END' 2> /dev/null
 import glob, os, site, sysconfig

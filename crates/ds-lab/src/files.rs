@@ -42,13 +42,19 @@ pub fn write_atomically(path: &Path, content: impl FnOnce(&mut dyn Write) -> io:
     })
 }
 
-/// The git revision of the source, with `-dirty` where it was changed; `unknown` without git.
+/// The git revision of the source, with `-dirty` where it was changed. Where there is no repository it is what `DS_REVISION` says,
+/// which those set who bring a binary to another machine, or else `unknown`.
 pub fn git_revision() -> String {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
-    let Some(revision) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".to_owned() };
+    let Some(revision) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return std::env::var("DS_REVISION")
+            .ok()
+            .filter(|said| !said.is_empty())
+            .unwrap_or_else(|| "unknown".to_owned());
+    };
     // Results that a run writes do not change what it computes.
     match git(&["status", "--porcelain", "--untracked-files=no", "--", ":/crates", ":/experiments", ":/Cargo.lock"]) {
         Some(changes) if changes.is_empty() => revision,
