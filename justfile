@@ -65,7 +65,7 @@ gpu-pack DIR="gpu-binaries":
         cp "$(cargo test --release -p ds-nn --features nccl --test nccl --no-run --message-format json \
             | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')" {{DIR}}/gpu-test-nccl
     fi
-    strip {{DIR}}/*
+    rm -f {{DIR}}/REVISION; strip {{DIR}}/*
     git describe --always --abbrev=12 --dirty --exclude '*' > {{DIR}}/REVISION
     # A dictionary that reaches over all of them: most of each is the same kernels.
     tar c -C {{DIR}} . | xz -T1 --lzma2=preset=6,dict=512MiB > {{DIR}}.tar.xz
