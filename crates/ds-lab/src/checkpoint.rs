@@ -39,6 +39,9 @@ pub struct Position {
     pub seconds: f64,
     /// Bytes of the metrics file that belong to it.
     pub metrics_bytes: u64,
+    /// What it was trained on, one after the other.
+    #[serde(default)]
+    pub devices: Vec<String>,
 }
 
 /// A checkpoint in memory.

@@ -14,6 +14,7 @@ use crate::batches::Epoch;
 use crate::bounds;
 use crate::checkpoint::{Checkpoint, EpochSums, Position};
 use crate::config::Config;
+use crate::device;
 use crate::experiment::Setup;
 use crate::metrics::{MetricsRow, MetricsWriter, Split};
 use crate::penalty::SplinePenalty;
@@ -146,7 +147,15 @@ impl<'a> Trainer<'a> {
         let mut optimizers = Optimizers::new(config, &setup.network)?;
         let penalty = SplinePenalty::new(config, &setup.network)?;
         let metrics_path = directory.join("metrics.csv");
-        let position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
+        let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
+        let device = device::description(communicator.map_or(1, Communicator::size));
+        if resume.is_some() && position.devices.is_empty() {
+            // Checkpoints did not always tell.
+            position.devices.push("unknown".to_owned());
+        }
+        if position.devices.last() != Some(&device) {
+            position.devices.push(device);
+        }
         if let Some(checkpoint) = resume {
             checkpoint.restore_network(&setup.network)?;
             checkpoint.restore_optimizers(&mut optimizers)?;
@@ -177,6 +186,11 @@ impl<'a> Trainer<'a> {
     /// Seconds of training so far, those before a resumption included.
     pub fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// What it was trained on, one after the other, as it stands in summaries.
+    pub fn devices(&self) -> String {
+        self.position.devices.join(", then ")
     }
 
     /// Trains to the last epoch.

@@ -42,14 +42,41 @@ fn one_seed_gives_one_result() {
     assert_ne!(rows(a.path()), rows(c.path()));
 }
 
+/// What it says when `config` is to go on with what is there.
+fn refusal(config: &Config, directory: &Path) -> String {
+    let options = RunOptions { resume: true, ..options(directory) };
+    format!("{:#}", run(config, &Source::Auto { dir: None }, &options).unwrap_err())
+}
+
 #[test]
 fn another_config_is_not_resumed() {
-    let source = Source::Auto { dir: None };
     let directory = tempfile::tempdir().unwrap();
-    run(&area(2), &source, &options(directory.path())).unwrap();
-    let other = run(&area(5), &source, &RunOptions { resume: true, ..options(directory.path()) });
-    let message = format!("{:#}", other.unwrap_err());
-    assert!(message.contains("train.epochs: 2 there, 5 here"), "{message}");
+    let path = directory.path();
+    run(&area(4), &Source::Auto { dir: None }, &options(path)).unwrap();
+    let with = |train: Train| Config { train, ..area(4) };
+    let of = || area(4).train;
+    let message = refusal(&with(Train { batch_size: 7, ..of() }), path);
+    assert!(message.contains("train.batch_size: 10 there, 7 here"), "{message}");
+    // Neither is a past that would have been another.
+    let message = refusal(&with(Train { epochs: 2, ..of() }), path);
+    assert!(message.contains("train.epochs: 4 there, 2 here"), "{message}");
+    let message = refusal(&with(Train { milestones: vec![2], ..of() }), path);
+    assert!(message.contains("train.milestones: [3] there, [2] here"), "{message}");
+    let message = refusal(&with(Train { gamma: 0.5, ..of() }), path);
+    assert!(message.contains("train.gamma"), "{message}");
+}
+
+#[test]
+fn the_rest_of_a_schedule_may_change() {
+    let source = Source::Auto { dir: None };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let longer = Config { train: Train { milestones: vec![3, 5], ..area(6).train }, ..area(6) };
+    run(&longer, &source, &options(whole.path())).unwrap();
+    run(&area(4), &source, &options(parts.path())).unwrap();
+    let resumed = run(&longer, &source, &RunOptions { resume: true, ..options(parts.path()) }).unwrap();
+    assert_eq!(rows(whole.path()), rows(parts.path()));
+    assert_eq!((resumed.epochs, resumed.device.as_str()), (6, "cpu"));
+    assert_eq!(read_summary(&parts.path().join("summary.csv")).unwrap(), [resumed]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub fn run_replica(
     options: &RunOptions,
     communicator: Box<dyn Communicator>,
 ) -> Result<Option<SummaryRow>> {
-    let (rank, size) = (communicator.rank(), communicator.size());
+    let rank = communicator.rank();
     let found = found(config, options)?;
     let setup =
         if rank == 0 && matches!(found, Found::Unfinished(_)) { Some(Setup::new(config, source)?) } else { None };
@@ -41,9 +41,9 @@ pub fn run_replica(
         communicator.finish()?;
         return Ok(None);
     };
-    let seconds = train(config, &setup, options, checkpoint.as_deref(), Some(&*communicator))?;
+    let trained = train(config, &setup, options, checkpoint.as_deref(), Some(&*communicator))?;
     communicator.finish()?;
-    summarise(config, &setup, options, seconds, size).map(Some)
+    summarise(config, &setup, options, trained).map(Some)
 }
 
 /// Waits until all are here, and refuses to go on if they did not find the same.

@@ -2,8 +2,8 @@
 
 use super::{Setup, radii};
 use crate::bounds::{self, Bounds};
-use crate::checkpoint::Checkpoint;
-use crate::config::{self, Config};
+use crate::checkpoint::{Checkpoint, Position};
+use crate::config::{self, Config, Train};
 use crate::data::Source;
 use crate::device;
 use crate::files;
@@ -13,6 +13,7 @@ use crate::sparsify;
 use crate::train::{Evaluation, Trainer, count_active_knots, count_knots, evaluate};
 use anyhow::{Context, Result, bail};
 use ds_core::Group;
+use ds_nn::optim::multi_step;
 use ds_nn::parallel::Communicator;
 use std::path::{Path, PathBuf};
 
@@ -39,8 +40,8 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions) -> Result<Sum
         Found::Unfinished(checkpoint) => checkpoint,
     };
     let setup = Setup::new(config, source)?;
-    let seconds = train(config, &setup, options, checkpoint.as_deref(), None)?;
-    summarise(config, &setup, options, seconds, 1)
+    let trained = train(config, &setup, options, checkpoint.as_deref(), None)?;
+    summarise(config, &setup, options, trained)
 }
 
 /// What the directory of a run holds.
@@ -70,14 +71,14 @@ fn say(config: &Config, options: &RunOptions, text: &str) {
     }
 }
 
-/// Claims the directory and trains, as the only process or as the one of rank 0; returns the seconds it took.
+/// Claims the directory and trains, as the only process or as the one of rank 0; returns the seconds it took, and on what.
 pub(super) fn train(
     config: &Config,
     setup: &Setup,
     options: &RunOptions,
     checkpoint: Option<&Checkpoint>,
     communicator: Option<&dyn Communicator>,
-) -> Result<f64> {
+) -> Result<(f64, String)> {
     claim_directory(config, &options.directory, checkpoint.is_some())?;
     if setup.is_sample {
         say(config, options, &format!("NOTE: this is the shipped sample, not the data set: {}", setup.origin));
@@ -96,7 +97,7 @@ pub(super) fn train(
     say(config, options, &text);
     let mut trainer = Trainer::new(config, setup, &options.directory, checkpoint, communicator)?;
     trainer.run(options.quiet)?;
-    Ok(trainer.seconds())
+    Ok((trainer.seconds(), trainer.devices()))
 }
 
 /// Evaluates and sparsifies what was trained on so many devices, and writes the summary.
@@ -104,8 +105,7 @@ pub(super) fn summarise(
     config: &Config,
     setup: &Setup,
     options: &RunOptions,
-    seconds: f64,
-    devices: usize,
+    (seconds, device): (f64, String),
 ) -> Result<SummaryRow> {
     let (network, directory) = (&setup.network, &options.directory);
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
@@ -132,7 +132,7 @@ pub(super) fn summarise(
         parameters: network.parameter_count(),
         spline_parameters: network.parameters().iter().filter(splines).map(|p| p.var.elem_count()).sum(),
         protocol: config::protocol(config, setup.is_sample),
-        device: device::description(devices),
+        device,
         threads: rayon::current_num_threads(),
         revision: files::git_revision(),
         train_loss: train.loss,
@@ -206,7 +206,7 @@ fn open_directory(config: &Config, options: &RunOptions) -> Result<Option<Checkp
     let checkpoint = Checkpoint::read(&checkpoint_path)?;
     let saved = Config::from_toml(&checkpoint.config)
         .with_context(|| format!("the config in {}", checkpoint_path.display()))?;
-    let differences = saved.differences(config);
+    let differences = obstacles(&saved, config, &checkpoint.position);
     if !differences.is_empty() {
         bail!(
             "{} was made with another config; it cannot be resumed with this one:\n  {}\n--overwrite starts again",
@@ -215,6 +215,18 @@ fn open_directory(config: &Config, options: &RunOptions) -> Result<Option<Checkp
         );
     }
     Ok(Some(checkpoint))
+}
+
+/// What keeps a run of `saved` that stands there from going on as one of `config`: all that differs, but for what is left of its
+/// schedule. More epochs or other milestones may follow, if the learning rates so far are those of `config`.
+fn obstacles(saved: &Config, config: &Config, position: &Position) -> Vec<String> {
+    let past = position.epoch + usize::from(position.batch > 0);
+    let factor = |config: &Config, epoch| multi_step(epoch, &config.train.milestones, config.train.gamma);
+    if config.train.epochs < past || (0..past).any(|epoch| factor(saved, epoch) != factor(config, epoch)) {
+        return saved.differences(config);
+    }
+    let (epochs, milestones) = (config.train.epochs, config.train.milestones.clone());
+    Config { train: Train { epochs, milestones, ..saved.train.clone() }, ..saved.clone() }.differences(config)
 }
 
 /// Makes the directory, takes away what an abandoned run left there, and writes the resolved config.
