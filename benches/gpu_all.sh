@@ -69,7 +69,7 @@ stage test-lab "$binaries/gpu-test-lab" --nocapture --test-threads 1
 stage bench "$binaries/gpu_bench" --json "$out/bench.json"
 stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
 if [ -e "$out/bench.json" ] && [ -e "$out/pytorch.json" ]; then
-    python3 benches/gpu_table.py "$out/bench.json" "$out/pytorch.json" > "$out/table.md"
+    python3 benches/gpu_table.py "$out/bench.json" "$out/pytorch.json" > "$out/table.md" || failed=1
 fi
 if [ -x "$binaries/cifar10-nccl" ]; then
     stage test-nccl "$binaries/gpu-test-nccl" --nocapture --test-threads 1

@@ -4,9 +4,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Machine code for these; PTX for the oldest and the newest of them, which a driver compiles for everything else.
-const CODE: [&str; 6] = [
+/// Machine code for these; PTX for the oldest, the newest and the first with TF32 and bf16, which a driver compiles for everything
+/// else.
+const CODE: [&str; 7] = [
     "-gencode=arch=compute_75,code=compute_75",
+    "-gencode=arch=compute_80,code=compute_80",
     "-gencode=arch=compute_80,code=sm_80",
     "-gencode=arch=compute_86,code=sm_86",
     "-gencode=arch=compute_89,code=sm_89",

@@ -35,6 +35,7 @@ struct Row {
     gigabytes_per_second: Option<f64>,
     host_milliseconds: Option<f64>,
     peak_megabytes: Option<f64>,
+    revision: String,
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -63,6 +64,7 @@ mod bench {
     use ds_lab::config::{Config, Precision};
     use ds_lab::data::ImageSet;
     use ds_lab::experiment::network;
+    use ds_lab::files::git_revision;
     use ds_lab::penalty::SplinePenalty;
     use ds_lab::samples::{Normalization, Samples};
     use ds_lab::samples_on_device::SamplesOnDevice;
@@ -123,6 +125,7 @@ mod bench {
                 gigabytes_per_second: rate,
                 host_milliseconds: host,
                 peak_megabytes: peak,
+                revision: git_revision(),
             });
             Ok(())
         };

@@ -153,7 +153,7 @@ impl<'a> Trainer<'a> {
             // Checkpoints did not always tell.
             position.devices.push("unknown".to_owned());
         }
-        if position.devices.last() != Some(&device) {
+        if position.epoch < config.train.epochs && position.devices.last() != Some(&device) {
             position.devices.push(device);
         }
         if let Some(checkpoint) = resume {

@@ -102,6 +102,13 @@ fn trained(config: &Config, start: &Network, gpu: &Device, graphs: bool) -> Left
     let totals = steps.totals().to_vec1::<f64>().unwrap();
     assert!(totals[0].is_finite() && totals[0] > 0.0, "{totals:?}");
     left.push(("totals".to_owned(), bits(steps.totals())));
+    if graphs {
+        // What a graph updates is not what other optimisers have.
+        let mut others = Optimizers::new(config, &there).unwrap();
+        let batch = samples.batch(&(0..FULL).map(|k| k % samples.len()).collect::<Vec<_>>(), None).unwrap();
+        let error = steps.step(batch, &mut others, (2, 0)).unwrap_err().to_string();
+        assert!(error.contains("other optimisers"), "{error}");
+    }
     left.extend(there.parameters().iter().map(|p| (p.name.clone(), bits(&p.var))));
     left.extend(there.buffers().iter().map(|(name, var)| (name.clone(), bits(var))));
     for (group, optimizer) in [("weights", &optimizers.weights), ("splines", &optimizers.splines)] {
@@ -142,16 +149,18 @@ fn what_cannot_be_recorded_is_said_and_does_no_harm() {
     let Some(gpu) = device() else { return };
     let x = Tensor::new(&[1f32, 2.0, 3.0], &gpu).unwrap();
     let cuda = gpu.as_cuda_device().unwrap();
-    let fetched = Graph::record(cuda, || x.affine(2.0, 0.0)?.to_vec1::<f32>().map(drop));
+    // SAFETY: this test has the device for itself.
+    let record = |launches: &dyn Fn() -> candle_core::Result<()>| unsafe { Graph::record(cuda, launches) };
+    let fetched = record(&|| x.affine(2.0, 0.0)?.to_vec1::<f32>().map(drop));
     assert!(fetched.is_err(), "a fetch was recorded");
-    let uploaded = Graph::record(cuda, || Tensor::new(&[4f32, 5.0], &gpu)?.affine(2.0, 0.0).map(drop));
+    let uploaded = record(&|| Tensor::new(&[4f32, 5.0], &gpu)?.affine(2.0, 0.0).map(drop));
     assert!(uploaded.is_err(), "an upload was recorded");
     assert_eq!(x.affine(2.0, 1.0).unwrap().to_vec1::<f32>().unwrap(), [3.0, 5.0, 7.0]);
     // What can be is launched as often as it is asked for, on what is there then.
     let y = x.zeros_like().unwrap();
     let add = || -> candle_core::Result<()> { y.slice_set(&y.add(&x)?, 0, 0) };
     add().unwrap();
-    let graph = Graph::record(cuda, add).unwrap();
+    let graph = record(&add).unwrap();
     for _ in 0..3 {
         // SAFETY: both tensors are there and where they were.
         unsafe { graph.launch().unwrap() };

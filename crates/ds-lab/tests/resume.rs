@@ -73,10 +73,17 @@ fn the_rest_of_a_schedule_may_change() {
     let longer = Config { train: Train { milestones: vec![3, 5], ..area(6).train }, ..area(6) };
     run(&longer, &source, &options(whole.path())).unwrap();
     run(&area(4), &source, &options(parts.path())).unwrap();
-    let resumed = run(&longer, &source, &RunOptions { resume: true, ..options(parts.path()) }).unwrap();
+    let summary = parts.path().join("summary.csv");
+    let of_four = std::fs::read(&summary).unwrap();
+    let resume = || run(&longer, &source, &RunOptions { resume: true, ..options(parts.path()) }).unwrap();
+    let resumed = resume();
     assert_eq!(rows(whole.path()), rows(parts.path()));
     assert_eq!((resumed.epochs, resumed.device.as_str()), (6, "cpu"));
-    assert_eq!(read_summary(&parts.path().join("summary.csv")).unwrap(), [resumed]);
+    assert_eq!(read_summary(&summary).unwrap(), [resumed]);
+    // Cut off before its summary was written, it does not take that of the shorter run for its own.
+    std::fs::write(&summary, of_four).unwrap();
+    assert_eq!(resume().epochs, 6);
+    assert_eq!(read_summary(&summary).unwrap()[0].epochs, 6);
 }
 
 #[test]

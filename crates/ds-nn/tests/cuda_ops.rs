@@ -110,6 +110,13 @@ fn batch_norm_residual_and_activation() {
     }
 }
 
+/// As TF32 holds it: ten bits after the point, halves away from 0.
+fn in_tf32(tensor: &Tensor) -> Tensor {
+    let round = |v: f32| f32::from_bits((v.to_bits() + 0x1000) & !0x1fff);
+    let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(round).collect();
+    self::tensor(values, tensor.dims())
+}
+
 #[test]
 fn convolutions_with_few_channels() {
     let rng = &mut ChaCha8Rng::seed_from_u64(11);
@@ -132,20 +139,24 @@ fn convolutions_with_few_channels() {
         shapes.push((window, (side(3), side(64), side(18), 8 * side(4), side(64))));
     }
     for (round, (window, (n, inputs, height, width, outputs))) in shapes.into_iter().enumerate() {
-        for dtype in TYPES {
+        for (dtype, is_exact) in [(DType::F32, true), (DType::F32, false), (DType::BF16, true)] {
+            if !is_exact && round % 4 != 0 {
+                continue;
+            }
             let Some(gpu) = device(round % 2) else { return };
             let what = format!("({n}, {inputs}) to ({n}, {outputs}, {height}, {width}), {window:?}, {dtype:?}");
             let input = [n, inputs, height * window.stride, width * window.stride];
             let (output, weight) = ([n, outputs, height, width], [outputs, inputs, window.kernel, window.kernel]);
             let ours = FewChannels::new(dtype, input, output, window).unwrap();
-            // Numbers that TF32 holds, so that products are exact.
-            let [x, w, dy] = [&input, &weight, &output].map(|shape| random_of(rng, shape, DType::BF16));
+            // Numbers that TF32 holds, or that it rounds.
+            let of = if is_exact { DType::BF16 } else { DType::F32 };
+            let all = [&input, &weight, &output].map(|shape| random_of(rng, shape, of));
+            let on = |t: &Tensor| gpu.put_as(&t.flatten_all().unwrap().to_vec1::<f32>().unwrap(), dtype, 0).address();
+            let ([on_x, on_w, on_dy], [x, w, dy]) = (all.each_ref().map(on), all.each_ref().map(in_tf32));
             let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
             let op = Conv2d { window, input_gradient: true, weight_gradient: true };
             let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
             let (dx, dw, _) = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
-            let on = |t: &Tensor| gpu.put_as(&t.flatten_all().unwrap().to_vec1::<f32>().unwrap(), dtype, 0).address();
-            let (on_x, on_w, on_dy) = (on(&x), on(&w), on(&dy));
             gpu.assert_close(&format!("{what}: y"), &ours.forward(&gpu, on_x, on_w).unwrap(), &y, 2e-6, 0);
             let of_x = ours.input_gradient(&gpu, on_w, on_dy).unwrap();
             gpu.assert_close(&format!("{what}: ∂x"), &of_x, &dx.unwrap(), 2e-6, 0);

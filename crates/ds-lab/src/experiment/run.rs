@@ -218,11 +218,15 @@ fn open_directory(config: &Config, options: &RunOptions) -> Result<Option<Checkp
 }
 
 /// What keeps a run of `saved` that stands there from going on as one of `config`: all that differs, but for what is left of its
-/// schedule. More epochs or other milestones may follow, if the learning rates so far are those of `config`.
+/// schedule. Its last epoch may come later or, if something is left of it, earlier, and other milestones may follow, if the
+/// learning rates so far are those of `config`. Rows are then those of a run of `config` from the start, but that an end that was
+/// reached before keeps the row of its evaluation.
 fn obstacles(saved: &Config, config: &Config, position: &Position) -> Vec<String> {
     let past = position.epoch + usize::from(position.batch > 0);
     let factor = |config: &Config, epoch| multi_step(epoch, &config.train.milestones, config.train.gamma);
-    if config.train.epochs < past || (0..past).any(|epoch| factor(saved, epoch) != factor(config, epoch)) {
+    // The last epoch ends with an evaluation.
+    let is_over = config.train.epochs <= position.epoch && config.train.epochs != saved.train.epochs;
+    if is_over || config.train.epochs < past || (0..past).any(|epoch| factor(saved, epoch) != factor(config, epoch)) {
         return saved.differences(config);
     }
     let (epochs, milestones) = (config.train.epochs, config.train.milestones.clone());
@@ -233,9 +237,14 @@ fn obstacles(saved: &Config, config: &Config, position: &Position) -> Vec<String
 fn claim_directory(config: &Config, directory: &Path, resumes: bool) -> Result<()> {
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot make the run's directory {}", directory.display()))?;
-    for stale in ["checkpoint.safetensors", "summary.csv", "metrics.csv", sparsify::NETWORK, sparsify::THRESHOLDS] {
+    // What is written after the last epoch is of another one where a run goes on.
+    let mut stale = vec!["summary.csv", sparsify::NETWORK, sparsify::THRESHOLDS];
+    if !resumes {
+        stale.extend(["checkpoint.safetensors", "metrics.csv"]);
+    }
+    for stale in stale {
         let path = directory.join(stale);
-        match if resumes { Ok(()) } else { std::fs::remove_file(&path) } {
+        match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", path.display()));
             }
@@ -253,5 +262,36 @@ fn finished(directory: &Path, config: &Config) -> Result<Option<SummaryRow>> {
         return Ok(None);
     }
     let rows = metrics::read_summary(&path)?;
-    Ok(rows.into_iter().find(|row| row.is_of(config)))
+    Ok(rows.into_iter().find(|row| row.is_of(config) && row.epochs == config.train.epochs))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_what_is_left_of_a_schedule_may_change() {
+        let of = |epochs: usize, milestones: &str| {
+            let text = format!("experiment = \"mnist\"\ntrain.epochs = {epochs}\ntrain.milestones = {milestones}");
+            Config::from_toml(&text).unwrap()
+        };
+        let saved = of(10, "[4, 8]");
+        let goes_on = |epoch, batch, config| {
+            obstacles(&saved, &config, &Position { epoch, batch, ..Position::default() }).is_empty()
+        };
+        assert!(goes_on(5, 0, of(10, "[4, 8]")));
+        assert!(goes_on(5, 0, of(20, "[4, 12]")));
+        assert!(goes_on(5, 0, of(6, "[4]")));
+        assert!(goes_on(5, 3, of(6, "[4]")));
+        assert!(goes_on(10, 0, of(12, "[4, 8, 11]")));
+        // The learning rate of epoch 5, which has begun, and of epoch 4.
+        assert!(!goes_on(5, 3, of(10, "[4, 5]")));
+        assert!(goes_on(5, 0, of(10, "[4, 5]")));
+        assert!(!goes_on(5, 0, of(10, "[5, 8]")));
+        // Nothing is left to be trained, so that the last epoch would not be evaluated.
+        assert!(!goes_on(5, 0, of(5, "[4]")));
+        assert!(!goes_on(5, 3, of(5, "[4]")));
+        assert!(goes_on(10, 0, of(10, "[4, 8]")));
+    }
 }

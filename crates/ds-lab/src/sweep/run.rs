@@ -2,6 +2,7 @@
 
 use super::{PlannedRun, Sweep};
 use crate::data::Source;
+use crate::device;
 use crate::experiment::{RunOptions, run};
 use crate::files;
 use crate::metrics::{SummaryRow, SummaryWriter, read_summary, write_table};
@@ -17,7 +18,7 @@ use std::time::Instant;
 pub struct SweepOptions {
     /// The sweep's directory: `summary.csv`, a copy of the definition, and the runs that are on their way.
     pub directory: PathBuf,
-    /// Runs at once; 0: one a core.
+    /// Runs at once; 0: one a core, or one where a GPU computes.
     pub jobs: usize,
     /// Start again where the directory has rows of runs with other configs.
     pub overwrite: bool,
@@ -131,7 +132,13 @@ impl Execution<'_> {
             }
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let jobs = if self.options.jobs == 0 { cores } else { self.options.jobs }.clamp(1, waiting.len().max(1));
+        let on_gpu = device::current().is_cuda();
+        let usual = if on_gpu { 1 } else { cores };
+        let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, waiting.len().max(1));
+        if on_gpu && jobs > 1 {
+            // All runs of a process launch on one stream, which records for one run alone.
+            device::use_graphs(false);
+        }
         let (planned, failed_before) = (waiting.len(), lock(&self.failures).len());
         let queue = Mutex::new(waiting.into_iter());
         std::thread::scope(|scope| -> Result<()> {

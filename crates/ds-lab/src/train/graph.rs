@@ -1,5 +1,5 @@
-//! Training steps on a device. On a GPU the host needs about as long to launch the kernels of a step as they take, so that one
-//! step is recorded as a CUDA graph and launched as a whole from then on.
+//! Training steps on a device. On a GPU the host needs longer to launch the kernels of a step than they take, so that one step
+//! is recorded as a CUDA graph and launched as a whole from then on.
 
 use super::on_device::forward;
 use super::{Optimizers, update};
@@ -145,7 +145,8 @@ mod on_gpu {
                 self.rehearsed += 1;
                 return rehearse(device, || launches(&batch));
             }
-            match Graph::record(device, || launches(&batch)) {
+            // SAFETY: a process trains one network at a time on a GPU, or trains without graphs (sweep/run.rs).
+            match unsafe { Graph::record(device, || launches(&batch)) } {
                 Ok(graph) => {
                     let recorded = self.recorded.insert(Recorded { graph, batch, optimizers: optimizers.schedules() });
                     recorded.launch(optimizers)

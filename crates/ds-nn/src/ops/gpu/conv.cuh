@@ -1,7 +1,8 @@
 #pragma once
 
 // 3×3 convolutions of padding 1 and stride 1 or 2 with few channels, all three directions, as products on tensor cores: factors
-// are TF32 (bf16 is exact in it), sums f32. A 1×1 convolution of stride 2 is one whose other taps are 0.
+// are TF32 (bf16 is exact in it), sums f32. A 1×1 convolution of stride 2 is one whose other taps are 0 (and 0 times what is
+// infinite is NaN: that spreads to neighbours).
 //
 // A tile is what some rows of outputs of one image need. It lies in shared memory channel by channel with a border of zeros, so
 // that a tap is an offset: nothing is unfolded. Rows begin at multiples of 16 bytes, and the zeros left of a row are those right of
@@ -29,6 +30,8 @@ __device__ __forceinline__ void multiply_add(float (&c)[4], const float (&a)[4],
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
           "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#else
+    __trap();
 #endif
 }
 #endif

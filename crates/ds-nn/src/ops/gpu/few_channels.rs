@@ -13,9 +13,9 @@ const MARGIN: usize = 4;
 const MOST_CHANNELS: usize = 64;
 /// Pixels of a row.
 const MOST_WIDTH: usize = 64;
-/// Shared memory that a tile may take, in bytes: some blocks fit beside each other.
+/// Shared memory that a tile should take, in bytes, so that some blocks fit beside each other; the largest takes 42 kB.
 const TILE: usize = 40 << 10;
-/// The same for the tiles of x and ∂y.
+/// The same for the tiles of x and ∂y; the largest take 70 kB.
 const TILES: usize = 56 << 10;
 /// Threads of a block that sums up ∂W, and the sums of one of its warps, which has 16·16 weights.
 const THREADS_FOR_WEIGHTS: usize = 256;
@@ -71,12 +71,14 @@ fn padded(length: usize, remainder: usize) -> usize {
 }
 
 impl FewChannels {
-    /// That of x (N, I, H, W) to (N, O, H', W'), all of one type, if it has these kernels.
+    /// That of x (N, I, H, W) to (N, O, H', W'), all of one type, if it has these kernels: W' is a multiple of 8, W at most 64, and
+    /// H and W are H' and W' times the stride.
     pub fn new(dtype: DType, input: [usize; 4], output: [usize; 4], window: Window) -> Option<Self> {
         let Window { kernel, stride, padding } = window;
-        let ([n, inputs, height, width], [_, outputs, out_height, out_width]) = (input, output);
+        let ([n, inputs, height, width], [out_n, outputs, out_height, out_width]) = (input, output);
         let is_known = matches!((kernel, stride, padding), (3, 1 | 2, 1) | (1, 2, 0));
         let fits = n > 0
+            && n == out_n
             && (1..=MOST_CHANNELS).contains(&inputs)
             && (1..=MOST_CHANNELS).contains(&outputs)
             && out_height > 0
@@ -173,8 +175,8 @@ impl FewChannels {
         let planes = |rows: usize| (of.plane(rows, 4), padded(rows * width, 4));
         let tables = |(plane, dy_plane): (usize, usize)| 4 * channels * (plane + dy_plane);
         let mut rows = even((pixels / width).clamp(1, self.output[2]));
-        while tables(planes(rows)) > TILES && even(rows / 2) < rows {
-            rows = even(rows / 2);
+        while tables(planes(rows)) > TILES && even((rows / 2).max(1)) < rows {
+            rows = even((rows / 2).max(1));
         }
         let (plane, dy_plane) = planes(rows);
         let (across, tiles) = (inputs.div_ceil(channels) * outputs.div_ceil(channels), n * of.tiles(rows));

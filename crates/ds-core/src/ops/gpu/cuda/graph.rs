@@ -43,6 +43,8 @@ struct Recording {
 impl Recording {
     fn begin(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
+        // What has failed before is no error of this recording.
+        stream.context().check_err().w()?;
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         Ok(Self { stream, ended: false })
     }
@@ -84,10 +86,14 @@ impl Graph {
     /// `launches` must have been run before, by [`rehearse`], so that kernels are loaded and algorithms chosen; it must free
     /// what it allocates, and must not fetch anything, nor free what was allocated before.
     ///
+    /// # Safety
+    /// Until it returns, nobody else may launch, allocate or free anything on this device with the stream of `device` or a clone
+    /// of it: that would be recorded, too, instead of being done.
+    ///
     /// # Errors
     /// Those of `launches`, or if something of it cannot be recorded. Nothing of it has been run then, and the device works as
     /// before.
-    pub fn record(device: &CudaDevice, launches: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub unsafe fn record(device: &CudaDevice, launches: impl FnOnce() -> Result<()>) -> Result<Self> {
         memory::remember_peak(device)?;
         memory::give_back_freed(device)?;
         let mut recording = Recording::begin(device)?;
