@@ -26,6 +26,9 @@ pub fn current() -> Device {
     CHOSEN.get().cloned().unwrap_or(Device::Cpu)
 }
 
+/// Between the descriptions of devices that a run was trained on one after the other.
+pub const THEN: &str = ", then ";
+
 /// As it stands in summaries: `cpu`, or `cuda` with the card's name; with the number of devices, if it is not one.
 pub fn description(devices: usize) -> String {
     let one = description_of_one();

@@ -190,7 +190,7 @@ impl<'a> Trainer<'a> {
 
     /// What it was trained on, one after the other, as it stands in summaries.
     pub fn devices(&self) -> String {
-        self.position.devices.join(", then ")
+        self.position.devices.join(device::THEN)
     }
 
     /// Trains to the last epoch.

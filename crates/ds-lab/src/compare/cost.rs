@@ -2,12 +2,13 @@
 
 use super::papers::PaperRow;
 use super::rows::is_spline;
+use crate::device;
 use crate::metrics::SummaryRow;
 use crate::statistics::median;
 use crate::table::Table;
 
-/// Runs that had a process of their own (the others have no peak memory), with ReLU and with splines on one protocol; and what
-/// the original reports. `None` if there is no such pair.
+/// Runs that had a process of their own (the others have no peak memory) and one device to the end, with ReLU and with splines on
+/// one protocol; and what the original reports. `None` if there is no such pair.
 pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Option<Table> {
     let mut table = Table::new(
         "Splines beside ReLU: cost",
@@ -27,7 +28,7 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Option<Tab
             "theirs of MB",
         ],
     );
-    let alone = |row: &&SummaryRow| row.peak_memory_mb.is_some();
+    let alone = |row: &&SummaryRow| row.peak_memory_mb.is_some() && !row.device.contains(device::THEN);
     let key = |row: &SummaryRow| {
         (
             row.experiment.clone(),
@@ -36,6 +37,7 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Option<Tab
             row.hidden.clone(),
             row.epochs,
             row.protocol.clone(),
+            row.device.clone(),
             row.threads,
             row.trained_in().to_owned(),
         )
