@@ -100,7 +100,7 @@ pub(super) fn train(
     Ok((trainer.seconds(), trainer.devices()))
 }
 
-/// Evaluates and sparsifies what was trained on so many devices, and writes the summary.
+/// Evaluates and sparsifies what was trained in so many seconds, and on what, and writes the summary.
 pub(super) fn summarise(
     config: &Config,
     setup: &Setup,

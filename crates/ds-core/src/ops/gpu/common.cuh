@@ -235,6 +235,20 @@ template <typename E> __device__ __forceinline__ E &of_row(E *column, int row, i
     return *reinterpret_cast<E *>(reinterpret_cast<unsigned char *>(column) + row * row_bytes);
 }
 
+// Adds ∂y and ∂y·t of a vector's elements to a thread's sums of their segments, which begin at `own`: one after the other, since two
+// may be in the same segment.
+template <typename V>
+__device__ __forceinline__ void add_to_segments(float2 *own, int row_bytes, const int (&segments)[V::COUNT],
+                                                const float (&t)[V::COUNT], const V &gradient) {
+#pragma unroll
+    for (int j = 0; j < V::COUNT; j++) {
+        const float g = to_float(gradient.values[j]);
+        float2 &sum = of_row(own, segments[j], row_bytes);
+        const float2 old = sum;
+        sum = make_float2(old.x + g, fmaf(g, t[j], old.y));
+    }
+}
+
 // As over_rows, but f(index, inputs) gets what load(index) gave, and the loads of the next DEPTH vectors are under way while one
 // is worked on: where tables leave room for few threads, they alone do not keep memory busy. prepare() is called when the first
 // of them are, and ends with a barrier if it makes tables.

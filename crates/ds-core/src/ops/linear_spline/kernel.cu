@@ -74,13 +74,7 @@ __device__ __forceinline__ void backward_planes(const T *x, const float *coeffic
                 out.values[j] = from_float<T>(to_float(gradient.values[j]) * slopes[segments[j]]);
             }
             reinterpret_cast<V *>(dx)[at] = out;
-#pragma unroll
-            for (int j = 0; j < V::COUNT; j++) {
-                const float g = to_float(gradient.values[j]);
-                float2 &sum = of_row(own, segments[j], row_bytes);
-                const float2 old = sum;
-                sum = make_float2(old.x + g, fmaf(g, t[j], old.y));
-            }
+            add_to_segments(own, row_bytes, segments, t, gradient);
         });
     add_up(sums, knots.segments, threads);
     float *out = partial + ((long long)blockIdx.x * channels + blockIdx.y) * (knots.segments + 1);

@@ -38,7 +38,7 @@ impl Shapes {
     }
 
     /// It for kernels of our own, if there are some for it on this device, with arrays that begin there.
-    fn of_few_channels(&self, gpu: &CudaGpu, arrays: [Address; 2]) -> Result<Option<FewChannels>> {
+    fn of_few_channels(&self, gpu: &CudaGpu, arrays: &[Address]) -> Result<Option<FewChannels>> {
         let [kernel, stride, padding] = self.window;
         let may_round = self.dtype == DType::BF16 || (self.dtype == DType::F32 && options().tf32);
         if !may_round || !arrays.iter().all(|array| array.is_aligned()) || compute_capability(gpu.device())? < (8, 0) {
@@ -340,7 +340,7 @@ fn alloc(gpu: &CudaGpu, dtype: DType, dims: [usize; 4]) -> Result<(Buffer, Addre
 /// # Errors
 /// If cuDNN fails, or those of the device.
 pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<Buffer> {
-    if let Some(ours) = shapes.of_few_channels(gpu, [x, x])? {
+    if let Some(ours) = shapes.of_few_channels(gpu, &[x])? {
         return ours.forward(gpu, x, w);
     }
     let (out, y) = alloc(gpu, shapes.dtype, shapes.output)?;
@@ -353,7 +353,7 @@ pub fn forward(gpu: &CudaGpu, shapes: Shapes, x: Address, w: Address) -> Result<
 /// # Errors
 /// If cuDNN fails, or those of the device.
 pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) -> Result<Buffer> {
-    if let Some(ours) = shapes.of_few_channels(gpu, [dy, dy])? {
+    if let Some(ours) = shapes.of_few_channels(gpu, &[dy])? {
         return ours.input_gradient(gpu, w, dy);
     }
     let (out, x) = alloc(gpu, shapes.dtype, shapes.input)?;
@@ -366,7 +366,7 @@ pub fn input_gradient(gpu: &CudaGpu, shapes: Shapes, w: Address, dy: Address) ->
 /// # Errors
 /// If cuDNN fails, or those of the device.
 pub fn weight_gradient(gpu: &CudaGpu, shapes: Shapes, x: Address, dy: Address) -> Result<Buffer> {
-    if let Some(ours) = shapes.of_few_channels(gpu, [x, dy])? {
+    if let Some(ours) = shapes.of_few_channels(gpu, &[x, dy])? {
         return ours.weight_gradient(gpu, x, dy);
     }
     let kernel = shapes.window[0];

@@ -174,9 +174,10 @@ impl FewChannels {
         let even = |rows: usize| (rows..).find(|rows| (rows * width / 8).is_multiple_of(parts)).unwrap_or(rows);
         let planes = |rows: usize| (of.plane(rows, 4), padded(rows * width, 4));
         let tables = |(plane, dy_plane): (usize, usize)| 4 * channels * (plane + dy_plane);
+        let half = |rows: usize| even((rows / 2).max(1));
         let mut rows = even((pixels / width).clamp(1, self.output[2]));
-        while tables(planes(rows)) > TILES && even((rows / 2).max(1)) < rows {
-            rows = even((rows / 2).max(1));
+        while tables(planes(rows)) > TILES && half(rows) < rows {
+            rows = half(rows);
         }
         let (plane, dy_plane) = planes(rows);
         let (across, tiles) = (inputs.div_ceil(channels) * outputs.div_ceil(channels), n * of.tiles(rows));

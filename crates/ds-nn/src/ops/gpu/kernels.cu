@@ -1,6 +1,6 @@
 // The kernels of networks that no library has, or has slow ones: convolutions with few channels, batch norm fused with what
-// follows it, pools, dropout, losses, optimisers, and images of a data set that lies on the device. What flows between layers is f32 or bf16, all else f32. The formulas are those
-// of the CPU's ops in the folder above.
+// follows it, pools, dropout, losses, optimisers, and images of a data set that lies on the device. What flows between layers is
+// f32 or bf16, all else f32. The formulas are those of the CPU's ops in the folder above.
 //
 // Sums are merged in a fixed order: the same input gives the same bits.
 

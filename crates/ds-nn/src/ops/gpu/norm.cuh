@@ -202,15 +202,8 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
             }
             if (dz)
                 reinterpret_cast<V *>(dz)[at] = out;
-            if (SPLINE) {
-#pragma unroll
-                for (int j = 0; j < V::COUNT; j++) {
-                    const float g = to_float(gradient.values[j]);
-                    float2 &sum = of_row(own, segments[j], row_bytes);
-                    const float2 old = sum;
-                    sum = make_float2(old.x + g, fmaf(g, t[j], old.y));
-                }
-            }
+            if (SPLINE)
+                add_to_segments(own, row_bytes, segments, t, gradient);
         });
     const double2 total = block_sum(make_double2(alone, with_x), scratch);
     const long long piece = (long long)blockIdx.x * channels + blockIdx.y;
