@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
-#[path = "cuda/cases.rs"]
-mod cases;
+#[path = "cuda/on_card.rs"]
+mod on_card;
 
 use candle_core::{DType, Device, Tensor, Var};
 use ds_core::Grid;
@@ -13,18 +13,9 @@ use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use ds_core::regularization::Norm;
+use on_card::device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-fn device() -> Option<Device> {
-    match ds_core::ops::gpu::cuda::open(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            println!("no CUDA device, nothing was tested: {}", error.to_string().lines().next().unwrap());
-            None
-        }
-    }
-}
 
 fn random(rng: &mut ChaCha8Rng, shape: &[usize], reach: f64, dtype: DType) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-reach..reach) as f32).collect();
@@ -47,7 +38,7 @@ fn error(ours: &Tensor, expected: &Tensor) -> f64 {
 fn forward_and_backward_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    cases::each(0..200, |round| {
+    on_card::each(0..200, |round| {
         let shape = match round % 4 {
             0 => vec![rng.random_range(1..300), rng.random_range(1..80)],
             1 => vec![rng.random_range(1..9), rng.random_range(1..9), rng.random_range(1..40), rng.random_range(1..40)],
@@ -108,7 +99,7 @@ fn check(what: &str, gpu: &Device, arguments: &[Tensor], f: impl Fn(&[Tensor]) -
 fn all_activations_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
-    cases::each(0..50, |round| {
+    on_card::each(0..50, |round| {
         let plane = [vec![], vec![7, 5], vec![8, 8], vec![32, 32]][round % 4].clone();
         let shape = [vec![rng.random_range(1..70), rng.random_range(1..40)], plane].concat();
         let (channels, hinges) = (shape[1], rng.random_range(1..6));

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
-#[path = "../../ds-core/tests/cuda/cases.rs"]
-mod cases;
+#[path = "../../ds-core/tests/cuda/on_card.rs"]
+mod on_card;
 
 use candle_core::{DType, Device, Tensor};
 use ds_lab::config::{Config, Precision};
@@ -22,13 +22,7 @@ use std::collections::HashMap;
 
 fn device() -> Option<Device> {
     set_options(Options { tf32: true, deterministic: true });
-    match ds_core::ops::gpu::cuda::open(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            println!("no CUDA device, nothing was tested: {}", error.to_string().lines().next().unwrap());
-            None
-        }
-    }
+    on_card::device()
 }
 
 fn images() -> Samples {
@@ -123,7 +117,7 @@ fn graphs_leave_the_bits_that_single_launches_leave() {
     let Some(gpu) = device() else { return };
     let all = [("resnet32", "bspline"), ("nin", "relu"), ("resnet32", "explicit_linear")];
     let all = all.into_iter().flat_map(|of| [(of, Precision::F32), (of, Precision::Bf16)]);
-    cases::each(all, |((name, activation), precision)| {
+    on_card::each(all, |((name, activation), precision)| {
         let text = format!(
             "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{activation}\"\n\
              optimizer.weights.lr = 0.01\ntrain.milestones = [1, 2]\n"

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "cuda")]
 
-#[path = "../../ds-core/tests/cuda/cases.rs"]
-mod cases;
+#[path = "../../ds-core/tests/cuda/on_card.rs"]
+mod on_card;
 #[path = "common/papers.rs"]
 mod papers;
 
@@ -27,13 +27,7 @@ use rand_chacha::ChaCha8Rng;
 /// The device, for comparisons in f32.
 fn device() -> Option<Device> {
     set_options(Options { tf32: false, deterministic: true });
-    match ds_core::ops::gpu::cuda::open(0) {
-        Ok(device) => Some(device),
-        Err(error) => {
-            println!("no CUDA device, nothing was tested: {}", error.to_string().lines().next().unwrap());
-            None
-        }
-    }
+    on_card::device()
 }
 
 fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
@@ -64,7 +58,7 @@ fn convolutions_and_dense_layers_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     let rounds = [DType::F32, DType::BF16].into_iter().flat_map(|dtype| (0..40).map(move |k| (k, dtype)));
-    cases::each(rounds, |(round, dtype)| {
+    on_card::each(rounds, |(round, dtype)| {
         // Results are rounded once, and again with a bias; sums are f32.
         let [once, twice] = if dtype == DType::F32 { [1e-5; 2] } else { [1.0 / 256.0, 2.0 / 256.0] };
         let sums = 1e-5;
@@ -126,7 +120,7 @@ fn convolutions_with_few_channels_agree_with_the_cpu() {
         shapes.push((window, (side(9), side(64), side(40), 8 * side(8 / window.stride), side(64))));
     }
     let both = shapes.into_iter().flat_map(|shape| [DType::F32, DType::BF16].map(|dtype| (shape, dtype)));
-    cases::each(both, |((window, (n, inputs, height, width, outputs)), dtype)| {
+    on_card::each(both, |((window, (n, inputs, height, width, outputs)), dtype)| {
         let what = format!("({n}, {inputs}) to ({n}, {outputs}, {height}, {width}), {window:?}, {dtype:?}");
         // Numbers that TF32 holds, so that products are exact.
         let mut data =
@@ -154,7 +148,7 @@ fn convolutions_with_few_channels_agree_with_the_cpu() {
 fn pools_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(2);
-    cases::each(0..20, |round| {
+    on_card::each(0..20, |round| {
         let kernel = rng.random_range(1..5);
         let window = Window { kernel, stride: rng.random_range(1..4), padding: rng.random_range(0..=kernel / 2) };
         let shape = [4, 6, rng.random_range(5..33), rng.random_range(5..33)];
@@ -190,7 +184,7 @@ fn step(network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> (Tensor,
 fn networks_agree_with_the_cpu_and_with_themselves() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
-    cases::each(networks(), |(name, network, shape)| {
+    on_card::each(networks(), |(name, network, shape)| {
         let there = network.copied(DType::F32, &gpu).unwrap();
         let x = random(rng, &shape);
         let (t, loss) = targets(&shape);
@@ -227,7 +221,7 @@ fn networks_agree_with_the_cpu_and_with_themselves() {
 fn networks_in_bf16_are_near_those_in_f32() {
     let Some(gpu) = device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(5);
-    cases::each(networks(), |(name, network, shape)| {
+    on_card::each(networks(), |(name, network, shape)| {
         let there = network.copied(DType::F32, &gpu).unwrap();
         let (x, (t, loss)) = (random(rng, &shape), targets(&shape));
         let narrow = x.to_dtype(DType::BF16).unwrap().to_device(&gpu).unwrap();
@@ -249,7 +243,7 @@ fn networks_in_bf16_are_near_those_in_f32() {
 #[test]
 fn training_in_bf16_learns_as_much_as_in_f32() {
     let Some(gpu) = device() else { return };
-    cases::each(papers::networks_to_train(), |(name, network, shape)| {
+    on_card::each(papers::networks_to_train(), |(name, network, shape)| {
         let (x, (t, loss)) = (random(&mut ChaCha8Rng::seed_from_u64(6), &shape), targets(&shape));
         let t = t.to_device(&gpu).unwrap();
         let losses = [DType::F32, DType::BF16].map(|dtype| {
