@@ -4,6 +4,7 @@
 mod gpus;
 
 use crate::config::{self, Config, Experiment};
+use crate::console;
 use crate::data::Source;
 use crate::device;
 use crate::experiment::{RunOptions, run};
@@ -139,10 +140,14 @@ pub fn check_instructions() -> Result<()> {
 
 /// Prints an error with its causes.
 pub fn exit_code(result: Result<()>) -> ExitCode {
+    let result = result.and_then(|()| match console::output_error() {
+        Some(error) => Err(error).context("cannot write to standard output"),
+        None => Ok(()),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            crate::note!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -165,7 +170,7 @@ pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
         );
     }
     if args.print_config {
-        print!("{}", config.to_toml());
+        crate::out!("{}", config.to_toml());
         return Ok(());
     }
     if let Some(gpus) = args.gpus {

@@ -1,12 +1,15 @@
 //! What an experiment with deep spline networks needs around the network: configuration, data sets, the training loop,
 //! checkpoints, metrics, and pictures of the results.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod batches;
 pub mod bounds;
 pub mod checkpoint;
 pub mod cli;
 pub mod compare;
 pub mod config;
+pub mod console;
 pub mod data;
 pub mod device;
 pub mod estimate;

@@ -97,7 +97,7 @@ impl SweepProgress {
                 let made = (self.finished - self.before).max(1);
                 let left = self.runs.saturating_sub(self.finished + self.failed);
                 let left = self.start.elapsed().mul_f64(left as f64 / made as f64);
-                eprintln!("{}: {} of {} runs  {} left", self.name, self.finished, self.runs, HumanDuration(left));
+                crate::note!("{}: {} of {} runs  {} left", self.name, self.finished, self.runs, HumanDuration(left));
             }
             _ => {}
         }
@@ -109,7 +109,7 @@ impl SweepProgress {
         let line = format!("{}: {title} FAILED: {error:#}", self.name);
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => crate::note!("{line}"),
         }
     }
 
@@ -153,7 +153,7 @@ impl Progress {
             None if !self.quiet => {
                 let done = (status.step - self.first_step).max(1) as f64;
                 let left = self.start.elapsed().mul_f64(self.steps.saturating_sub(status.step) as f64 / done);
-                eprintln!("{}: {status}  {} left", self.name, HumanDuration(left));
+                crate::note!("{}: {status}  {} left", self.name, HumanDuration(left));
             }
             None => {}
         }
@@ -163,7 +163,7 @@ impl Progress {
     pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(format!("{}: {text}", self.name)),
-            None if !self.quiet => eprintln!("{}: {text}", self.name),
+            None if !self.quiet => crate::note!("{}: {text}", self.name),
             None => {}
         }
     }

@@ -1,5 +1,7 @@
 //! Classifies the points of an area of the plane with a small network of learnable spline activations.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use ds_lab::cli;
 use ds_lab::config::Experiment;
 use ds_nn::memory::Recycling;

@@ -1,5 +1,7 @@
 //! Trains ResNet32 or NiN on CIFAR-10 or CIFAR-100 with learnable spline activations.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use ds_lab::cli;
 use ds_lab::config::Experiment;
 use ds_nn::memory::Recycling;

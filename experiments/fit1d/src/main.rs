@@ -1,5 +1,7 @@
 //! Fits a function of one variable with a single learnable spline activation.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use ds_lab::cli;
 use ds_lab::config::Experiment;
 use ds_nn::memory::Recycling;

@@ -1,5 +1,7 @@
 //! Trains the small convolutional network on MNIST or Fashion-MNIST with learnable spline activations.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use ds_lab::cli;
 use ds_lab::config::Experiment;
 use ds_nn::memory::Recycling;

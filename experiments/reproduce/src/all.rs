@@ -12,6 +12,7 @@ use ds_lab::data::Source;
 use ds_lab::estimate::{estimate, estimate_sweep};
 use ds_lab::experiment::Setup;
 use ds_lab::metrics::{SummaryRow, read_summary, write_summary};
+use ds_lab::outln;
 use ds_lab::sweep::{Sweep, SweepOptions, count_done, run_sweep};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
@@ -98,15 +99,15 @@ pub fn run(args: &AllArgs) -> Result<()> {
     if plan.is_empty() {
         bail!("no config in {} has {} in its name", args.configs.display(), args.only.join(" or "));
     }
-    println!("{:44} {:>14}  data", "run", "will take");
+    outln!("{:44} {:>14}  data", "run", "will take");
     for planned in &plan {
         match &planned.cost {
-            Ok(seconds) => println!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data),
-            Err(error) => println!("{:44} {:>14}  {}: {error:#}", planned.title(), "CANNOT RUN", planned.data),
+            Ok(seconds) => outln!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data),
+            Err(error) => outln!("{:44} {:>14}  {}: {error:#}", planned.title(), "CANNOT RUN", planned.data),
         }
     }
     let total: f64 = plan.iter().filter_map(|planned| planned.cost.as_ref().ok()).sum();
-    println!("{:44} {:>14}  measured from a few steps of each, on this machine\n", "all", duration(total));
+    outln!("{:44} {:>14}  measured from a few steps of each, on this machine\n", "all", duration(total));
     if args.dry_run {
         return Ok(());
     }
@@ -249,13 +250,18 @@ fn duration(seconds: f64) -> String {
 fn list(outcomes: &[(String, Result<Outcome>)]) {
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let count = |value: Option<usize>| value.map_or("-".to_owned(), |v| v.to_string());
-    println!(
+    outln!(
         "\n{:44} {:>10} {:>9} {:>9} {:>9} {:>9}  protocol",
-        "run", "test loss", "test acc", "knots", "sparse", "sp. acc"
+        "run",
+        "test loss",
+        "test acc",
+        "knots",
+        "sparse",
+        "sp. acc"
     );
     for (title, outcome) in outcomes {
         match outcome {
-            Ok(Outcome::Row(row)) => println!(
+            Ok(Outcome::Row(row)) => outln!(
                 "{title:44} {:>10.3e} {:>9} {:>9} {:>9} {:>9}  {}",
                 row.test_loss,
                 number(row.test_accuracy),
@@ -265,13 +271,13 @@ fn list(outcomes: &[(String, Result<Outcome>)]) {
                 row.protocol
             ),
             Ok(Outcome::Sweep(_)) => {}
-            Err(error) => println!("{title:44} NOT RUN: {error:#}"),
+            Err(error) => outln!("{title:44} NOT RUN: {error:#}"),
         }
     }
-    println!();
+    outln!("");
     for (_, outcome) in outcomes {
         if let Ok(Outcome::Sweep(text)) = outcome {
-            println!("{text}");
+            outln!("{text}");
         }
     }
 }

@@ -8,6 +8,7 @@ use ds_lab::config::Config;
 use ds_lab::experiment::{Setup, radii};
 use ds_lab::metrics::write_table;
 use ds_lab::table::Table;
+use ds_lab::{out, outln};
 use std::path::PathBuf;
 
 /// What `reproduce bounds` is told.
@@ -48,12 +49,12 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         };
         table.rows.push(vec![name.to_owned(), norms.to_owned(), value, format!("{seconds:.3}")]);
     }
-    print!("{table}");
+    out!("{table}");
     if let Some(radii) = radii(config.data.dataset)
         && let Some(accuracies) = certified_accuracy(&setup.network, &setup.test, bounds.certified_l2, &radii)?
     {
         for (radius, accuracy) in radii.iter().zip(accuracies) {
-            println!("certified test accuracy at radius {radius:.4} (ℓ2, pixels in [0, 1]): {accuracy:.2} %");
+            outln!("certified test accuracy at radius {radius:.4} (ℓ2, pixels in [0, 1]): {accuracy:.2} %");
         }
     }
     write_table(&args.run.join("bounds.csv"), &[bounds])?;

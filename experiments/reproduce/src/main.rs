@@ -1,5 +1,7 @@
 //! Every experiment of both papers: runs, sweeps, comparison and report.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod all;
 mod bounds;
 mod sparsify;
@@ -8,6 +10,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use ds_lab::cli::{DataArgs, RunArgs, check_instructions, exit_code, in_thread_pool, train};
 use ds_lab::compare::{self, References};
+use ds_lab::outln;
 use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
 use ds_lab::table::Table;
 use ds_nn::memory::Recycling;
@@ -105,7 +108,7 @@ fn sweep(args: &SweepArgs) -> Result<()> {
     let sweep = Sweep::load(&args.sweep)?;
     if args.list {
         for run in sweep.runs()? {
-            println!("{} seed {}", run.config.name, run.config.seed);
+            outln!("{} seed {}", run.config.name, run.config.seed);
         }
         return Ok(());
     }
@@ -113,7 +116,7 @@ fn sweep(args: &SweepArgs) -> Result<()> {
     let options =
         SweepOptions { directory: directory.clone(), jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet };
     let outcome = run_sweep(&sweep, &args.data.source()?, &options)?;
-    println!("{}", told(&sweep.name, &outcome, &directory));
+    outln!("{}", told(&sweep.name, &outcome, &directory));
     if !outcome.failures.is_empty() {
         bail!("{} runs failed; the same command tries them again", outcome.failures.len());
     }
@@ -124,17 +127,17 @@ fn compare(results: &Path, args: &ReferenceArgs) -> Result<Vec<(&'static str, Ta
     let references = References { papers: &args.papers, original: &args.original };
     let tables = compare::tables(results, &references)?;
     for (_, table) in &tables {
-        println!("{}", known(table));
+        outln!("{}", known(table));
     }
     compare::write(results, &tables)?;
-    println!("written to {}", results.join("comparison.md").display());
+    outln!("written to {}", results.join("comparison.md").display());
     Ok(tables)
 }
 
 fn report(results: &Path, args: &ReferenceArgs) -> Result<()> {
     let tables: Vec<Table> = compare(results, args)?.iter().map(|(_, table)| known(table)).collect();
     let page = ds_lab::report::write(results, &tables)?;
-    println!("pictures and tables in {}", page.display());
+    outln!("pictures and tables in {}", page.display());
     Ok(())
 }
 

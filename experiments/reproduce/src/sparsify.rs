@@ -9,6 +9,7 @@ use ds_lab::metrics::{ThresholdRow, read_table};
 use ds_lab::sparsify::{self, THRESHOLDS};
 use ds_lab::table::Table;
 use ds_lab::train::{count_active_knots, evaluate};
+use ds_lab::{note, out};
 use std::path::PathBuf;
 
 /// What `reproduce sparsify` is told.
@@ -32,7 +33,7 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     let mut config =
         Config::from_toml(&checkpoint.config).with_context(|| format!("the config in {}", path.display()))?;
     if checkpoint.position.epoch < config.train.epochs {
-        eprintln!("NOTE: the run is not finished: epoch {} of {}", checkpoint.position.epoch, config.train.epochs);
+        note!("NOTE: the run is not finished: epoch {} of {}", checkpoint.position.epoch, config.train.epochs);
     }
     config.sparsify.enabled = true;
     config.sparsify.threshold = None;
@@ -72,6 +73,6 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
             test.map_or(String::new(), |v| format!("{v:.2}")),
         ]);
     }
-    print!("{table}");
+    out!("{table}");
     Ok(())
 }

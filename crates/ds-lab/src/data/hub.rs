@@ -22,7 +22,7 @@ fn repository(dataset: ImageDataset) -> &'static str {
 /// Fetches both splits; `tried` are the directories where the data set was not.
 pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData, DataError> {
     let repository = repository(dataset);
-    eprintln!("{dataset} is in no local directory; fetching {repository} from the Hugging Face hub");
+    crate::status!("{dataset} is in no local directory; fetching {repository} from the Hugging Face hub");
     let readers = HFClientSync::new()
         .map_err(|error| error.to_string())
         .and_then(|client| from_hub(&client, repository.to_owned()).map_err(|error| error.to_string()))

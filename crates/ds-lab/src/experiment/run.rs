@@ -67,7 +67,7 @@ pub(super) fn found(config: &Config, options: &RunOptions) -> Result<Found> {
 /// Prints a line about the run.
 fn say(config: &Config, options: &RunOptions, text: &str) {
     if !options.quiet {
-        eprintln!("{}: {text}", config.name);
+        crate::note!("{}: {text}", config.name);
     }
 }
 

@@ -153,7 +153,7 @@ mod on_gpu {
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    eprintln!("training goes on without CUDA graphs: {}", reason.lines().next().unwrap_or_default());
+                    crate::note!("training goes on without CUDA graphs: {}", reason.lines().next().unwrap_or_default());
                     self.size = None;
                     launches(&batch)
                 }
