@@ -64,7 +64,7 @@ mod bench {
     use ds_lab::config::{Config, Precision};
     use ds_lab::data::ImageSet;
     use ds_lab::experiment::network;
-    use ds_lab::files::git_revision;
+    use ds_lab::files::revision;
     use ds_lab::penalty::SplinePenalty;
     use ds_lab::samples::{Normalization, Samples};
     use ds_lab::samples_on_device::SamplesOnDevice;
@@ -125,7 +125,7 @@ mod bench {
                 gigabytes_per_second: rate,
                 host_milliseconds: host,
                 peak_megabytes: peak,
-                revision: git_revision(),
+                revision: revision(),
             });
             Ok(())
         };

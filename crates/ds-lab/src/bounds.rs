@@ -1,5 +1,6 @@
 //! Bounds of a trained network's Lipschitz constant, and the accuracy that they certify.
 
+use crate::interrupt;
 use crate::samples::{Samples, Targets};
 use anyhow::Result;
 use candle_core::{DType, Device};
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 /// Bounds in ℓ2 of a network as a function of its inputs, and the seconds that each took: lower ≤ truth ≤ upper for both upper
 /// bounds. One row of `bounds.csv`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
 pub struct Bounds {
     pub lower_l2: f64,
@@ -74,7 +75,10 @@ fn lower(network: &Network, samples: &Samples, points: usize) -> Result<f64> {
     let indices: Vec<usize> = (0..samples.len().min(points)).collect();
     let points = samples.batch(&indices)?.inputs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
     let network = network.copied(DType::F64, &Device::Cpu)?;
-    let outputs = |x: &candle_core::Tensor| network.forward_in(&mut InputGraph, x, Mode::Evaluation);
+    let outputs = |x: &candle_core::Tensor| {
+        interrupt::check().map_err(candle_core::Error::wrap)?;
+        network.forward_in(&mut InputGraph, x, Mode::Evaluation)
+    };
     // Where a step is cheap many are taken.
     let (climbers, steps) = if is_small(&network) { (16, 200) } else { (8.min(indices.len()), 10) };
     Ok(lower_bound(outputs, &points, Search { steps, climbers, ..Search::default() })?.quotient)

@@ -1,14 +1,14 @@
 //! Checkpoints: one safetensors file with everything that a run needs to go on as if it had never stopped.
 //!
 //! Tensors: `parameter/…`, `buffer/…`, `weights/…` and `splines/…` (state of the optimisers). The header's metadata holds
-//! the position in the run and the config. The file is written beside its place, synced and renamed.
+//! the position in the run, the config, and a digest of the file ([`verified`]). The file is written beside its place, synced and
+//! renamed.
 
-use crate::files::write_atomically;
 use crate::train::Optimizers;
+use crate::verified;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor, Var};
 use ds_nn::networks::Network;
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -22,6 +22,25 @@ pub struct EpochSums {
     pub correct: usize,
     /// Samples seen.
     pub samples: usize,
+}
+
+/// The epoch with the best validation, whose network is kept in [`BEST`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    /// Counted from 1, as in `metrics.csv`.
+    pub epoch: usize,
+    /// Mean validation loss.
+    pub loss: f64,
+    /// Validation accuracy in percent; `None` for regression.
+    pub accuracy: Option<f64>,
+}
+
+impl BestEpoch {
+    /// Whether it is strictly better than another one: by accuracy, then by loss.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        let accuracy = |best: &Self| best.accuracy.unwrap_or(0.0);
+        accuracy(self) > accuracy(other) || (accuracy(self) == accuracy(other) && self.loss < other.loss)
+    }
 }
 
 /// Where a run stands: between two steps.
@@ -39,6 +58,12 @@ pub struct Position {
     pub seconds: f64,
     /// Bytes of the metrics file that belong to it.
     pub metrics_bytes: u64,
+    /// The MD5 of these bytes.
+    #[serde(default)]
+    pub metrics_md5: Option<String>,
+    /// The epoch with the best validation so far, where the config keeps its network.
+    #[serde(default)]
+    pub best: Option<BestEpoch>,
     /// What it was trained on, one after the other.
     #[serde(default)]
     pub devices: Vec<String>,
@@ -58,7 +83,15 @@ fn copied(var: &Var) -> candle_core::Result<Tensor> {
     if var.device().is_cpu() { var.as_tensor().copy() } else { var.as_tensor().to_device(&Device::Cpu) }
 }
 
-const FORMAT: &str = "deep-splines checkpoint 1";
+/// The file name of a run's checkpoint.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The file name of the network with the best validation.
+pub const BEST: &str = "best.safetensors";
+
+const FORMAT: &str = "deep-splines checkpoint 2";
+/// Before there was a digest.
+const FORMAT_WITHOUT_DIGEST: &str = "deep-splines checkpoint 1";
+const NETWORK_FORMAT: &str = "deep-splines network 1";
 
 impl Checkpoint {
     /// The state of a run.
@@ -93,35 +126,33 @@ impl Checkpoint {
             ("position".to_owned(), serde_json::to_string(&self.position)?),
             ("config".to_owned(), self.config.clone()),
         ]);
-        let bytes = safetensors::serialize(&self.tensors, Some(metadata))
-            .with_context(|| format!("checkpoint {}", path.display()))?;
-        write_atomically(path, |file| file.write_all(&bytes))?;
-        Ok(())
+        verified::write(path, &self.tensors, metadata)
     }
 
-    /// Reads the file.
+    /// Reads the file and verifies its digest.
     ///
     /// # Errors
-    /// If it is not there, cut, or not a checkpoint of this program.
+    /// If it is not there, cut, damaged, or not a checkpoint of this program.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read checkpoint {}", path.display()))?;
-        let whole = || {
+        Self::parse(&bytes).with_context(|| {
             format!(
-                "{} is not a whole checkpoint of this program; start the run again with --overwrite",
+                "{} is not a whole checkpoint of this program; put a copy of it there, or start the run again with --overwrite",
                 path.display()
             )
-        };
-        let (_, header) = SafeTensors::read_metadata(&bytes).with_context(whole)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let field =
-            |name: &str| metadata.get(name).ok_or_else(|| anyhow!("no `{name}` in its header")).with_context(whole);
-        if field("format")? != FORMAT {
-            bail!("{}: its format is `{}`, expected `{FORMAT}`", path.display(), field("format")?);
+        })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let (metadata, tensors) = verified::parse(bytes)?;
+        let field = |name: &str| metadata.get(name).ok_or_else(|| anyhow!("there is no `{name}` in its header"));
+        match field("format")?.as_str() {
+            FORMAT if !verified::has_digest(&metadata) => bail!("there is no digest in its header"),
+            FORMAT | FORMAT_WITHOUT_DIGEST => {}
+            other => bail!("its format is `{other}`, expected `{FORMAT}`"),
         }
-        let position = serde_json::from_str(field("position")?).with_context(whole)?;
-        let config = field("config")?.clone();
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).with_context(whole)?;
-        Ok(Self { position, config, tensors: tensors.into_iter().collect() })
+        let position = serde_json::from_str(field("position")?).context("the position in its header")?;
+        Ok(Self { position, config: field("config")?.clone(), tensors })
     }
 
     /// Puts the parameters and running statistics into a network.
@@ -131,14 +162,7 @@ impl Checkpoint {
     pub fn restore_network(&self, network: &Network) -> Result<()> {
         let parameters = network.parameters().into_iter().map(|p| (format!("parameter/{}", p.name), p.var));
         let buffers = network.buffers().into_iter().map(|(name, var)| (format!("buffer/{name}"), var));
-        for (name, var) in parameters.chain(buffers) {
-            let saved = self.tensors.get(&name).ok_or_else(|| anyhow!("the checkpoint has no {name}"))?;
-            if saved.shape() != var.shape() {
-                bail!("the checkpoint's {name} has shape {:?}, the network's {:?}", saved.shape(), var.shape());
-            }
-            var.set(&saved.to_device(var.device())?)?;
-        }
-        Ok(())
+        verified::restore("the checkpoint", &self.tensors, parameters.chain(buffers))
     }
 
     /// Puts the state of the optimisers back.
@@ -152,4 +176,38 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Writes a network without the state of its training: its parameters and running statistics by their names, with the config of
+/// the run and a digest.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
+    let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
+    let tensors = vars.map(|(name, var)| Ok((name, copied(&var)?))).collect::<candle_core::Result<_>>()?;
+    let metadata =
+        HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
+    verified::write(path, &tensors, metadata)
+}
+
+/// Reads what [`write_network`] wrote into a network, and verifies its digest. Files of versions before there was one have no
+/// metadata at all and are taken as they are.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or a tensor is missing or has another shape.
+pub fn read_network(path: &Path, network: &Network) -> Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the network {}", path.display()))?;
+    let parse = || {
+        let (metadata, tensors) = verified::parse(&bytes)?;
+        match metadata.get("format").map(String::as_str) {
+            Some(NETWORK_FORMAT) if verified::has_digest(&metadata) => {}
+            None if metadata.is_empty() => {}
+            Some(NETWORK_FORMAT) | None => bail!("there is no digest in its header"),
+            Some(other) => bail!("its format is `{other}`, expected `{NETWORK_FORMAT}`"),
+        }
+        let parameters = network.parameters().into_iter().map(|p| (p.name, p.var));
+        verified::restore("it", &tensors, parameters.chain(network.buffers()))
+    };
+    parse().with_context(|| format!("{} is not a whole file of this network", path.display()))
 }

@@ -7,7 +7,9 @@ use crate::config::{self, Config, Experiment};
 use crate::console;
 use crate::data::Source;
 use crate::device;
-use crate::experiment::{RunOptions, run};
+use crate::experiment::{Existing, RunOptions, run};
+use crate::files;
+use crate::interrupt;
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use ds_nn::ops::gpu::Options;
@@ -26,7 +28,7 @@ pub enum DataChoice {
 /// What to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DeviceChoice {
-    /// What is there; the choice is printed.
+    /// The GPU if there is one, else the CPU.
     Auto,
     /// The processor.
     Cpu,
@@ -66,6 +68,18 @@ impl DataArgs {
         self.source_for(0)
     }
 
+    /// The options of the device, for the command line of another process.
+    pub fn device_arguments(&self) -> Vec<String> {
+        let device = self.device.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        let flags = [
+            (self.deterministic, "--deterministic"),
+            (self.no_tf32, "--no-tf32"),
+            (self.no_cuda_graphs, "--no-cuda-graphs"),
+        ];
+        let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, flag)| flag.to_owned());
+        ["--device".to_owned(), device].into_iter().chain(flags).collect()
+    }
+
     /// The same for a process that takes another GPU than the first.
     fn source_for(&self, gpu: usize) -> Result<Source> {
         ds_nn::ops::gpu::set_options(Options { tf32: !self.no_tf32, deterministic: self.deterministic });
@@ -99,12 +113,18 @@ pub struct RunArgs {
     /// Directory that the run writes to [default: results/EXPERIMENT/NAME-seedSEED].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in the output directory, from its checkpoint.
-    #[arg(long, conflicts_with = "overwrite")]
+    /// Resume the run in the output directory from its checkpoint, which must be there.
+    #[arg(long, conflicts_with_all = ["overwrite", "resume_or_start"])]
     resume: bool,
-    /// Start again where the output directory already holds a run.
+    /// Resume the run in the output directory if it has a checkpoint, else start it: for jobs that are requeued.
+    #[arg(long, conflicts_with = "overwrite")]
+    resume_or_start: bool,
+    /// Overwrite the files of a run in the output directory.
     #[arg(long)]
     overwrite: bool,
+    /// End when standard input is closed: for programs that start this one.
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
     /// Print the resolved config and stop.
     #[arg(long)]
     print_config: bool,
@@ -144,11 +164,15 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
         Some(error) => Err(error).context("cannot write to standard output"),
         None => Ok(()),
     });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    match (result, interrupt::received()) {
+        (Ok(()), _) => ExitCode::SUCCESS,
+        (Err(error), None) => {
             crate::note!("error: {error:#}");
             ExitCode::FAILURE
+        }
+        (Err(error), Some(signal)) => {
+            crate::note!("{error:#}");
+            ExitCode::from(u8::try_from(interrupt::exit_status(signal)).unwrap_or(1))
         }
     }
 }
@@ -173,6 +197,11 @@ pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
         crate::out!("{}", config.to_toml());
         return Ok(());
     }
+    interrupt::install().context("cannot handle signals")?;
+    console::set_quiet(args.quiet);
+    if args.end_with_parent {
+        interrupt::end_with_parent();
+    }
     if let Some(gpus) = args.gpus {
         #[cfg(feature = "nccl")]
         return gpus::train(usize::from(gpus), &config, args);
@@ -189,8 +218,14 @@ pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
 
 impl RunArgs {
     fn options(&self, config: &Config) -> RunOptions {
-        let directory = self.out.clone().unwrap_or_else(|| default_directory(config));
-        RunOptions { directory, resume: self.resume, overwrite: self.overwrite, quiet: self.quiet }
+        let existing = match (self.resume, self.resume_or_start, self.overwrite) {
+            (true, ..) => Existing::Resume,
+            (_, true, _) => Existing::ResumeOrStart,
+            (.., true) => Existing::Overwrite,
+            _ => Existing::Refuse,
+        };
+        let directory = self.out.as_deref().map_or_else(|| default_directory(config), files::expand_home);
+        RunOptions { directory, existing, quiet: self.quiet }
     }
 }
 
@@ -216,4 +251,21 @@ pub fn set_threads(threads: usize) -> Result<()> {
 /// must wake one of them to do so and be woken when all is done, which takes longer than many an op.
 pub fn in_thread_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_options_of_the_device_reach_another_process() {
+        for given in
+            ["--device cpu", "--device cuda --deterministic --no-tf32 --no-cuda-graphs", "--device auto --no-tf32"]
+        {
+            let line = format!("x --config c.toml {given}");
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(args.run.data.device_arguments().join(" "), given);
+        }
+    }
 }

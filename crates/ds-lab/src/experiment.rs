@@ -1,10 +1,12 @@
 //! From a config to data and a network. `run` takes them from the first step to the summary, `replica` on several devices.
 
+mod directory;
 mod replica;
 mod run;
 
+pub use directory::{Existing, RunOptions, remove_if_empty, remove_run};
 pub use replica::run_replica;
-pub use run::{RunOptions, run};
+pub use run::run;
 
 use crate::config::{self, Config, Dataset, NetworkKind};
 use crate::data::{self, AreaShape, ImageDataset, Source, Target};
@@ -70,12 +72,12 @@ fn classes(samples: &Samples) -> usize {
     }
 }
 
-/// The [`network`] of a config, on the device of this process.
+/// The [`network`] of a config, on the device of this process or, if that has no kernels for it, on the CPU.
 ///
 /// # Errors
-/// As for [`network`].
+/// As for [`network`] and [`device::for_network`].
 pub fn network_on_device(config: &Config, classes: usize) -> Result<Network> {
-    let (network, device) = (network(config, classes)?, device::current());
+    let (network, device) = (network(config, classes)?, device::for_network(config.network.kind)?);
     if device.is_cpu() { Ok(network) } else { Ok(network.copied(DType::F32, &device)?) }
 }
 

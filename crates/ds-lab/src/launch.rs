@@ -4,6 +4,7 @@
 //! A worker knows its [`Seat`] from the environment, and gets what all must share as a line of its standard input. That stays open
 //! as long as the launcher lives: a worker whose input ends has nobody to end it any more, and ends itself.
 
+use crate::interrupt;
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 /// The variable that tells a worker its seat, RANK/SIZE.
 const SEAT: &str = "DS_WORKER";
 
-/// How often workers are looked after.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// Time from one look at the workers to the next.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What fails in one worker often fails in all. For so long the first one's word is waited for, which the user sees at once.
 const GRACE: Duration = Duration::from_secs(2);
@@ -59,7 +60,7 @@ impl Seat {
         Ok(command)
     }
 
-    /// The line that the launcher sends. From then on the process ends when the launcher does.
+    /// The line that the launcher sends. From then on the process ends when the launcher does, after its checkpoint.
     ///
     /// # Errors
     /// If there is no such line.
@@ -69,11 +70,7 @@ impl Seat {
         if !line.ends_with('\n') {
             bail!("{SEAT} is set, but no launcher has started this process: unset it");
         }
-        std::thread::spawn(|| {
-            // To its end, whatever it is.
-            std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).ok();
-            end_at_once()
-        });
+        interrupt::end_with_parent();
         Ok(line.trim_end().to_owned())
     }
 }
@@ -107,7 +104,7 @@ pub fn supervise(commands: Vec<Command>, line: &str) -> Result<()> {
         let mut input = process.stdin.take().ok_or_else(|| anyhow!("the process of rank {rank} has no input"))?;
         // One that is gone already is found below, with its reason.
         writeln!(input, "{line}").ok();
-        workers.0.push(Worker { process, _input: input, said });
+        workers.0.push(Worker { process, input: Some(input), said });
     }
     workers.watch()
 }
@@ -126,8 +123,8 @@ fn last_lines(pipe: ChildStderr) -> String {
 
 struct Worker {
     process: Child,
-    /// Open as long as the launcher lives.
-    _input: ChildStdin,
+    /// Open as long as the launcher lives and the worker is to train.
+    input: Option<ChildStdin>,
     said: Option<JoinHandle<String>>,
 }
 
@@ -136,19 +133,26 @@ struct Workers(Vec<Worker>);
 
 impl Workers {
     fn watch(mut self) -> Result<()> {
+        // Signals are for the workers, which write a checkpoint first.
+        let _deferred = interrupt::Deferred::begin();
         loop {
+            if interrupt::received().is_some() {
+                // The workers of a terminal have the signal, too; those that have not end with their input.
+                self.0.iter_mut().for_each(|worker| drop(worker.input.take()));
+            }
             let mut running = false;
             for rank in 0..self.0.len() {
                 match self.0[rank].process.try_wait()? {
                     None => running = true,
                     Some(status) if status.success() => {}
+                    Some(_) if interrupt::received().is_some() => {}
                     Some(status) => return self.failed(rank, status),
                 }
             }
             if !running {
-                return Ok(());
+                return Ok(interrupt::check()?);
             }
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -158,7 +162,7 @@ impl Workers {
             if let Some(status) = self.0[0].process.try_wait()?.filter(|status| !status.success()) {
                 bail!("rank 0 of {size} failed ({status}); what it said is above, and all others were ended");
             }
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(POLL_INTERVAL);
         }
         let said = self.0[rank].said.take().and_then(|said| said.join().ok()).unwrap_or_default();
         bail!("rank {rank} of {size} failed ({status}), and all others were ended; it said:\n{said}")
@@ -237,7 +241,7 @@ mod tests {
         assert!(lines.any(|line| line.unwrap().contains("seated")));
         assert!(worker.try_wait().unwrap().is_none());
         drop(input);
-        assert_eq!(worker.wait().unwrap().code(), Some(1));
+        assert_eq!(worker.wait().unwrap().code(), Some(143));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Metrics as CSV: rows that are appended while a run goes on, and one summary row a run.
 
 use crate::config::{ActivationName, Config};
-use crate::files::{FileError, md5, write_atomically};
+use crate::files::{self, FileError, hexadecimal, md5, write_atomically};
+use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -136,6 +137,16 @@ pub struct SummaryRow {
     /// f32 or bf16, of what flows between layers in training.
     #[serde(default)]
     pub precision: Option<String>,
+    /// Of the keys of the config that change the training.
+    #[serde(default)]
+    pub training_md5: Option<String>,
+    /// The epoch with the best validation accuracy (of the lowest validation loss in regression), if its network is kept.
+    #[serde(default)]
+    pub best_epoch: Option<usize>,
+    #[serde(default)]
+    pub best_validation_accuracy: Option<f64>,
+    #[serde(default)]
+    pub best_test_accuracy: Option<f64>,
 }
 
 impl SummaryRow {
@@ -160,6 +171,11 @@ impl SummaryRow {
         self.config_md5 == Some(md5(config.to_toml().as_bytes()))
     }
 
+    /// Whether it was trained as this config trains. Rows of older versions know their whole config only.
+    pub fn has_training_of(&self, config: &Config) -> bool {
+        self.training_md5.as_ref().is_some_and(|md5| *md5 == config.training_md5()) || self.has_config(config)
+    }
+
     /// The settings of the run's config that tables and pictures group by.
     #[must_use]
     pub fn with_settings(mut self, config: &Config) -> Self {
@@ -175,6 +191,7 @@ impl SummaryRow {
         self.validation = Some(config.data.validation);
         self.precision = Some(config.train.precision.to_string());
         self.config_md5 = Some(md5(config.to_toml().as_bytes()));
+        self.training_md5 = Some(config.training_md5());
         self
     }
 }
@@ -195,6 +212,14 @@ pub enum MetricsError {
         /// The length that the checkpoint knows.
         expected: u64,
     },
+    /// The file holds other rows than the checkpoint counts on.
+    #[error("the first {bytes} bytes of {} are not those that the checkpoint beside it was made after: the file was changed, so the run cannot go on; put it back, or start the run again with --overwrite", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The length that the checkpoint knows.
+        bytes: u64,
+    },
     /// The file is no table of this kind.
     #[error("{}: {message}", path.display())]
     Table {
@@ -210,6 +235,13 @@ pub struct MetricsWriter {
     path: PathBuf,
     file: File,
     position: u64,
+    hasher: Md5,
+}
+
+/// An end of a metrics file.
+pub struct MetricsMark {
+    position: u64,
+    hasher: Md5,
 }
 
 impl MetricsWriter {
@@ -219,29 +251,43 @@ impl MetricsWriter {
     /// If it cannot be written.
     pub fn create(path: &Path) -> Result<Self, MetricsError> {
         let file = File::create(path).map_err(|source| write_error(path, source))?;
-        Ok(Self { path: path.to_owned(), file, position: 0 })
+        Ok(Self { path: path.to_owned(), file, position: 0, hasher: Md5::new() })
     }
 
-    /// The file of a run that goes on: rows after `bytes` were written after its checkpoint and are cut off.
+    /// The file of a run that goes on: rows after `bytes` were written after its checkpoint and are cut off. What stands before
+    /// must have this MD5, if the checkpoint knows one.
     ///
     /// # Errors
-    /// If the file is missing or shorter than that.
-    pub fn resume(path: &Path, bytes: u64) -> Result<Self, MetricsError> {
+    /// If the file is missing, shorter than that, or was changed; it is then untouched.
+    pub fn resume(path: &Path, bytes: u64, md5: Option<&str>) -> Result<Self, MetricsError> {
         let error = |source| write_error(path, source);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(error)?;
+        if bytes == 0 {
+            return Self::create(path);
+        }
+        let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(MetricsError::Short { path: path.to_owned(), found: 0, expected: bytes });
+            }
+            file => file.map_err(error)?,
+        };
         let found = file.metadata().map_err(error)?.len();
         if found < bytes {
             return Err(MetricsError::Short { path: path.to_owned(), found, expected: bytes });
         }
-        if bytes > 0 && first_line(&file).map_err(error)? != header::<MetricsRow>() {
+        if first_line(&file).map_err(error)? != header::<MetricsRow>() {
             let message = "it has the columns of another version of this program, so the run cannot go on; start it again \
                            with --overwrite";
             return Err(MetricsError::Table { path: path.to_owned(), message: message.to_owned() });
         }
+        let mut hasher = Md5::new();
+        file.seek(SeekFrom::Start(0)).map_err(error)?;
+        io::copy(&mut (&file).take(bytes), &mut hasher).map_err(error)?;
+        if md5.is_some_and(|md5| md5 != hexadecimal(hasher.clone())) {
+            return Err(MetricsError::Changed { path: path.to_owned(), bytes });
+        }
         file.set_len(bytes).map_err(error)?;
         file.seek(SeekFrom::End(0)).map_err(error)?;
-        Ok(Self { path: path.to_owned(), file, position: bytes })
+        Ok(Self { path: path.to_owned(), file, position: bytes, hasher })
     }
 
     /// Appends a row, and the header before the first.
@@ -253,6 +299,23 @@ impl MetricsWriter {
             .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
         self.file.write_all(&bytes).map_err(|source| write_error(&self.path, source))?;
         self.position += bytes.len() as u64;
+        self.hasher.update(&bytes);
+        Ok(())
+    }
+
+    /// Where the file ends now, for [`cut`](Self::cut).
+    pub fn mark(&self) -> MetricsMark {
+        MetricsMark { position: self.position, hasher: self.hasher.clone() }
+    }
+
+    /// Cuts off the rows that were appended since a mark.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn cut(&mut self, mark: MetricsMark) -> Result<(), MetricsError> {
+        let cut = self.file.set_len(mark.position).and_then(|()| self.file.seek(SeekFrom::Start(mark.position)));
+        cut.map_err(|source| write_error(&self.path, source))?;
+        (self.position, self.hasher) = (mark.position, mark.hasher);
         Ok(())
     }
 
@@ -261,12 +324,17 @@ impl MetricsWriter {
         self.position
     }
 
+    /// The MD5 of the bytes written so far.
+    pub fn md5(&self) -> String {
+        hexadecimal(self.hasher.clone())
+    }
+
     /// Waits until all rows are on the disk.
     ///
     /// # Errors
     /// If the system cannot.
     pub fn sync(&self) -> Result<(), MetricsError> {
-        self.file.sync_all().map_err(|source| write_error(&self.path, source))
+        files::sync(&self.file).map_err(|source| write_error(&self.path, source))
     }
 }
 
@@ -288,6 +356,12 @@ fn header<R: Serialize + Default>() -> String {
     String::from_utf8_lossy(&table).lines().next().unwrap_or_default().to_owned()
 }
 
+/// Whether a table has a column of this name. A table without rows is read whatever its columns are.
+fn has_column(table: &[u8], name: &str) -> bool {
+    let headers = csv::Reader::from_reader(table).headers().cloned();
+    headers.is_ok_and(|headers| headers.iter().any(|header| header == name))
+}
+
 fn first_line(file: &File) -> io::Result<String> {
     let mut line = String::new();
     let mut start = file;
@@ -305,7 +379,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<MetricsRow>, MetricsError> {
 }
 
 /// One row of `thresholds.csv`: what the search for the largest threshold saw.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
 pub struct ThresholdRow {
     pub threshold: f64,
@@ -317,8 +391,10 @@ pub struct ThresholdRow {
 ///
 /// # Errors
 /// If it cannot be written; the old one is then untouched.
-pub fn write_table<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), MetricsError> {
-    let bytes = to_csv(rows, true).map_err(|message| MetricsError::Table { path: path.to_owned(), message })?;
+pub fn write_table<R: Serialize + Default>(path: &Path, rows: &[R]) -> Result<(), MetricsError> {
+    // A table without rows has its header all the same.
+    let bytes = if rows.is_empty() { Ok((header::<R>() + "\n").into_bytes()) } else { to_csv(rows, true) };
+    let bytes = bytes.map_err(|message| MetricsError::Table { path: path.to_owned(), message })?;
     Ok(write_atomically(path, |file| file.write_all(&bytes))?)
 }
 
@@ -327,8 +403,13 @@ pub fn write_table<R: Serialize>(path: &Path, rows: &[R]) -> Result<(), MetricsE
 /// # Errors
 /// If the file is missing or has other columns.
 pub fn read_table<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, MetricsError> {
+    let bytes = std::fs::read(path).map_err(|source| FileError { action: "read", path: path.to_owned(), source })?;
+    parse_table(path, &bytes)
+}
+
+fn parse_table<R: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<R>, MetricsError> {
     let error = |error: csv::Error| MetricsError::Table { path: path.to_owned(), message: error.to_string() };
-    csv::Reader::from_path(path).map_err(error)?.deserialize().collect::<Result<_, _>>().map_err(error)
+    csv::Reader::from_reader(bytes).deserialize().collect::<Result<_, _>>().map_err(error)
 }
 
 /// The rows of a `summary.csv`.
@@ -345,6 +426,21 @@ fn put(rows: &mut Vec<SummaryRow>, row: SummaryRow) {
         Some(old) => *old = row,
         None => rows.push(row),
     }
+}
+
+/// One row of a sweep's `diverged.csv`: a run whose loss became infinite or NaN. It is not trained again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct DivergedRow {
+    pub run: String,
+    pub seed: u64,
+    /// Of the keys of the config that change the training.
+    pub training_md5: String,
+    pub step: u64,
+    /// Counted from 1.
+    pub epoch: usize,
+    pub loss: f64,
+    pub revision: String,
 }
 
 /// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
@@ -368,27 +464,27 @@ impl SummaryWriter {
     /// The file with the rows that it has. A last line that was cut off is no row.
     ///
     /// # Errors
-    /// If it cannot be read or written, or has other columns.
+    /// If it cannot be read or written, or is no summary; it is then untouched.
     pub fn open(path: &Path) -> Result<Self, MetricsError> {
         let error = |source| write_error(path, source);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(error)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(error)?;
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(error)?;
-        file.seek(SeekFrom::End(0)).map_err(error)?;
-        let mut writer = Self { path: path.to_owned(), file, rows: Vec::new() };
-        if whole > 0 {
-            read_summary(path)?.into_iter().for_each(|row| put(&mut writer.rows, row));
-            if first_line(&writer.file).map_err(error)? != header::<SummaryRow>() {
-                // Of an older version, with fewer columns: rows of both would not fit under one header.
-                write_table(path, &writer.rows)?;
-                writer.file = OpenOptions::new().read(true).write(true).open(path).map_err(error)?;
+        let mut rows = Vec::new();
+        if path.exists() {
+            let text = std::fs::read(path).map_err(error)?;
+            let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+            let is_summary = match whole {
+                0 => header::<SummaryRow>().as_bytes().starts_with(&text),
+                _ => ["run", "seed", "epochs", "test_loss"].iter().all(|name| has_column(&text, name)),
+            };
+            if !is_summary {
+                let message = "it is no summary of this program; --out DIR writes elsewhere".to_owned();
+                return Err(MetricsError::Table { path: path.to_owned(), message });
             }
-            writer.file.seek(SeekFrom::End(0)).map_err(error)?;
+            parse_table(path, &text[..whole])?.into_iter().for_each(|row| put(&mut rows, row));
         }
-        Ok(writer)
+        // Without a cut line, in the columns of this version, and a run in one row.
+        write_table(path, &rows)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(error)?;
+        Ok(Self { path: path.to_owned(), file, rows })
     }
 
     /// The rows so far.
@@ -401,10 +497,32 @@ impl SummaryWriter {
     /// # Errors
     /// If it cannot be written.
     pub fn append(&mut self, row: SummaryRow) -> Result<(), MetricsError> {
-        let bytes = to_csv(std::slice::from_ref(&row), self.rows.is_empty())
+        let bytes = to_csv(std::slice::from_ref(&row), false)
             .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
-        self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).map_err(|e| write_error(&self.path, e))?;
+        let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
+        written.map_err(|source| write_error(&self.path, source))?;
         put(&mut self.rows, row);
+        Ok(())
+    }
+
+    /// Keeps these rows only.
+    ///
+    /// # Errors
+    /// If the file cannot be written; it is then untouched.
+    pub fn retain(&mut self, keep: impl Fn(&SummaryRow) -> bool) -> Result<(), MetricsError> {
+        let rows: Vec<SummaryRow> = self.rows.iter().filter(|row| keep(row)).cloned().collect();
+        self.replace(rows)
+    }
+
+    /// Puts these rows in the place of all.
+    ///
+    /// # Errors
+    /// If the file cannot be written; it is then untouched.
+    pub fn replace(&mut self, rows: Vec<SummaryRow>) -> Result<(), MetricsError> {
+        write_table(&self.path, &rows)?;
+        self.file =
+            OpenOptions::new().append(true).open(&self.path).map_err(|source| write_error(&self.path, source))?;
+        self.rows = rows;
         Ok(())
     }
 }
@@ -444,14 +562,50 @@ mod tests {
         let path = directory.path().join("metrics.csv");
         let mut writer = MetricsWriter::create(&path).unwrap();
         writer.append(&row(1)).unwrap();
-        let known = writer.position();
+        let (known, md5) = (writer.position(), writer.md5());
         writer.append(&row(2)).unwrap();
         drop(writer);
-        let mut writer = MetricsWriter::resume(&path, known).unwrap();
+        let mut writer = MetricsWriter::resume(&path, known, Some(&md5)).unwrap();
         writer.append(&row(3)).unwrap();
         assert_eq!(read_metrics(&path).unwrap(), [row(1), row(3)]);
-        let error = MetricsWriter::resume(&path, 1 << 20).err().unwrap().to_string();
+        let error = MetricsWriter::resume(&path, 1 << 20, None).err().unwrap().to_string();
         assert!(error.contains("metrics.csv") && error.contains("--overwrite"), "{error}");
+        assert_eq!(writer.md5(), files::md5(&std::fs::read(&path).unwrap()));
+    }
+
+    #[test]
+    fn metrics_that_were_changed_are_not_gone_on_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.csv");
+        let mut writer = MetricsWriter::create(&path).unwrap();
+        writer.append(&row(1)).unwrap();
+        writer.append(&row(2)).unwrap();
+        let (known, md5) = (writer.position(), writer.md5());
+        let good = std::fs::read(&path).unwrap();
+        let mut wrong = good.clone();
+        let at = good.len() - 20;
+        wrong[at] ^= 1;
+        for (bytes, part) in [(wrong, "the file was changed"), (good[..at].to_vec(), "rows are lost")] {
+            std::fs::write(&path, &bytes).unwrap();
+            let error = MetricsWriter::resume(&path, known, Some(&md5)).err().unwrap().to_string();
+            assert!(error.contains(part) && error.contains("metrics.csv"), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        std::fs::remove_file(&path).unwrap();
+        let error = MetricsWriter::resume(&path, known, Some(&md5)).err().unwrap().to_string();
+        assert!(error.contains("rows are lost") && !path.exists(), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_file_is_not_emptied() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("summary.csv");
+        for text in ["my only copy, without a line end", "a,b\n1,2\n", "a,b\n1"] {
+            std::fs::write(&path, text).unwrap();
+            let error = SummaryWriter::open(&path).err().unwrap().to_string();
+            assert!(error.contains("summary.csv"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]
@@ -470,7 +624,7 @@ mod tests {
         // Metrics go on under their own header only.
         let path = directory.path().join("metrics.csv");
         std::fs::write(&path, "run,epoch\nr,1\n").unwrap();
-        let error = MetricsWriter::resume(&path, 14).err().unwrap().to_string();
+        let error = MetricsWriter::resume(&path, 14, None).err().unwrap().to_string();
         assert!(error.contains("--overwrite"), "{error}");
     }
 

@@ -103,7 +103,7 @@ impl SweepProgress {
         }
     }
 
-    /// A run failed.
+    /// A run failed; prints the error.
     pub fn failed(&mut self, title: &str, error: &anyhow::Error) {
         self.failed += 1;
         let line = format!("{}: {title} FAILED: {error:#}", self.name);

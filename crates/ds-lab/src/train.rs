@@ -12,10 +12,11 @@ use self::on_device::{OnDevice, evaluate_on_device};
 use self::replica::Replica;
 use crate::batches::Epoch;
 use crate::bounds;
-use crate::checkpoint::{Checkpoint, EpochSums, Position};
+use crate::checkpoint::{BEST, BestEpoch, CHECKPOINT, Checkpoint, EpochSums, Position, write_network};
 use crate::config::Config;
 use crate::device;
 use crate::experiment::Setup;
+use crate::interrupt;
 use crate::metrics::{MetricsRow, MetricsWriter, Split};
 use crate::penalty::SplinePenalty;
 use crate::progress::{Loss, Progress, Status};
@@ -31,7 +32,7 @@ use ds_nn::networks::Network;
 use ds_nn::parallel::Communicator;
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::{Tape, TapeGradients};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Loss and accuracy over a data set.
@@ -89,7 +90,7 @@ fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
 /// Loss and accuracy of the network over samples, in evaluation mode.
 ///
 /// # Errors
-/// On Candle's errors.
+/// On Candle's errors, or if a signal was received.
 pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
     let device = network.device();
     if !device.is_cpu() {
@@ -101,6 +102,7 @@ pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Eva
     let indices: Vec<usize> = (0..samples.len()).collect();
     let (mut loss_sum, mut correct) = (0.0, 0);
     for indices in indices.chunks(batch_size) {
+        interrupt::check().map_err(candle_core::Error::wrap)?;
         let batch = samples.batch(indices)?;
         let mut tape = Tape::inference();
         let x = tape.constant(&batch.inputs);
@@ -121,7 +123,7 @@ pub struct Trainer<'a> {
     position: Position,
     /// Of the replica that writes: of rank 0, where there are several.
     metrics: Option<MetricsWriter>,
-    checkpoint: std::path::PathBuf,
+    directory: PathBuf,
     last_checkpoint: Instant,
     started: Instant,
     seconds_before: f64,
@@ -148,7 +150,7 @@ impl<'a> Trainer<'a> {
         let penalty = SplinePenalty::new(config, &setup.network)?;
         let metrics_path = directory.join("metrics.csv");
         let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
-        let device = device::description(communicator.map_or(1, Communicator::size));
+        let device = device::description(&setup.network.device(), communicator.map_or(1, Communicator::size));
         if resume.is_some() && position.devices.is_empty() {
             // Checkpoints did not always tell.
             position.devices.push("unknown".to_owned());
@@ -160,10 +162,13 @@ impl<'a> Trainer<'a> {
             checkpoint.restore_network(&setup.network)?;
             checkpoint.restore_optimizers(&mut optimizers)?;
         }
+        if !config.train.keep_best || !directory.join(BEST).exists() {
+            position.best = None;
+        }
         let writes = communicator.is_none_or(|communicator| communicator.rank() == 0);
         let open = || match resume {
             None => MetricsWriter::create(&metrics_path),
-            Some(_) => MetricsWriter::resume(&metrics_path, position.metrics_bytes),
+            Some(_) => MetricsWriter::resume(&metrics_path, position.metrics_bytes, position.metrics_md5.as_deref()),
         };
         let replica = communicator.map(|communicator| Replica::new(&setup.network, communicator)).transpose()?;
         Ok(Self {
@@ -175,7 +180,7 @@ impl<'a> Trainer<'a> {
             metrics: writes.then(open).transpose()?,
             seconds_before: position.seconds,
             position,
-            checkpoint: directory.join("checkpoint.safetensors"),
+            directory: directory.to_owned(),
             last_checkpoint: Instant::now(),
             started: Instant::now(),
             seed: Seed(config.seed),
@@ -193,11 +198,18 @@ impl<'a> Trainer<'a> {
         self.position.devices.join(device::THEN)
     }
 
+    /// The epoch with the best validation, if its network is kept.
+    pub fn best(&self) -> Option<BestEpoch> {
+        self.position.best
+    }
+
     /// Trains to the last epoch.
     ///
     /// # Errors
-    /// On Candle's errors, or if a file cannot be written.
+    /// On Candle's errors, if a file cannot be written, if the loss diverges ([`Diverged`]), or if a signal ended the training
+    /// ([`Interrupted`](interrupt::Interrupted)); in the last case the checkpoint is written.
     pub fn run(&mut self, quiet: bool) -> Result<()> {
+        let _deferred = interrupt::Deferred::begin();
         let (config, samples) = (self.config, &self.setup.train);
         let (size, epochs) = (config.train.batch_size, config.train.epochs);
         let batches = samples.len().div_ceil(size);
@@ -263,39 +275,84 @@ impl<'a> Trainer<'a> {
         }
         // The clocks of replicas differ, and within an epoch a checkpoint needs the sums of all.
         let may_stop = self.position.batch < batches && self.replica.is_none();
-        if may_stop { self.checkpoint_if_due() } else { Ok(()) }
+        if !may_stop {
+            return Ok(());
+        }
+        if interrupt::received().is_some() { self.stop() } else { self.checkpoint_if_due() }
+    }
+
+    /// Writes the checkpoint and ends the training, as a signal wants it.
+    fn stop(&mut self) -> Result<()> {
+        self.write_checkpoint()?;
+        let step = self.position.step;
+        interrupt::check().with_context(|| {
+            format!("{}: the checkpoint after step {step} is written, and --resume goes on from it", self.config.name)
+        })
     }
 
     fn finish_epoch(&mut self, epoch: usize, epochs: usize, rate: &Rate, progress: &Progress) -> Result<()> {
+        let before = self.metrics.as_ref().map(MetricsWriter::mark);
         self.append(Split::Train, epoch, Some(rate.per_second()))?;
         if let Some(replica) = &self.replica {
             replica.average_statistics()?;
         }
         let is_last = epoch + 1 == epochs;
         if is_last || (epoch + 1).is_multiple_of(self.config.train.eval_every) {
-            let status = self.status(epoch, rate);
-            let mut line = status.to_string();
-            for (k, (split, samples)) in self.setup.held_out().into_iter().enumerate() {
-                let network = &self.setup.network;
-                let evaluation = match self.on_device.as_ref().and_then(|on_device| on_device.held_out.get(k)) {
-                    Some(there) => {
-                        let (loss_sum, correct) = evaluate_on_device(network, there, self.replica.as_ref())?;
-                        evaluation(samples, loss_sum, correct)
+            match self.evaluate_held_out(epoch, rate, progress) {
+                // The evaluation was cut off: it is made again, with its rows.
+                Err(_) if interrupt::received().is_some() && self.replica.is_none() => {
+                    if let (Some(metrics), Some(before)) = (&mut self.metrics, before) {
+                        metrics.cut(before)?;
                     }
-                    None => evaluate(network, samples)?,
-                };
-                line += &format!("  {split} loss {}", Loss(evaluation.loss));
-                if let Some(accuracy) = evaluation.accuracy {
-                    line += &format!(" accuracy {accuracy:.2} %");
+                    return self.stop();
                 }
-                self.append_row(split, epoch, evaluation, None)?;
+                best => self.position.best = best?,
             }
-            progress.line(&line);
         }
         self.position.epoch += 1;
         self.position.batch = 0;
         self.position.sums = EpochSums::default();
+        if let Some(replica) = &self.replica
+            && replica.any(interrupt::received().is_some())?
+        {
+            interrupt::request();
+        }
+        if interrupt::received().is_some() {
+            return self.stop();
+        }
         if self.position.epoch < epochs { self.checkpoint_if_due() } else { Ok(()) }
+    }
+
+    /// Evaluates and appends the rows; returns the best epoch so far.
+    fn evaluate_held_out(&mut self, epoch: usize, rate: &Rate, progress: &Progress) -> Result<Option<BestEpoch>> {
+        let mut best = self.position.best;
+        let mut line = self.status(epoch, rate).to_string();
+        for (k, (split, samples)) in self.setup.held_out().into_iter().enumerate() {
+            let network = &self.setup.network;
+            let evaluation = match self.on_device.as_ref().and_then(|on_device| on_device.held_out.get(k)) {
+                Some(there) => {
+                    let (loss_sum, correct) = evaluate_on_device(network, there, self.replica.as_ref())?;
+                    evaluation(samples, loss_sum, correct)
+                }
+                None => evaluate(network, samples)?,
+            };
+            line += &format!("  {split} loss {}", Loss(evaluation.loss));
+            if let Some(accuracy) = evaluation.accuracy {
+                line += &format!(" accuracy {accuracy:.2} %");
+            }
+            if self.config.train.keep_best && split == Split::Validation && evaluation.loss.is_finite() {
+                let this = BestEpoch { epoch: epoch + 1, loss: evaluation.loss, accuracy: evaluation.accuracy };
+                if best.is_none_or(|best| this.is_better_than(&best)) {
+                    best = Some(this);
+                    if self.metrics.is_some() {
+                        write_network(&self.directory.join(BEST), network, &self.config.to_toml())?;
+                    }
+                }
+            }
+            self.append_row(split, epoch, evaluation, None)?;
+        }
+        progress.line(&line);
+        Ok(best)
     }
 
     fn status(&self, epoch: usize, rate: &Rate) -> Status {
@@ -363,23 +420,30 @@ impl<'a> Trainer<'a> {
         metrics.sync()?;
         self.position.seconds = seconds;
         self.position.metrics_bytes = metrics.position();
+        self.position.metrics_md5 = Some(metrics.md5());
         Checkpoint::of_run(self.position.clone(), self.config.to_toml(), &self.setup.network, &self.optimizers)?
-            .write(&self.checkpoint)
+            .write(&self.directory.join(CHECKPOINT))
             .context("writing a checkpoint")?;
         self.last_checkpoint = Instant::now();
         Ok(())
     }
 }
 
+/// The loss became infinite or NaN.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("the loss is {loss} at step {step} (epoch {epoch}): the run diverged; try a lower optimizer.weights.lr")]
+pub struct Diverged {
+    /// The loss of the step, or its sum over steps.
+    pub loss: f64,
+    /// Counted from 1.
+    pub step: u64,
+    /// Counted from 1.
+    pub epoch: usize,
+}
+
 /// Refuses a loss, or a sum of losses, that is no number at a step (counted from 1).
-fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<()> {
-    if loss.is_finite() {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "the loss is {loss} at step {step} (epoch {}): the run diverged; try a lower optimizer.weights.lr",
-        epoch + 1
-    );
+fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<(), Diverged> {
+    if loss.is_finite() { Ok(()) } else { Err(Diverged { loss, step, epoch: epoch + 1 }) }
 }
 
 /// The knots with a slope change above 0, over all splines of the network; `None` if it has none.

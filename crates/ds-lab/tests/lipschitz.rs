@@ -6,7 +6,7 @@ use ds_core::activation::Activation;
 use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::Source;
-use ds_lab::experiment::{RunOptions, Setup, run, target};
+use ds_lab::experiment::{Existing, RunOptions, Setup, run, target};
 use ds_lab::metrics::read_metrics;
 use ds_lab::penalty::SplinePenalty;
 use ds_lab::train::{Optimizers, count_active_knots, count_knots};
@@ -29,8 +29,7 @@ fn the_loss_of_a_fit_falls() {
     ] {
         let config = config(dataset, more);
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            RunOptions { directory: directory.path().to_owned(), resume: false, overwrite: false, quiet: true };
+        let options = RunOptions { directory: directory.path().to_owned(), existing: Existing::Refuse, quiet: true };
         // The mean of the squares is the loss of a network that says 0.
         let squares: Vec<f64> =
             target(&config).unwrap().samples(1000).iter().map(|(_, y)| f64::from(*y).powi(2)).collect();
@@ -55,7 +54,7 @@ fn scalings_have_a_rate_of_their_own() {
     let rates = "[optimizer.splines]\nkind = \"adam\"\nlr = 1e-9\n[optimizer.scalings]\nlr = 1e-2";
     let config = config("slopes_pm1", rates);
     let directory = tempfile::tempdir().unwrap();
-    let options = RunOptions { directory: directory.path().to_owned(), resume: false, overwrite: false, quiet: true };
+    let options = RunOptions { directory: directory.path().to_owned(), existing: Existing::Refuse, quiet: true };
     run(&config, &source, &options).unwrap();
     let checkpoint = Checkpoint::read(&directory.path().join("checkpoint.safetensors")).unwrap();
     let (before, after) = (Setup::new(&config, &source).unwrap(), Setup::new(&config, &source).unwrap());

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::Source;
-use ds_lab::experiment::{RunOptions, Setup, run, run_replica};
+use ds_lab::experiment::{Existing, RunOptions, Setup, run, run_replica};
 use ds_lab::metrics::{MetricsRow, SummaryRow, read_metrics};
 use ds_lab::train::Trainer;
 use ds_nn::parallel::Communicator;
@@ -34,7 +34,8 @@ fn resnet() -> Config {
 }
 
 fn options(directory: &Path, resume: bool) -> RunOptions {
-    RunOptions { directory: directory.to_owned(), resume, overwrite: false, quiet: true }
+    let existing = if resume { Existing::Resume } else { Existing::Refuse };
+    RunOptions { directory: directory.to_owned(), existing, quiet: true }
 }
 
 /// What every rank returns.

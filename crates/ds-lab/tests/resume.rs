@@ -3,8 +3,9 @@
 
 use ds_lab::config::{Config, Precision, Train};
 use ds_lab::data::Source;
-use ds_lab::experiment::{RunOptions, Setup, run};
-use ds_lab::metrics::{MetricsRow, read_metrics, read_summary};
+use ds_lab::experiment::{Existing, RunOptions, Setup, run};
+use ds_lab::lock::DirectoryLock;
+use ds_lab::metrics::{MetricsRow, Split, read_metrics, read_summary};
 use std::path::Path;
 
 fn config(text: &str) -> Config {
@@ -12,7 +13,7 @@ fn config(text: &str) -> Config {
 }
 
 fn options(directory: &Path) -> RunOptions {
-    RunOptions { directory: directory.to_owned(), resume: false, overwrite: false, quiet: true }
+    RunOptions { directory: directory.to_owned(), existing: Existing::Refuse, quiet: true }
 }
 
 /// The rows without what the clock says.
@@ -44,7 +45,7 @@ fn one_seed_gives_one_result() {
 
 /// What it says when `config` is to go on with what is there.
 fn refusal(config: &Config, directory: &Path) -> String {
-    let options = RunOptions { resume: true, ..options(directory) };
+    let options = RunOptions { existing: Existing::Resume, ..options(directory) };
     format!("{:#}", run(config, &Source::Auto { dir: None }, &options).unwrap_err())
 }
 
@@ -75,7 +76,7 @@ fn the_rest_of_a_schedule_may_change() {
     run(&area(4), &source, &options(parts.path())).unwrap();
     let summary = parts.path().join("summary.csv");
     let of_four = std::fs::read(&summary).unwrap();
-    let resume = || run(&longer, &source, &RunOptions { resume: true, ..options(parts.path()) }).unwrap();
+    let resume = || run(&longer, &source, &RunOptions { existing: Existing::Resume, ..options(parts.path()) }).unwrap();
     let resumed = resume();
     assert_eq!(rows(whole.path()), rows(parts.path()));
     assert_eq!((resumed.epochs, resumed.device.as_str()), (6, "cpu"));
@@ -101,7 +102,7 @@ fn bf16_is_refused_on_the_cpu_before_anything_is_written() {
     let first = run(&area(1), &source, &options(&out)).unwrap();
     assert_eq!((first.precision.as_deref(), first.machine().contains("bf16")), (Some("f32"), false));
     let narrow = Config { train: Train { precision: Precision::Bf16, ..area(1).train }, ..area(1) };
-    let error = run(&narrow, &source, &RunOptions { resume: true, ..options(&out) }).unwrap_err();
+    let error = run(&narrow, &source, &RunOptions { existing: Existing::Resume, ..options(&out) }).unwrap_err();
     assert!(format!("{error:#}").contains("train.precision: not set there, \"bf16\" here"), "{error:#}");
 }
 
@@ -113,10 +114,11 @@ fn a_directory_with_a_run_is_not_overwritten_by_accident() {
     let message = run(&area(2), &source, &options(directory.path())).unwrap_err().to_string();
     assert!(message.contains("--resume") && message.contains("--overwrite"), "{message}");
     // Resuming a finished run gives its summary back.
-    let again = run(&area(2), &source, &RunOptions { resume: true, ..options(directory.path()) }).unwrap();
+    let again =
+        run(&area(2), &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) }).unwrap();
     assert_eq!(first, again);
     assert_eq!(read_summary(&directory.path().join("summary.csv")).unwrap(), [again]);
-    run(&area(2), &source, &RunOptions { overwrite: true, ..options(directory.path()) }).unwrap();
+    run(&area(2), &source, &RunOptions { existing: Existing::Overwrite, ..options(directory.path()) }).unwrap();
 }
 
 #[test]
@@ -128,10 +130,175 @@ fn a_cut_checkpoint_is_refused() {
     let bytes = std::fs::read(&path).unwrap();
     for length in [0, 7, 100, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        let resumed = run(&area(2), &source, &RunOptions { resume: true, ..options(directory.path()) });
+        let resumed = run(&area(2), &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) });
         let message = format!("{:#}", resumed.unwrap_err());
         assert!(message.contains("checkpoint.safetensors is not a whole checkpoint"), "{length}: {message}");
     }
+}
+
+/// The files of a directory with their contents, but for the lock.
+fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut all: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().is_some_and(|name| name != ".lock"))
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn every_changed_byte_of_a_checkpoint_is_refused_and_everything_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let smallest = config(
+        "experiment = \"fit1d\"\ndata.train_points = 4\nactivation.size = 5\ntrain.epochs = 1\ntrain.milestones = []\n\
+         sparsify.enabled = false",
+    );
+    run(&smallest, &source, &options(directory.path())).unwrap();
+    let path = directory.path().join("checkpoint.safetensors");
+    let good = std::fs::read(&path).unwrap();
+    let rest = |all: Vec<(String, Vec<u8>)>| all.into_iter().filter(|(name, _)| !name.starts_with("check")).collect();
+    let before: Vec<_> = rest(contents(directory.path()));
+    // All changes of all bytes take long: one for each, another one for each bit in turn.
+    for i in 0..good.len() {
+        let mut bad = good.clone();
+        bad[i] ^= 1 << (i % 8);
+        std::fs::write(&path, &bad).unwrap();
+        let resumed = run(&smallest, &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) });
+        let message = format!("{:#}", resumed.expect_err(&format!("byte {i}")));
+        assert!(message.contains("checkpoint.safetensors"), "{i}: {message}");
+    }
+    let after: Vec<_> = rest(contents(directory.path()));
+    assert_eq!(before, after);
+    std::fs::write(&path, &good).unwrap();
+    run(&smallest, &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) }).unwrap();
+}
+
+#[test]
+fn metrics_that_were_changed_are_not_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    run(&area(2), &source, &options(directory.path())).unwrap();
+    let path = directory.path().join("metrics.csv");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen(",train,0.", ",train,1.", 1)).unwrap();
+    assert_ne!(std::fs::read_to_string(&path).unwrap(), text);
+    let resume =
+        |epochs| run(&area(epochs), &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) });
+    let message = format!("{:#}", resume(3).unwrap_err());
+    assert!(message.contains("metrics.csv") && message.contains("was changed"), "{message}");
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(resume(3).unwrap().epochs, 3);
+}
+
+#[test]
+fn resuming_needs_a_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let out = directory.path().join("run");
+    let of = |existing| run(&area(2), &source, &RunOptions { existing, ..options(&out) });
+    let message = of(Existing::Resume).unwrap_err().to_string();
+    assert!(message.contains("run/checkpoint.safetensors") && message.contains("without --resume"), "{message}");
+    assert!(!out.exists());
+    let first = of(Existing::ResumeOrStart).unwrap();
+    std::fs::remove_file(out.join("checkpoint.safetensors")).unwrap();
+    let before = contents(&out);
+    of(Existing::Resume).unwrap_err();
+    assert_eq!(contents(&out), before);
+    // A finished run without its checkpoint is finished all the same.
+    assert_eq!(of(Existing::ResumeOrStart).unwrap(), first);
+    assert_eq!(contents(&out), before);
+    // One that was ended before its first checkpoint begins again.
+    std::fs::remove_file(out.join("summary.csv")).unwrap();
+    assert_eq!(of(Existing::ResumeOrStart).unwrap().test_loss, first.test_loss);
+}
+
+#[test]
+fn a_folder_that_is_not_the_runs_own_is_refused_and_stays_as_it_is() {
+    let source = Source::Auto { dir: None };
+    for file in
+        ["summary.csv", "thresholds.csv", "config.toml", "sweep.toml", "comparison.md", "sparsified.safetensors"]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(file), "mine").unwrap();
+        for existing in [Existing::Refuse, Existing::Resume, Existing::ResumeOrStart] {
+            let error = run(&area(1), &source, &RunOptions { existing, ..options(directory.path()) }).unwrap_err();
+            let names = if existing == Existing::Resume { "checkpoint.safetensors" } else { file };
+            assert!(error.to_string().contains(names), "{error}");
+            assert_eq!(contents(directory.path()), [(file.to_owned(), b"mine".to_vec())]);
+            assert!(!directory.path().join(".lock").exists());
+        }
+        run(&area(1), &source, &RunOptions { existing: Existing::Overwrite, ..options(directory.path()) }).unwrap();
+    }
+    // Other files are in nobody's way.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("notes.txt"), "mine").unwrap();
+    run(&area(1), &source, &options(directory.path())).unwrap();
+    run(&area(1), &source, &RunOptions { existing: Existing::Overwrite, ..options(directory.path()) }).unwrap();
+    assert_eq!(std::fs::read(directory.path().join("notes.txt")).unwrap(), b"mine");
+}
+
+#[test]
+fn two_runs_do_not_share_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let lock = DirectoryLock::acquire(directory.path()).unwrap();
+    for existing in [Existing::Refuse, Existing::ResumeOrStart, Existing::Overwrite] {
+        let error = run(&area(1), &source, &RunOptions { existing, ..options(directory.path()) }).unwrap_err();
+        assert!(error.to_string().contains("in use by process"), "{error}");
+        assert!(contents(directory.path()).is_empty());
+    }
+    drop(lock);
+    run(&area(1), &source, &options(directory.path())).unwrap();
+}
+
+#[test]
+fn keys_that_change_no_training_may_change_on_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    run(&area(2), &source, &options(directory.path())).unwrap();
+    let mut other = area(4);
+    other.train = Train { threads: 3, checkpoint_seconds: 7.0, log_steps: 9, eval_every: 1, ..other.train };
+    other.sparsify.tolerance = 1.0;
+    let resume = |config: &Config| {
+        run(config, &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) }).unwrap()
+    };
+    assert_eq!(resume(&other).epochs, 4);
+    // Another sparsification of a finished run needs no training.
+    let (trained, metrics) = (resume(&other), rows(directory.path()));
+    other.sparsify.threshold = Some(0.5);
+    let again = resume(&other);
+    assert_eq!((again.sparsified_threshold, again.train_loss), (Some(0.5), trained.train_loss));
+    assert_eq!(rows(directory.path()), metrics);
+}
+
+#[test]
+fn the_network_of_the_best_epoch_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let mut kept = area(8);
+    kept.data.validation = 0.3;
+    kept.train.eval_every = 1;
+    kept.train.keep_best = true;
+    kept.optimizer.weights.lr = 0.3;
+    let summary = run(&kept, &source, &options(directory.path())).unwrap();
+    let of_validation: Vec<MetricsRow> =
+        rows(directory.path()).into_iter().filter(|row| row.split == Split::Validation).collect();
+    let best = of_validation.iter().filter_map(|row| row.accuracy).fold(0.0, f64::max);
+    assert_eq!(summary.best_validation_accuracy, Some(best));
+    let epoch = of_validation.iter().find(|row| row.accuracy == Some(best)).unwrap().epoch;
+    let network = ds_lab::experiment::network(&kept, 1).unwrap();
+    ds_lab::checkpoint::read_network(&directory.path().join("best.safetensors"), &network).unwrap();
+    let setup = Setup::new(&kept, &source).unwrap();
+    let evaluation = ds_lab::train::evaluate(&network, setup.validation.as_ref().unwrap()).unwrap();
+    assert_eq!(evaluation.accuracy, Some(best));
+    assert!(summary.best_epoch.is_some_and(|of_summary| of_summary >= epoch), "{summary:?}");
+    // It is not of the last epoch, and a test set is nothing to choose on.
+    assert!(summary.best_epoch != Some(8), "the test needs a run whose last epoch is not its best");
+    let error = Config::from_toml("experiment = \"area2d\"\ntrain.keep_best = true").unwrap_err().to_string();
+    assert!(error.contains("data.validation"), "{error}");
 }
 
 #[test]

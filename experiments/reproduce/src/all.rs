@@ -5,18 +5,20 @@
 //! own and a crash takes nothing else with it.
 
 use crate::{ReferenceArgs, told};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
 use ds_lab::data::Source;
 use ds_lab::estimate::{estimate, estimate_sweep};
 use ds_lab::experiment::Setup;
+use ds_lab::interrupt;
+use ds_lab::lock::DirectoryLock;
 use ds_lab::metrics::{SummaryRow, read_summary, write_summary};
 use ds_lab::outln;
 use ds_lab::sweep::{Sweep, SweepOptions, count_done, run_sweep};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What `reproduce all` is told.
@@ -42,6 +44,9 @@ pub struct AllArgs {
     #[arg(long)]
     dry_run: bool,
 }
+
+/// Time from one look at a run's process to the next.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 enum Work {
     Run(Box<Config>),
@@ -111,6 +116,9 @@ pub fn run(args: &AllArgs) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
+    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
+    let _lock = DirectoryLock::acquire(&args.out)?;
+    let _deferred = interrupt::Deferred::begin();
     let mut failed = 0;
     let mut outcomes = Vec::new();
     for mut planned in plan {
@@ -119,6 +127,10 @@ pub fn run(args: &AllArgs) -> Result<()> {
         let title = planned.title();
         let cost = std::mem::replace(&mut planned.cost, Ok(0.0));
         let outcome = cost.and_then(|_| made(args, &planned));
+        if interrupt::received().is_some() {
+            let error = outcome.err().unwrap_or_else(|| anyhow!("{title} has ended"));
+            return Err(error.context("the same command goes on where this one was ended"));
+        }
         failed += usize::from(outcome.is_err() && !expected);
         outcomes.push((title, outcome));
     }
@@ -207,7 +219,7 @@ fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
         Work::Run(config) => {
             let directory = args.out.join(config.experiment.to_string());
             let directory = directory.join(format!("{}-seed{}", config.name, config.seed));
-            let row = run_alone(planned, config, &directory)?;
+            let row = run_alone(args, planned, config, &directory)?;
             write_summary(&args.out.join("summary.csv"), &row)?;
             Ok(Outcome::Row(Box::new(row)))
         }
@@ -224,17 +236,30 @@ fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
     }
 }
 
-/// A run in a process of its own.
-fn run_alone(planned: &Planned, config: &Config, directory: &Path) -> Result<SummaryRow> {
+/// A run in a process of its own, which ends with this one.
+fn run_alone(args: &AllArgs, planned: &Planned, config: &Config, directory: &Path) -> Result<SummaryRow> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(this);
-    command.arg("train").arg("--config").arg(&planned.path).arg("--resume").arg("--out").arg(directory);
+    command.arg("train").arg("--config").arg(&planned.path).args(["--resume-or-start", "--end-with-parent"]);
+    command.arg("--out").arg(directory).args(args.data.device_arguments());
     match &planned.source {
         Source::Sample => command.args(["--data", "sample"]),
         Source::Auto { dir: Some(dir) } => command.arg("--data-dir").arg(dir),
         Source::Auto { dir: None } => &mut command,
     };
-    let status = command.status().context("cannot start this program again")?;
+    let mut child = command.stdin(Stdio::piped()).spawn().context("cannot start this program again")?;
+    let mut input = child.stdin.take();
+    let status = loop {
+        if interrupt::received().is_some() {
+            // Without its input it writes a checkpoint and ends. From a terminal it has the signal, too.
+            drop(input.take());
+        }
+        match child.try_wait().context("cannot wait for this program")? {
+            Some(status) => break status,
+            None => std::thread::sleep(POLL_INTERVAL),
+        }
+    };
+    interrupt::check()?;
     if !status.success() {
         bail!("{} ended with {status}; its own words are above", planned.path.display());
     }

@@ -6,13 +6,13 @@ mod all;
 mod bounds;
 mod sparsify;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use ds_lab::cli::{DataArgs, RunArgs, check_instructions, exit_code, in_thread_pool, train};
 use ds_lab::compare::{self, References};
-use ds_lab::outln;
 use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
 use ds_lab::table::Table;
+use ds_lab::{interrupt, outln};
 use ds_nn::memory::Recycling;
 use indicatif::HumanDuration;
 use mimalloc::MiMalloc;
@@ -92,7 +92,11 @@ struct SweepArgs {
 }
 
 fn main() -> ExitCode {
-    exit_code(match Args::parse().command {
+    let command = Args::parse().command;
+    if let Err(error) = interrupt::install() {
+        return exit_code(Err(error).context("cannot handle signals"));
+    }
+    exit_code(match command {
         Command::All(args) => in_thread_pool(|| all::run(&args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep(&args),
@@ -166,6 +170,12 @@ fn told(name: &str, outcome: &Outcome, directory: &Path) -> String {
     );
     for choice in &outcome.choices {
         text += &format!("\n  selected: {choice}");
+    }
+    for row in &outcome.diverged {
+        text += &format!(
+            "\n  DIVERGED: {} with seed {}: the loss was {} at step {} (epoch {}); it is not trained again",
+            row.run, row.seed, row.loss, row.step, row.epoch
+        );
     }
     for (title, error) in &outcome.failures {
         text += &format!("\n  FAILED: {title}: {error:#}");

@@ -56,7 +56,7 @@ pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<(&'stat
 /// # Errors
 /// If a file cannot be written.
 pub fn write(results: &Path, tables: &[(&str, Table)]) -> Result<()> {
-    let mut text = format!("# Comparison\n\nWritten by `reproduce compare` at revision {}.\n\n", files::git_revision());
+    let mut text = format!("# Comparison\n\nWritten by `reproduce compare` at revision {}.\n\n", files::revision());
     text += &tables.iter().map(|(_, table)| table.to_markdown()).collect::<Vec<_>>().join("\n");
     write_atomically(&results.join("comparison.md"), |file| file.write_all(text.as_bytes()))?;
     for (name, table) in tables {

@@ -394,6 +394,8 @@ pub struct Train {
     pub threads: usize,
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_best: bool,
     pub max_train_images: usize,
     pub max_test_images: usize,
 }
@@ -408,4 +410,16 @@ pub struct Sparsify {
     pub threshold: Option<f64>,
     pub tolerance: f64,
     pub search: Search,
+}
+
+// TEMP
+impl Config {
+    #[allow(missing_docs)]
+    pub fn training_differences(&self, other: &Self) -> Vec<String> {
+        self.differences(other)
+    }
+    #[allow(missing_docs)]
+    pub fn training_md5(&self) -> String {
+        crate::files::md5(self.to_toml().as_bytes())
+    }
 }

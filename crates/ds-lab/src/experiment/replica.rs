@@ -1,7 +1,8 @@
 //! A run by several processes, each on a device of its own.
 
 use super::Setup;
-use super::run::{Found, RunOptions, found, summarise, train};
+use super::directory::{RunDirectory, RunOptions, RunState};
+use super::run::{say_finished, summarise, train};
 use crate::config::Config;
 use crate::data::Source;
 use crate::device;
@@ -23,18 +24,23 @@ pub fn run_replica(
     communicator: Box<dyn Communicator>,
 ) -> Result<Option<SummaryRow>> {
     let rank = communicator.rank();
-    let found = found(config, options)?;
+    let mut directory = RunDirectory::new(config, options, rank == 0);
+    let state = directory.inspect()?;
+    device::check_precision(config.train.precision)?;
     let setup =
-        if rank == 0 && matches!(found, Found::Unfinished(_)) { Some(Setup::new(config, source)?) } else { None };
+        if rank == 0 && matches!(state, RunState::Unfinished(_)) { Some(Setup::new(config, source)?) } else { None };
     // From here on the others read data that the first may have fetched, and the first may write where all have read.
-    agree(&found, options, &*communicator)?;
-    let checkpoint = match found {
-        Found::Finished(row) => {
+    agree(&state, options, &*communicator)?;
+    let checkpoint = match state {
+        RunState::Finished(row) => {
             communicator.finish()?;
-            return Ok((rank == 0).then_some(*row));
+            return Ok((rank == 0).then(|| say_finished(*row, options)));
         }
-        Found::Unfinished(checkpoint) => checkpoint,
+        RunState::Unfinished(checkpoint) => checkpoint,
     };
+    if rank == 0 && directory.claim(checkpoint.is_some())?.is_some() {
+        bail!("{} was written to while the processes of a run started; try again", options.directory.display());
+    }
     let Some(setup) = setup else {
         let setup = Setup::new(config, source)?;
         Trainer::new(config, &setup, &options.directory, checkpoint.as_deref(), Some(&*communicator))?.run(true)?;
@@ -47,11 +53,13 @@ pub fn run_replica(
 }
 
 /// Waits until all are here, and refuses to go on if they did not find the same.
-fn agree(found: &Found, options: &RunOptions, communicator: &dyn Communicator) -> Result<()> {
-    let mine = match found {
-        Found::Finished(_) => [1.0, 0.0, 0.0],
-        Found::Unfinished(None) => [2.0, 0.0, 0.0],
-        Found::Unfinished(Some(checkpoint)) => [3.0, checkpoint.position.step as f64, checkpoint.position.batch as f64],
+fn agree(state: &RunState, options: &RunOptions, communicator: &dyn Communicator) -> Result<()> {
+    let mine = match state {
+        RunState::Finished(_) => [1.0, 0.0, 0.0],
+        RunState::Unfinished(None) => [2.0, 0.0, 0.0],
+        RunState::Unfinished(Some(checkpoint)) => {
+            [3.0, checkpoint.position.step as f64, checkpoint.position.batch as f64]
+        }
     };
     let sums = Tensor::new(&mine, &device::current())?;
     communicator.sum(&sums)?;

@@ -2,7 +2,7 @@
 use super::*;
 use crate::config::Config;
 use crate::data::Source;
-use crate::experiment::{self, RunOptions};
+use crate::experiment::{self, Existing, RunOptions};
 use crate::metrics::{SummaryRow, write_table};
 
 /// A small run in RESULTS/area2d/SHAPE.
@@ -13,7 +13,7 @@ fn run(results: &Path, shape: &str) -> SummaryRow {
     );
     let config = Config::from_toml(&text).unwrap();
     let directory = results.join("area2d").join(shape);
-    let options = RunOptions { directory, resume: false, overwrite: false, quiet: true };
+    let options = RunOptions { directory, existing: Existing::Refuse, quiet: true };
     experiment::run(&config, &Source::Auto { dir: None }, &options).unwrap()
 }
 

@@ -29,7 +29,7 @@
 mod run;
 mod select;
 
-pub use run::{Outcome, SweepOptions, count_done, run_sweep};
+pub use run::{DIVERGED, Outcome, SweepOptions, count_done, run_sweep};
 
 use crate::config::{self, Config, ConfigError, Kind, Origin, Setting};
 use std::collections::HashMap;

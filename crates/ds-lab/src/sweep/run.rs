@@ -1,38 +1,52 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
 use super::{PlannedRun, Sweep};
+use crate::checkpoint::CHECKPOINT;
+use crate::config::Config;
 use crate::data::Source;
 use crate::device;
-use crate::experiment::{RunOptions, run};
-use crate::files;
-use crate::metrics::{SummaryRow, SummaryWriter, read_summary, write_table};
+use crate::experiment::{Existing, RunOptions, remove_if_empty, remove_run, run};
+use crate::files::{self, write_atomically};
+use crate::interrupt;
+use crate::lock::DirectoryLock;
+use crate::metrics::{DivergedRow, SummaryRow, SummaryWriter, read_summary, read_table, write_table};
 use crate::progress::SweepProgress;
+use crate::train::Diverged;
 use anyhow::{Context, Result, anyhow, bail};
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
+
+const DEFINITION: &str = "sweep.toml";
+const SUMMARY: &str = "summary.csv";
+/// The file of the runs whose loss became infinite or NaN.
+pub const DIVERGED: &str = "diverged.csv";
 
 /// How a sweep is run.
 #[derive(Debug, Clone)]
 pub struct SweepOptions {
-    /// The sweep's directory: `summary.csv`, a copy of the definition, and the runs that are on their way.
+    /// The sweep's directory: `summary.csv`, `diverged.csv`, a copy of the definition, and the runs that have not ended.
     pub directory: PathBuf,
     /// Runs at once; 0: one a core, or one where a GPU computes.
     pub jobs: usize,
-    /// Start again where the directory has rows of runs with other configs.
+    /// Start the runs of the definition again where the directory has rows of them.
     pub overwrite: bool,
-    /// Show nothing but errors.
+    /// Print nothing but errors and warnings.
     pub quiet: bool,
 }
 
-/// What became of a sweep.
+/// The result of a sweep.
 #[derive(Debug)]
 pub struct Outcome {
     /// A row a run, in the order of the definition.
     pub rows: Vec<SummaryRow>,
-    /// Runs that failed, and why.
+    /// Runs that failed, and selections that could not be made, with their errors.
     pub failures: Vec<(String, anyhow::Error)>,
+    /// Runs whose loss became infinite or NaN, now or before.
+    pub diverged: Vec<DivergedRow>,
     /// How many runs were made now; the others were there.
     pub made: usize,
     /// Seconds for those.
@@ -41,68 +55,84 @@ pub struct Outcome {
     pub choices: Vec<String>,
 }
 
-/// Runs what is not there yet. Rows come in as runs end; a sweep that is cut off goes on where it stopped.
+/// Runs what is not there yet. Rows come in as runs end; a sweep that is cut off goes on where it stopped. Rows of runs that the
+/// definition does not have any more stay.
 ///
 /// # Errors
-/// If the directory holds rows of other configs, or a file cannot be written. A run that fails is no error of the sweep: it
-/// is in the outcome, and tried again the next time.
+/// If the directory is not of a sweep, holds rows of other configs or is in use by another process, if a file cannot be written, or
+/// if a signal was received. A run that fails is no error of the sweep: it is in the outcome, and tried again the next time. One
+/// that diverges is in the outcome, too, counts as the worst in a selection, and is not tried again.
 pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Result<Outcome> {
+    let _deferred = interrupt::Deferred::begin();
     let directory = &options.directory;
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
     let runs = sweep.runs()?;
-    let summary = directory.join("summary.csv");
-    if options.overwrite && summary.exists() {
-        std::fs::remove_file(&summary).with_context(|| format!("cannot remove {}", summary.display()))?;
+    check_directory(directory, options.overwrite)?;
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
+    let _lock = DirectoryLock::acquire(directory)?;
+    check_directory(directory, options.overwrite)?;
+    for file in [DEFINITION, SUMMARY, DIVERGED] {
+        files::remove_temporaries(directory, file)?;
     }
-    files::write_atomically(&directory.join("sweep.toml"), |file| file.write_all(sweep.text.as_bytes()))?;
     let start = Instant::now();
-    let progress = SweepProgress::new(&sweep.name, sweep.count()?, options.quiet);
-    let execution = Execution {
-        sweep,
-        source,
-        options,
-        writer: Mutex::new(SummaryWriter::open(&summary)?),
-        progress: Mutex::new(progress),
-        failures: Mutex::new(Vec::new()),
+    let execution = Execution::begin(sweep, source, options, &runs)?;
+    write_atomically(&directory.join(DEFINITION), |file| file.write_all(sweep.text.as_bytes()))?;
+    let made = || -> Result<_> {
+        let mut made = execution.run_all(&runs, Stage::Grid)?;
+        let (rows, diverged) = (lock(&execution.writer).rows().to_vec(), lock(&execution.diverged).clone());
+        let selection = sweep.selected(&runs, &rows, &diverged)?;
+        lock(&execution.failures).extend(selection.problems);
+        made += execution.run_all(&selection.runs, Stage::Selected)?;
+        Ok((made, selection.runs, selection.choices))
     };
-    let mut made = execution.run_all(&runs, Stage::Grid)?;
-    let rows_of_grid = lock(&execution.writer).rows().to_vec();
-    let (selected, choices) = match sweep.selected(&runs, &rows_of_grid) {
-        Ok(selected) => selected,
-        Err(error) if !lock(&execution.failures).is_empty() => {
-            lock(&execution.failures).push((format!("{}: selection", sweep.name), error));
-            (Vec::new(), Vec::new())
-        }
-        Err(error) => return Err(error),
-    };
-    made += execution.run_all(&selected, Stage::Selected)?;
+    let made = made();
     lock(&execution.progress).finish();
-    let found = lock(&execution.writer).rows().to_vec();
-    let failures = execution.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let of = |run: &PlannedRun| found.iter().find(|row| row.is_of(&run.config));
-    let rows: Vec<SummaryRow> = runs.iter().chain(&selected).filter_map(of).cloned().collect();
-    if failures.is_empty() {
-        // In the order of the definition, whatever the order in which runs ended.
-        write_table(&summary, &rows)?;
-        if !sweep.keep_runs {
-            remove_if_there(&directory.join("runs"))?;
-        }
+    let (made, selected, choices) = made.map_err(|error| execution.with_state(error))?;
+    let planned: Vec<&PlannedRun> = runs.iter().chain(&selected).collect();
+    let rows = execution.sort_rows(&planned)?;
+    if !sweep.keep_runs {
+        remove_if_empty(&directory.join("runs"))?;
     }
-    Ok(Outcome { rows, failures, made, seconds: start.elapsed().as_secs_f64(), choices })
+    let is_planned = |row: &DivergedRow| planned.iter().any(|run| is_of(row, &run.config));
+    Ok(Outcome {
+        rows,
+        failures: unlock(execution.failures),
+        diverged: unlock(execution.diverged).into_iter().filter(is_planned).collect(),
+        made,
+        seconds: start.elapsed().as_secs_f64(),
+        choices,
+    })
 }
 
-/// How many of the runs that the file lists have their row in a directory already.
+/// How many of the runs that the file lists have ended in a directory already.
 ///
 /// # Errors
 /// If its summary is there and cannot be read.
 pub fn count_done(sweep: &Sweep, directory: &Path) -> Result<usize> {
-    let summary = directory.join("summary.csv");
-    if !summary.exists() {
-        return Ok(0);
-    }
-    let rows = read_summary(&summary)?;
-    let is_done = |run: &PlannedRun| rows.iter().any(|row| row.is_of(&run.config) && row.has_config(&run.config));
+    let (summary, diverged) = (directory.join(SUMMARY), directory.join(DIVERGED));
+    let rows = if summary.exists() { read_summary(&summary)? } else { Vec::new() };
+    let diverged: Vec<DivergedRow> = if diverged.exists() { read_table(&diverged)? } else { Vec::new() };
+    let is_done = |run: &PlannedRun| {
+        let has_row = rows.iter().any(|row| row.is_of(&run.config) && row.has_training_of(&run.config));
+        has_row || diverged.iter().any(|row| is_of(row, &run.config))
+    };
     Ok(sweep.runs()?.iter().filter(|run| is_done(run)).count())
+}
+
+/// Refuses a directory with files that the sweep would replace and that are not of a sweep.
+fn check_directory(directory: &Path, overwrite: bool) -> Result<()> {
+    let has = |file: &str| directory.join(file).symlink_metadata().is_ok();
+    if overwrite || has(DEFINITION) {
+        return Ok(());
+    }
+    let of_others = ["config.toml", "metrics.csv", CHECKPOINT, "comparison.md", "report.html"];
+    match [SUMMARY, DIVERGED].into_iter().chain(of_others).find(|file| has(file)) {
+        None => Ok(()),
+        Some(file) => bail!(
+            "{} is not the directory of a sweep (it has no {DEFINITION}), and it has a file {file}: --out DIR writes elsewhere, \
+             --overwrite replaces it",
+            directory.display()
+        ),
+    }
 }
 
 /// The runs that the file lists, or those with a chosen value.
@@ -118,12 +148,50 @@ struct Execution<'a> {
     source: &'a Source,
     options: &'a SweepOptions,
     writer: Mutex<SummaryWriter>,
+    diverged: Mutex<Vec<DivergedRow>>,
     progress: Mutex<SweepProgress>,
     failures: Mutex<Vec<(String, anyhow::Error)>>,
+    /// Names and seeds of rows that are of an earlier call and do not count in this one.
+    overwritten: HashSet<(String, u64)>,
 }
 
-impl Execution<'_> {
-    /// Makes the runs that have no row yet; returns how many.
+impl<'a> Execution<'a> {
+    /// Reads the rows that are there and, if they are to be overwritten, removes those of these runs.
+    fn begin(sweep: &'a Sweep, source: &'a Source, options: &'a SweepOptions, runs: &[PlannedRun]) -> Result<Self> {
+        let (summary, diverged_path) = (options.directory.join(SUMMARY), options.directory.join(DIVERGED));
+        if options.overwrite && summary.exists() && read_summary(&summary).is_err() {
+            files::remove_written(&options.directory, SUMMARY)?;
+        }
+        let mut writer = SummaryWriter::open(&summary)?;
+        let read = || if diverged_path.exists() { read_table(&diverged_path) } else { Ok(Vec::new()) };
+        let mut diverged: Vec<DivergedRow> = if options.overwrite { read().unwrap_or_default() } else { read()? };
+        let mut overwritten = HashSet::new();
+        if options.overwrite {
+            let is_planned = |run: &str, seed: u64| runs.iter().any(|p| p.config.name == run && p.config.seed == seed);
+            writer.retain(|row| !is_planned(&row.run, row.seed))?;
+            diverged.retain(|row| !is_planned(&row.run, row.seed));
+            files::remove_written(&options.directory, DIVERGED)?;
+            if !diverged.is_empty() {
+                write_table(&diverged_path, &diverged)?;
+            }
+            for run in runs {
+                remove_run(&directory_of(run, options))?;
+            }
+            overwritten = writer.rows().iter().map(|row| (row.run.clone(), row.seed)).collect();
+        }
+        Ok(Self {
+            sweep,
+            source,
+            options,
+            writer: Mutex::new(writer),
+            diverged: Mutex::new(diverged),
+            progress: Mutex::new(SweepProgress::new(&sweep.name, sweep.count()?, options.quiet)),
+            failures: Mutex::new(Vec::new()),
+            overwritten,
+        })
+    }
+
+    /// Makes the runs that have not ended yet; returns how many.
     fn run_all(&self, runs: &[PlannedRun], stage: Stage) -> Result<usize> {
         let mut waiting = Vec::new();
         for run in runs {
@@ -134,7 +202,8 @@ impl Execution<'_> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let on_gpu = device::current().is_cuda();
         let usual = if on_gpu { 1 } else { cores };
-        let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, waiting.len().max(1));
+        // Of all runs and not of those that wait, so that a run has the same threads after a stop.
+        let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, runs.len().max(1));
         if on_gpu && jobs > 1 {
             // All runs of a process launch on one stream, which records for one run alone.
             device::use_graphs(false);
@@ -144,67 +213,130 @@ impl Execution<'_> {
         std::thread::scope(|scope| -> Result<()> {
             let work = || -> Result<()> {
                 loop {
+                    interrupt::check()?;
                     let Some(run) = lock(&queue).next() else { return Ok(()) };
-                    self.make(run, (cores / jobs).max(1))?;
+                    self.make(run, (cores / jobs).max(1), stage)?;
                 }
             };
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..jobs.min(planned)).map(|_| scope.spawn(work)).collect();
             let joined = |worker: ScopedJoinHandle<'_, Result<()>>| {
                 worker.join().map_err(|_| anyhow!("a thread of the sweep panicked"))?
             };
-            workers.into_iter().try_for_each(joined)
+            workers.into_iter().map(joined).fold(Ok(()), Result::and)
         })?;
         Ok(planned - (lock(&self.failures).len() - failed_before))
     }
 
-    /// Whether the run has its row already.
+    /// Whether the run has ended already.
     fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
+        if lock(&self.diverged).iter().any(|row| is_of(row, &run.config)) {
+            lock(&self.progress).done(None);
+            return Ok(true);
+        }
         let writer = lock(&self.writer);
         let mut rows = writer.rows().iter();
         let Some(row) = rows.find(|row| row.is_of(&run.config)) else {
             return Ok(false);
         };
-        if row.has_config(&run.config) {
-            lock(&self.progress).done(None);
-            return Ok(true);
+        let directory = directory_of(run, self.options);
+        let is_overwritten = self.overwritten.contains(&(row.run.clone(), row.seed));
+        if row.has_training_of(&run.config) && !is_overwritten {
+            // With another sparsification the network that was kept gets another row.
+            let can_be_renewed = !row.has_config(&run.config) && directory.join(CHECKPOINT).exists();
+            if !can_be_renewed {
+                lock(&self.progress).done(None);
+            }
+            return Ok(!can_be_renewed);
         }
         if stage == Stage::Selected {
             // With more candidates the choice may be another one; what is left of the run with the old one is of no use.
-            remove_if_there(&self.directory(run))?;
+            remove_run(&directory)?;
             return Ok(false);
         }
         bail!(
-            "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the sweep \
-             again, another --out keeps both",
-            self.options.directory.join("summary.csv").display(),
+            "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the runs of the \
+             sweep again, another --out keeps both",
+            self.options.directory.join(SUMMARY).display(),
             row.run,
             row.seed
         )
     }
 
-    fn directory(&self, run: &PlannedRun) -> PathBuf {
-        self.options.directory.join("runs").join(title(run))
-    }
-
     /// Makes one run, on threads of its own. Its failure is noted; an error is one of the sweep.
-    fn make(&self, run: &PlannedRun, threads: usize) -> Result<()> {
-        let directory = self.directory(run);
+    fn make(&self, run: &PlannedRun, threads: usize, stage: Stage) -> Result<()> {
+        let directory = directory_of(run, self.options);
         let threads = if run.config.train.threads == 0 { threads } else { run.config.train.threads };
-        match one(run, self.source, &directory, threads) {
+        let made = catch_unwind(AssertUnwindSafe(|| one(run, self.source, &directory, threads)));
+        let error = match made.unwrap_or_else(|_| Err(anyhow!("it panicked; the reason is above"))) {
             Ok(row) => {
                 lock(&self.writer).append(row)?;
-                if !self.sweep.keep_runs {
-                    remove_if_there(&directory)?;
-                }
                 lock(&self.progress).done(Some(&title(run)));
+                return self.drop_directory(&directory, stage);
             }
-            Err(error) => {
-                lock(&self.progress).failed(&title(run), &error);
-                lock(&self.failures).push((title(run), error));
-            }
+            Err(error) => error,
+        };
+        if interrupt::received().is_some() {
+            return Err(error);
         }
+        lock(&self.progress).failed(&title(run), &error);
+        if let Some(diverged) = error.downcast_ref::<Diverged>() {
+            self.remember(run, *diverged)?;
+            return self.drop_directory(&directory, stage);
+        }
+        lock(&self.failures).push((title(run), error));
         Ok(())
     }
+
+    fn remember(&self, run: &PlannedRun, Diverged { loss, step, epoch }: Diverged) -> Result<()> {
+        let mut rows = lock(&self.diverged);
+        rows.push(DivergedRow {
+            run: run.config.name.clone(),
+            seed: run.config.seed,
+            training_md5: run.config.training_md5(),
+            step,
+            epoch,
+            loss,
+            revision: files::revision(),
+        });
+        Ok(write_table(&self.options.directory.join(DIVERGED), &rows)?)
+    }
+
+    fn drop_directory(&self, directory: &Path, _stage: Stage) -> Result<()> {
+        if self.sweep.keep_runs { Ok(()) } else { remove_run(directory) }
+    }
+
+    /// Puts the rows in the order of the definition, whatever the order in which runs ended, and those of other runs after them;
+    /// returns the former.
+    fn sort_rows(&self, planned: &[&PlannedRun]) -> Result<Vec<SummaryRow>> {
+        let mut writer = lock(&self.writer);
+        let place = |row: &SummaryRow| planned.iter().position(|run| row.is_of(&run.config));
+        let (mut of_sweep, others): (Vec<_>, Vec<_>) =
+            writer.rows().iter().cloned().map(|row| (place(&row), row)).partition(|(place, _)| place.is_some());
+        of_sweep.sort_by_key(|(place, _)| *place);
+        let rows = |pairs: &[(Option<usize>, SummaryRow)]| pairs.iter().map(|(_, row)| row.clone()).collect::<Vec<_>>();
+        writer.replace([rows(&of_sweep), rows(&others)].concat())?;
+        Ok(rows(&of_sweep))
+    }
+
+    /// An error that ends the sweep, with what is done if a signal was the reason.
+    fn with_state(&self, error: anyhow::Error) -> anyhow::Error {
+        if interrupt::received().is_none() {
+            return error;
+        }
+        let done = count_done(self.sweep, &self.options.directory).unwrap_or(0);
+        let all = self.sweep.count().unwrap_or(0);
+        let name = &self.sweep.name;
+        error
+            .context(format!("sweep {name}: {done} of {all} runs have ended; the same command goes on with the others"))
+    }
+}
+
+fn directory_of(run: &PlannedRun, options: &SweepOptions) -> PathBuf {
+    options.directory.join("runs").join(title(run))
+}
+
+fn is_of(row: &DivergedRow, config: &Config) -> bool {
+    row.run == config.name && row.seed == config.seed && row.training_md5 == config.training_md5()
 }
 
 fn title(run: &PlannedRun) -> String {
@@ -213,21 +345,16 @@ fn title(run: &PlannedRun) -> String {
 
 fn one(planned: &PlannedRun, source: &Source, directory: &Path, threads: usize) -> Result<SummaryRow> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("train.threads")?;
-    let options = RunOptions { directory: directory.to_owned(), resume: true, overwrite: false, quiet: true };
+    let options = RunOptions { directory: directory.to_owned(), existing: Existing::ResumeOrStart, quiet: true };
     let row = pool.install(|| run(&planned.config, source, &options))?;
     // Runs share the process, so its memory is not theirs.
     Ok(SummaryRow { peak_memory_mb: None, ..row }.with_settings(&planned.config))
 }
 
-fn remove_if_there(directory: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn unlock<T>(mutex: Mutex<T>) -> T {
+    mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

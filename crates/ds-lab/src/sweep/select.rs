@@ -1,9 +1,19 @@
 //! The choice of a value on validation data.
 
 use super::{PlannedRun, Select, Sweep, combinations, show};
-use crate::config::Setting;
-use crate::metrics::SummaryRow;
+use crate::config::{ConfigError, Setting};
+use crate::metrics::{DivergedRow, SummaryRow};
 use anyhow::{Context, Result, bail};
+
+/// The runs of the second stage.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    pub(super) runs: Vec<PlannedRun>,
+    /// A line for each choice.
+    pub(super) choices: Vec<String>,
+    /// Choices that could not be made.
+    pub(super) problems: Vec<(String, anyhow::Error)>,
+}
 
 impl Select {
     /// The runs that differ in the chosen key and the seed only, group by group.
@@ -21,16 +31,23 @@ impl Select {
     }
 
     /// The settings of the chosen key: of the candidates whose mean validation accuracy is within the tolerance of the best,
-    /// the one with the largest value. The mean, since a median does not see a value that fails for some seeds.
-    fn choose(&self, members: &[&PlannedRun], rows: &[SummaryRow]) -> Result<Vec<Setting>> {
+    /// the one with the largest value. The mean, since a median does not see a value that fails for some seeds. A value that
+    /// diverged for a seed is worse than all that did not.
+    fn choose(&self, members: &[&PlannedRun], rows: &[SummaryRow], diverged: &[DivergedRow]) -> Result<Vec<Setting>> {
         let mut candidates: Vec<(Vec<Setting>, Vec<f64>)> = Vec::new();
         for run in members {
             let config = &run.config;
             let row = rows.iter().find(|row| row.is_of(config));
-            let row = row.with_context(|| format!("the run {} with seed {} failed", config.name, config.seed))?;
-            let accuracy = row.validation_accuracy.with_context(|| {
-                format!("{} has no validation accuracy; set data.validation above 0 in [config]", config.name)
-            })?;
+            let accuracy = match row {
+                None if diverged.iter().any(|row| row.run == config.name && row.seed == config.seed) => {
+                    f64::NEG_INFINITY
+                }
+                None => bail!("the run {} with seed {} failed", config.name, config.seed),
+                Some(row) => row.validation_accuracy.with_context(|| {
+                    format!("{} has no validation accuracy; set data.validation above 0 in [config]", config.name)
+                })?,
+            };
+            let accuracy = if accuracy.is_nan() { f64::NEG_INFINITY } else { accuracy };
             let chosen: Vec<Setting> =
                 run.settings.iter().filter(|setting| self.keys.contains(&setting.key)).cloned().collect();
             match candidates.iter_mut().find(|(settings, _)| *settings == chosen) {
@@ -42,6 +59,9 @@ impl Select {
         let means: Vec<(Vec<Setting>, f64)> =
             candidates.into_iter().map(|(settings, accuracies)| (settings, mean(&accuracies))).collect();
         let best = means.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);
+        if best == f64::NEG_INFINITY {
+            bail!("every value of {} diverged", self.keys.join(" + "));
+        }
         let near = means.into_iter().filter(|(_, accuracy)| *accuracy >= best - self.tolerance);
         let size = |settings: &[Setting]| {
             let value = settings.first().map(|setting| &setting.value);
@@ -55,30 +75,50 @@ impl Select {
 }
 
 impl Sweep {
-    /// The runs with the values that the rows of the others choose, and a line for each choice.
-    pub(super) fn selected(&self, runs: &[PlannedRun], rows: &[SummaryRow]) -> Result<(Vec<PlannedRun>, Vec<String>)> {
-        let Some(select) = &self.select else { return Ok((Vec::new(), Vec::new())) };
-        let (mut all, mut choices) = (Vec::new(), Vec::new());
+    /// The runs with the values that the rows of the others choose. A choice that cannot be made keeps no other one from being
+    /// made.
+    ///
+    /// # Errors
+    /// If a value of `select.final` is not allowed, or two runs have one name.
+    pub(super) fn selected(
+        &self,
+        runs: &[PlannedRun],
+        rows: &[SummaryRow],
+        diverged: &[DivergedRow],
+    ) -> Result<Selection, ConfigError> {
+        let mut selection = Selection::default();
+        let Some(select) = &self.select else { return Ok(selection) };
         for (fixed, members) in select.groups(runs) {
-            let chosen = select.choose(&members, rows)?;
+            let chosen = match select.choose(&members, rows, diverged) {
+                Ok(chosen) => chosen,
+                Err(error) => {
+                    let of = |setting: &Setting| format!("{} = {}", setting.key, show(&setting.value));
+                    let group = fixed.iter().map(of).collect::<Vec<_>>().join(", ");
+                    selection.problems.push((format!("{}: selection for {group}", self.name), error));
+                    continue;
+                }
+            };
             let varied = &self.grids[members[0].grid];
             let lists: Vec<String> = varied
                 .iter()
                 .filter(|axis| axis.is_list && !select.keys.contains(&axis.keys[0]))
                 .map(|axis| axis.keys[0].clone())
                 .collect();
+            let mut last_run = None;
             for (last, more) in combinations(&select.last, &self.origin) {
                 let mut settings = fixed.clone();
                 settings.extend(chosen.iter().cloned());
                 settings.extend(last);
                 let lists: Vec<String> = lists.iter().chain(&more).cloned().collect();
-                all.push(self.planned(members[0].grid, settings, &lists, "-selected")?);
+                let run = self.planned(members[0].grid, settings, &lists, "-selected")?;
+                last_run = Some(run.config.name.clone());
+                selection.runs.push(run);
             }
-            if let (Some(setting), Some(run)) = (chosen.first(), all.last()) {
-                choices.push(format!("{}: {} = {}", run.config.name, setting.key, show(&setting.value)));
+            if let (Some(setting), Some(run)) = (chosen.first(), last_run) {
+                selection.choices.push(format!("{run}: {} = {}", setting.key, show(&setting.value)));
             }
         }
-        self.check_names(&all)?;
-        Ok((all, choices))
+        self.check_names(&selection.runs)?;
+        Ok(selection)
     }
 }

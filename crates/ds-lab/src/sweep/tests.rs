@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
+use super::select::Selection;
 use super::*;
 use crate::data::Source;
-use crate::metrics::{SummaryRow, read_summary};
+use crate::lock::DirectoryLock;
+use crate::metrics::{DivergedRow, SummaryRow, read_summary};
 
 const TINY: &str = r#"
     [config]
@@ -116,8 +118,7 @@ fn a_run_alone_has_the_row_that_it_has_in_a_sweep() {
     for k in [3, 11] {
         let options = crate::experiment::RunOptions {
             directory: directory.path().join(k.to_string()),
-            resume: false,
-            overwrite: false,
+            existing: crate::experiment::Existing::Refuse,
             quiet: true,
         };
         let alone = crate::experiment::run(&runs[k].config, &source, &options).unwrap();
@@ -157,7 +158,8 @@ fn the_largest_value_within_the_tolerance_is_selected() {
     };
     for (at_half, expected) in [(89.5, 0.5), (88.5, 1e-5)] {
         let rows = rows(&|run| if run.config.regularization.lambda == 0.5 { at_half } else { 90.0 });
-        let (selected, choices) = sweep.selected(&runs, &rows).unwrap();
+        let Selection { runs: selected, choices, problems } = sweep.selected(&runs, &rows, &[]).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
         // ReLU and PReLU have no λ to choose.
         assert_eq!((selected.len(), choices.len()), (15, 1));
         let spline = &selected[12].config;
@@ -167,7 +169,164 @@ fn the_largest_value_within_the_tolerance_is_selected() {
         assert_eq!(selected[3].config.name, "area-relu-circle-hidden3x3-selected");
     }
     let missing = rows(&|_| 90.0)[1..].to_vec();
-    assert!(sweep.selected(&runs, &missing).unwrap_err().to_string().contains("seed 0 failed"));
+    // One choice cannot be made, all others are.
+    let selection = sweep.selected(&runs, &missing, &[]).unwrap();
+    let (title, error) = &selection.problems[0];
+    assert!(
+        title.contains("selection for activation.kind = relu") && error.to_string().contains("seed 0 failed"),
+        "{title}"
+    );
+    assert_eq!((selection.problems.len(), selection.runs.len()), (1, 12));
+
+    // A value that diverged for one seed is the worst, however good it is for the other.
+    let diverged = |lambda: f64| -> Vec<DivergedRow> {
+        let meant = runs.iter().filter(|run| run.config.regularization.lambda == lambda && run.grid == 1);
+        meant.take(1).map(|run| diverged_row(&run.config)).collect()
+    };
+    let better = rows(&|run| if run.config.regularization.lambda == 0.5 { 99.0 } else { 90.0 });
+    let without = |lambda: f64| -> Vec<SummaryRow> {
+        let gone = &diverged(lambda)[0];
+        better.iter().filter(|row| (&row.run, row.seed) != (&gone.run, gone.seed)).cloned().collect()
+    };
+    let selection = sweep.selected(&runs, &without(0.5), &diverged(0.5)).unwrap();
+    assert_eq!((selection.problems.len(), selection.runs[12].config.regularization.lambda), (0, 1e-5));
+    // With all of them diverged there is nothing to choose, and NaN is no best accuracy.
+    let nan = rows(&|run| if run.config.regularization.lambda == 0.5 { f64::NAN } else { 90.0 });
+    assert_eq!(sweep.selected(&runs, &nan, &[]).unwrap().runs[12].config.regularization.lambda, 1e-5);
+    let all: Vec<DivergedRow> = runs.iter().map(|run| diverged_row(&run.config)).collect();
+    let selection = sweep.selected(&runs, &[], &all).unwrap();
+    assert!(selection.runs.is_empty() && selection.problems[4].1.to_string().contains("diverged"));
+}
+
+fn diverged_row(config: &Config) -> DivergedRow {
+    let (run, seed, training_md5) = (config.name.clone(), config.seed, config.training_md5());
+    DivergedRow { run, seed, training_md5, step: 3, epoch: 1, loss: f64::NAN, ..DivergedRow::default() }
+}
+
+/// One of the learning rates is too high by far.
+const DIVERGES: &str = "[config]\nexperiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\n\
+                        data.validation = 0.5\ntrain.epochs = 2\ntrain.milestones = []\n\
+                        optimizer.weights.kind = \"sgd\"\n[[grid]]\noptimizer.weights.lr = [1e-3, 1e6]\nseed = [0, 1]\n\
+                        [select]\nkey = \"optimizer.weights.lr\"\nfinal.seed = [2]\n";
+
+#[test]
+fn runs_that_diverge_are_named_and_not_tried_again_and_the_choice_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, sweep) = (Source::Auto { dir: None }, sweep(DIVERGES).unwrap());
+    let outcome = run_sweep(&sweep, &source, &options(directory.path(), 2)).unwrap();
+    assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
+    assert_eq!((outcome.rows.len(), outcome.diverged.len(), outcome.choices.len()), (3, 2, 1));
+    assert!(outcome.choices[0].contains("lr = 1e-3"), "{:?}", outcome.choices);
+    assert!(outcome.diverged.iter().all(|row| row.run.contains("lr1e6") && !row.loss.is_finite() && row.epoch >= 1));
+    assert_eq!(count_done(&sweep, directory.path()).unwrap(), 4);
+    assert!(!directory.path().join("runs").exists());
+    let again = run_sweep(&sweep, &source, &options(directory.path(), 2)).unwrap();
+    assert_eq!((again.made, again.diverged.len(), again.rows.len()), (0, 2, 3));
+    let overwrite = SweepOptions { overwrite: true, ..options(directory.path(), 2) };
+    assert_eq!(run_sweep(&sweep, &source, &overwrite).unwrap().made, 5);
+}
+
+#[test]
+fn rows_of_runs_that_are_not_planned_any_more_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let run = |text: &str, overwrite: bool| {
+        run_sweep(&sweep(text).unwrap(), &source, &SweepOptions { overwrite, ..options(directory.path(), 1) }).unwrap()
+    };
+    let there = || read_summary(&directory.path().join("summary.csv")).unwrap();
+    let first = run(TINY, false);
+    let edited = TINY.replace("seed = [0, 1]", "seed = [2]").replace("\"prelu\"", "\"leaky_relu\"");
+    let second = run(&edited, false);
+    assert_eq!((second.rows.len(), second.made), (6, 6));
+    assert_eq!(there(), [second.rows.clone(), first.rows.clone()].concat());
+    // Nor does --overwrite take more than the runs of the definition.
+    let again = run(&edited, true);
+    assert_eq!((again.made, there().len()), (6, 18));
+    assert_eq!(there()[6..], first.rows);
+    assert_eq!(run(TINY, false).made, 0);
+}
+
+#[test]
+fn what_is_not_the_sweeps_own_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, sweep) = (Source::Auto { dir: None }, sweep(TINY).unwrap());
+    let path = |name: &str| directory.path().join(name);
+    for file in ["runs/mine/data.bin", "runs/area-relu-circle-hidden2-seed0/notes.txt", "runs/notes.txt"] {
+        std::fs::create_dir_all(path(file).parent().unwrap()).unwrap();
+        std::fs::write(path(file), "mine").unwrap();
+    }
+    let files = || {
+        let mut all: Vec<_> = walk(directory.path());
+        all.retain(|file| file != ".lock");
+        all
+    };
+    run_sweep(&sweep, &source, &options(directory.path(), 2)).unwrap();
+    run_sweep(&sweep, &source, &SweepOptions { overwrite: true, ..options(directory.path(), 2) }).unwrap();
+    let left = [
+        "runs/area-relu-circle-hidden2-seed0/notes.txt",
+        "runs/mine/data.bin",
+        "runs/notes.txt",
+        "summary.csv",
+        "sweep.toml",
+    ];
+    assert_eq!(files(), left);
+    // A folder that is not a sweep's is refused without a trace.
+    let foreign = tempfile::tempdir().unwrap();
+    for (file, text) in
+        [("summary.csv", "a,b\n1,2"), ("config.toml", "x = 1"), ("metrics.csv", ""), ("report.html", "")]
+    {
+        std::fs::write(foreign.path().join(file), text).unwrap();
+        let error = run_sweep(&sweep, &source, &options(foreign.path(), 1)).unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains("--out DIR") && error.contains("--overwrite"), "{error}");
+        assert_eq!(walk(foreign.path()), [file]);
+        assert_eq!(std::fs::read_to_string(foreign.path().join(file)).unwrap(), text);
+        std::fs::remove_file(foreign.path().join(file)).unwrap();
+    }
+}
+
+/// All files below a directory, by name.
+fn walk(directory: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let (path, name) = (entry.as_ref().unwrap().path(), entry.unwrap().file_name().into_string().unwrap());
+        if path.is_dir() {
+            all.extend(walk(&path).into_iter().map(|inner| format!("{name}/{inner}")));
+        } else {
+            all.push(name);
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn keys_that_change_no_training_do_not_make_another_sweep() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let run = |text: &str| run_sweep(&sweep(text).unwrap(), &source, &options(directory.path(), 2)).unwrap();
+    run(TINY);
+    let keys = "train.threads = 2\ntrain.log_steps = 3\ntrain.eval_every = 2\ntrain.checkpoint_seconds = 1\n\
+                sparsify.tolerance = 1.0\n";
+    assert_eq!(
+        run(&TINY.replace(
+            "[[grid]]\n    activation.kind = [\"relu\"",
+            &format!("{keys}[[grid]]\n    activation.kind = [\"relu\"")
+        ))
+        .made,
+        0
+    );
+}
+
+#[test]
+fn two_sweeps_do_not_share_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, sweep) = (Source::Auto { dir: None }, sweep(TINY).unwrap());
+    let lock = DirectoryLock::acquire(directory.path()).unwrap();
+    let error = run_sweep(&sweep, &source, &options(directory.path(), 1)).unwrap_err().to_string();
+    assert!(error.contains("in use by process"), "{error}");
+    assert_eq!(walk(directory.path()), [".lock"]);
+    drop(lock);
+    assert_eq!(run_sweep(&sweep, &source, &options(directory.path(), 1)).unwrap().made, 12);
 }
 
 #[test]

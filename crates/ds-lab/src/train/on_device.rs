@@ -4,6 +4,7 @@ use super::{Evaluation, Rate, Replica, StepsOnDevice, Trainer, check_finite};
 use crate::config::Config;
 use crate::device;
 use crate::experiment::Setup;
+use crate::interrupt;
 use crate::penalty::SplinePenalty;
 use crate::progress::Progress;
 use crate::samples_on_device::{BatchOnDevice, SamplesOnDevice};
@@ -53,6 +54,9 @@ pub(super) fn evaluate_on_device(
     let all = 0..samples.len();
     let indices: Vec<usize> = replica.map_or(all, |replica| replica.share(samples.len())).collect();
     for indices in indices.chunks(1000) {
+        if replica.is_none() {
+            interrupt::check().map_err(candle_core::Error::wrap)?;
+        }
         let batch = samples.batch(indices, None)?;
         let mut tape = Tape::inference();
         let x = tape.constant(&batch.inputs);

@@ -2,6 +2,7 @@
 
 use super::on_device::forward;
 use super::{Optimizers, update};
+use crate::device;
 use crate::penalty::SplinePenalty;
 use crate::samples_on_device::BatchOnDevice;
 use candle_core::{Result, Tensor, Var};
@@ -75,6 +76,13 @@ impl<'a> Replica<'a> {
             0 => key,
             rank => hash(key, rank as u64),
         }
+    }
+
+    /// Whether something is so in any replica.
+    pub(super) fn any(&self, here: bool) -> Result<bool> {
+        let count = Tensor::new(&[f64::from(u8::from(here))], &device::current())?;
+        self.communicator.sum(&count)?;
+        Ok(count.to_vec1::<f64>()?[0] > 0.0)
     }
 
     /// Puts the mean over all replicas in place of running statistics, which each has of its own parts of the batches.

@@ -1,0 +1,115 @@
+//! Locks of directories: one process writes to a run, a sweep or a folder of results at a time.
+//!
+//! The lock is an advisory one of the operating system (`flock`, `LockFileEx`) on a file `.lock` in the directory. It ends with the
+//! process that holds it, however that ends; the file stays.
+
+use crate::files::FileError;
+use crate::note;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The name of the file that is locked.
+pub const LOCK_FILE: &str = ".lock";
+
+/// Why a directory could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error(
+        "{} is in use by {holder}: wait for it, end it, or write elsewhere with --out DIR",
+        directory.display()
+    )]
+    Held {
+        /// The directory.
+        directory: PathBuf,
+        /// The process, as it describes itself in the file.
+        holder: String,
+    },
+    /// The file of the lock cannot be made.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// The lock of a directory, for as long as the value lives.
+#[derive(Debug)]
+#[must_use = "the lock ends with the value"]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Locks a directory that exists. On file systems without locks this prints a warning and succeeds.
+    ///
+    /// # Errors
+    /// If another process (or another part of this one) has locked the directory, or cannot write to it.
+    pub fn acquire(directory: &Path) -> Result<Self, LockError> {
+        let path = directory.join(LOCK_FILE);
+        let failed = |source| FileError { action: "write", path: path.clone(), source };
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let (directory, holder) = (directory.to_owned(), holder(&mut file));
+                return Err(LockError::Held { directory, holder });
+            }
+            Err(TryLockError::Error(error)) => {
+                note!(
+                    "NOTE: {} is on a file system without locks ({error}): make sure that no other process writes to it",
+                    directory.display()
+                );
+            }
+        }
+        // For the message of the next one. What it cannot say it leaves out.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(description().as_bytes()));
+        Ok(Self { _file: file })
+    }
+}
+
+/// This process, for a message of another one.
+fn description() -> String {
+    let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    let mut text = format!("process {}", std::process::id());
+    if !host.trim().is_empty() {
+        text += &format!(" on {}", host.trim());
+    }
+    text + &format!(" ({})", command.join(" "))
+}
+
+/// What the holder wrote. Elsewhere than on Unix a locked file cannot be read.
+fn holder(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    let _ = file.rewind().and_then(|()| file.take(2000).read_to_end(&mut bytes));
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() { "another process".to_owned() } else { line.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_holder_at_a_time_who_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::acquire(directory.path()).unwrap();
+        let message = DirectoryLock::acquire(directory.path()).unwrap_err().to_string();
+        let pid = format!("process {}", std::process::id());
+        for part in [pid.as_str(), "in use by", "--out DIR", &directory.path().display().to_string()] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        drop(lock);
+        drop(DirectoryLock::acquire(directory.path()).unwrap());
+        assert!(directory.path().join(LOCK_FILE).exists());
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = DirectoryLock::acquire(Path::new("no/such/place")).unwrap_err();
+        assert!(error.to_string().contains("no/such/place"), "{error}");
+    }
+}
