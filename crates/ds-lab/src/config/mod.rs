@@ -5,14 +5,19 @@ mod keys;
 mod load;
 mod precision;
 mod protocol;
+mod run_name;
+mod setting;
+mod training;
 mod validate;
 
 pub use error::{ConfigError, Origin};
+pub(crate) use keys::nearest_of;
 pub use keys::{KEYS, Key, Kind, find, reference_doc};
-pub use load::Setting;
-pub(crate) use load::parse;
+pub(crate) use load::{parse, read_text};
 pub use precision::Precision;
 pub use protocol::protocol;
+pub(crate) use run_name::broken_rule;
+pub use setting::Setting;
 
 use ds_core::Grid;
 use ds_core::regularization::Norm;
@@ -84,6 +89,13 @@ names!(
         SlopesPm10 = "slopes_pm1_0",
     }
 );
+
+impl Dataset {
+    /// Whether it is the points of an area.
+    pub fn is_area(self) -> bool {
+        matches!(self, Self::Circle | Self::SShape)
+    }
+}
 
 names!(
     /// The networks.
@@ -394,6 +406,8 @@ pub struct Train {
     pub threads: usize,
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_best: bool,
     pub max_train_images: usize,
     pub max_test_images: usize,
 }

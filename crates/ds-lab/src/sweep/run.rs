@@ -1,6 +1,6 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
-use super::{PlannedRun, Sweep};
+use super::{KeepRuns, PlannedRun, Sweep};
 use crate::data::Source;
 use crate::device;
 use crate::experiment::{RunOptions, run};
@@ -84,7 +84,7 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
     if failures.is_empty() {
         // In the order of the definition, whatever the order in which runs ended.
         write_table(&summary, &rows)?;
-        if !sweep.keep_runs {
+        if sweep.keep_runs == KeepRuns::None {
             remove_if_there(&directory.join("runs"))?;
         }
     }
@@ -193,7 +193,7 @@ impl Execution<'_> {
         match one(run, self.source, &directory, threads) {
             Ok(row) => {
                 lock(&self.writer).append(row)?;
-                if !self.sweep.keep_runs {
+                if self.sweep.keep_runs == KeepRuns::None {
                     remove_if_there(&directory)?;
                 }
                 lock(&self.progress).done(Some(&title(run)));
