@@ -17,22 +17,36 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Set(text) => write!(f, "--set {text}"),
+            Self::Set(text) => write!(f, "--set {}", printable(text)),
             Self::Defaults => f.write_str("the defaults"),
         }
     }
+}
+
+/// A text with its control characters as escapes, so that a terminal shows them; lines stay lines.
+pub(super) fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() && c != '\n' { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// Why a config was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read config {}: {source}", path.display())]
+    #[error("cannot read config {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The file can be read, and is something else.
+    #[error("{} is no config: {reason}", path.display())]
+    NoConfig {
+        /// The file.
+        path: PathBuf,
+        /// What tells.
+        reason: &'static str,
     },
     /// The text is not TOML.
     #[error("{origin}: not valid TOML: {message}")]

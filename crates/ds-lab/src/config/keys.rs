@@ -1,6 +1,8 @@
 //! Every key of a config: what it means and what it may be. One table serves the checks, the error messages and `--help`.
 
+use super::load::Layers;
 use super::*;
+use toml::Value;
 
 /// What values a key takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,11 +46,59 @@ pub struct Key {
     pub kind: Kind,
     /// What it does.
     pub meaning: &'static str,
+    /// Whether it changes the parameters after a step, or what the rows of metrics and summaries mean. The other keys only say
+    /// how a run is executed and reported, so that they may change where a run is resumed.
+    pub changes_training: bool,
 }
 
 const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key { path, kind, meaning }
+    Key { path, kind, meaning, changes_training: true }
 }
+
+impl Key {
+    /// The same as a key of execution and reporting.
+    const fn not_of_training(self) -> Self {
+        Self { changes_training: false, ..self }
+    }
+
+    /// The error about a value that the key does not take, with one that it takes.
+    pub(super) fn refuse(&self, origin: &Origin, value: String) -> ConfigError {
+        let example = match (self.kind, origin) {
+            // All values are listed.
+            (Kind::Choice(_), _) | (_, Origin::Defaults) => String::new(),
+            (_, Origin::File(_)) => format!(", such as {} = {}", self.path, self.example()),
+            (_, Origin::Set(_)) => {
+                let example = match self.example() {
+                    Value::Array(all) => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+                    Value::String(text) => text,
+                    value => value.to_string(),
+                };
+                format!(", such as --set {}={example}", self.path)
+            }
+        };
+        let (origin, key) = (origin.clone(), self.path.to_owned());
+        ConfigError::Value { origin, key, value, allowed: format!("{}{example}", self.kind) }
+    }
+
+    /// A value that it takes: a default, if there is one.
+    fn example(&self) -> Value {
+        let of_defaults = |(_, text): &(&str, &str)| Layers::of_text(text).get(self.path).cloned();
+        let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+        let default = super::load::ALL_DEFAULTS.iter().filter_map(of_defaults).find(|value| !is_empty(value));
+        default.unwrap_or_else(|| match self.kind {
+            Kind::Bool => Value::Boolean(true),
+            Kind::Text => Value::String("my-run".to_owned()),
+            Kind::Choice(names) => Value::String(names.first().copied().unwrap_or_default().to_owned()),
+            Kind::Integer(low, _) => Value::Integer(low as i64),
+            Kind::Integers(low, _) => Value::Array(vec![Value::Integer(low as i64)]),
+            Kind::Number(low, high) => Value::Float(0.5f64.clamp(low, high)),
+            Kind::Positive(high) => Value::Float(high.min(0.5)),
+        })
+    }
+}
+
+/// The most bytes of a path that is compared with others to find the nearest.
+const LONGEST: usize = 200;
 
 const MANY: u64 = 1_000_000_000;
 
@@ -145,10 +195,20 @@ pub const KEYS: &[Key] = &[
         "train.eval_every",
         Kind::Integer(1, MANY),
         "epochs from one evaluation to the next; the last epoch always has one",
-    ),
-    key("train.log_steps", Kind::Integer(0, MANY), "steps from one metrics row to the next within an epoch; 0: none"),
-    key("train.checkpoint_seconds", Kind::Number(0.0, 1e9), "seconds from one checkpoint to the next; 0: every step"),
-    key("train.threads", Kind::Integer(0, 1024), "threads; 0: one a core"),
+    )
+    .not_of_training(),
+    key("train.log_steps", Kind::Integer(0, MANY), "steps from one metrics row to the next within an epoch; 0: none")
+        .not_of_training(),
+    key("train.checkpoint_seconds", Kind::Number(0.0, 1e9), "seconds from one checkpoint to the next; 0: every step")
+        .not_of_training(),
+    key("train.threads", Kind::Integer(0, 1024), "threads; 0: one a core").not_of_training(),
+    key(
+        "train.keep_best",
+        Kind::Bool,
+        "keep the network of the epoch with the best validation accuracy, or loss where there is no accuracy, in \
+         best.safetensors; needs data.validation above 0",
+    )
+    .not_of_training(),
     key(
         "train.precision",
         Kind::Choice(Precision::NAMES),
@@ -157,14 +217,17 @@ pub const KEYS: &[Key] = &[
     ),
     key("train.max_train_images", Kind::Integer(0, MANY), "only the first so many training images; 0: all"),
     key("train.max_test_images", Kind::Integer(0, MANY), "only the first so many test images; 0: all"),
-    key("sparsify.enabled", Kind::Bool, "eliminate knots at the end"),
+    key("sparsify.enabled", Kind::Bool, "eliminate knots at the end").not_of_training(),
     key(
         "sparsify.threshold",
         Kind::Number(0.0, 1e12),
         "eliminate knots with a slope change up to this, instead of a search",
-    ),
-    key("sparsify.tolerance", Kind::Number(0.0, 100.0), "points of training accuracy that the search may lose"),
-    key("sparsify.search", Kind::Choice(Search::NAMES), "try every threshold of the papers' list, or bisect it"),
+    )
+    .not_of_training(),
+    key("sparsify.tolerance", Kind::Number(0.0, 100.0), "points of training accuracy that the search may lose")
+        .not_of_training(),
+    key("sparsify.search", Kind::Choice(Search::NAMES), "try every threshold of the papers' list, or bisect it")
+        .not_of_training(),
 ];
 
 /// The key of a path.
@@ -194,13 +257,22 @@ pub(super) fn inside(section: &str) -> Vec<&'static str> {
 
 /// The nearest path to a wrong one, if any is near.
 pub(super) fn nearest(path: &str) -> Option<&'static str> {
+    nearest_of(path, KEYS.iter().map(|key| key.path))
+}
+
+/// The same among these paths.
+pub(crate) fn nearest_of<'a>(path: &str, paths: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if path.len() > LONGEST {
+        return None;
+    }
     let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
-    let near = |key: &&Key| {
-        let whole = edit_distance(path, key.path);
-        let tail = edit_distance(&last(path), &last(key.path)) + 1;
+    let distance = |other: &str| {
+        let whole = edit_distance(path, other);
+        let tail = edit_distance(&last(path), &last(other)) + 1;
         whole.min(tail)
     };
-    KEYS.iter().min_by_key(near).filter(|key| near(key) <= 1 + last(path).len() / 3).map(|key| key.path)
+    let (near, other) = paths.map(|other| (distance(other), other)).min_by_key(|(distance, _)| *distance)?;
+    (near <= 1 + last(path).chars().count() / 3).then_some(other)
 }
 
 /// The least number of insertions, deletions and substitutions.
@@ -223,7 +295,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 pub fn reference_doc() -> String {
     let mut text = String::from("Config keys (in the TOML file, or as --set KEY=VALUE):\n");
     for key in KEYS {
-        text += &format!("  {}\n      {} ({})\n", key.path, key.meaning, key.kind);
+        let resumes = if key.changes_training { "" } else { "; may change where a run is resumed" };
+        text += &format!("  {}\n      {} ({}{resumes})\n", key.path, key.meaning, key.kind);
     }
     text += "\nDefaults:\n";
     for (title, defaults) in super::load::ALL_DEFAULTS {

@@ -1,9 +1,10 @@
 //! From defaults, file and overrides to one checked config.
 
-use super::error::Origin;
+use super::error::{Origin, printable};
 use super::keys::{find, inside, is_section, nearest};
 use super::*;
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -39,6 +40,11 @@ pub(super) struct Layers {
 }
 
 impl Layers {
+    /// Those of a resolved config.
+    pub fn of_text(text: &str) -> Self {
+        Self { values: text.parse().unwrap_or_default(), origins: HashMap::new() }
+    }
+
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Defaults)
     }
@@ -92,12 +98,7 @@ impl Layers {
             let allowed = inside(section).join(", ");
             return Err(ConfigError::UnknownKey { origin: origin.clone(), key: path.to_owned(), hint, allowed });
         };
-        let value = key.kind.check(value).map_err(|value| ConfigError::Value {
-            origin: origin.clone(),
-            key: path.to_owned(),
-            value: value.to_string(),
-            allowed: key.kind.to_string(),
-        })?;
+        let value = key.kind.check(value).map_err(|value| key.refuse(origin, value.to_string()))?;
         let mut table = &mut self.values;
         let mut parts: Vec<&str> = path.split('.').collect();
         let last = parts.pop().unwrap_or(path);
@@ -115,74 +116,66 @@ impl Layers {
 }
 
 impl Kind {
-    /// The value in the key's own type, or the value back if it is not allowed.
+    /// The value in the key's own type, or the value back if it is not allowed. `1e2` is a whole number, too.
     fn check(self, value: Value) -> Result<Value, Value> {
-        let whole = |value: &Value, low: u64, high: u64| {
-            value.as_integer().and_then(|v| u64::try_from(v).ok()).is_some_and(|v| (low..=high).contains(&v))
-        };
         let number = |value: &Value| value.as_float().or(value.as_integer().map(|v| v as f64));
-        let fits = match self {
-            Self::Bool => value.is_bool(),
-            Self::Text => value.as_str().is_some_and(|text| !text.trim().is_empty()),
-            Self::Choice(names) => value.as_str().is_some_and(|name| names.contains(&name)),
-            Self::Integer(low, high) => whole(&value, low, high),
-            Self::Integers(low, high) => {
-                value.as_array().is_some_and(|all| all.iter().all(|value| whole(value, low, high)))
-            }
-            Self::Number(..) | Self::Positive(_) => {
-                let allowed = |v: f64| match self {
-                    Self::Number(low, high) => (low..=high).contains(&v),
-                    Self::Positive(high) => v > 0.0 && v <= high,
-                    _ => false,
-                };
-                return match number(&value) {
-                    Some(v) if allowed(v) => Ok(Value::Float(v)),
-                    _ => Err(value),
-                };
-            }
-        };
-        if fits { Ok(value) } else { Err(value) }
+        match self {
+            Self::Bool if value.is_bool() => Ok(value),
+            Self::Text if value.as_str().is_some_and(|text| !text.trim().is_empty()) => Ok(value),
+            Self::Choice(names) if value.as_str().is_some_and(|name| names.contains(&name)) => Ok(value),
+            Self::Integer(low, high) => whole(&value, low, high).ok_or(value),
+            Self::Integers(low, high) => match &value {
+                Value::Array(all) => {
+                    let all: Option<Vec<Value>> = all.iter().map(|value| whole(value, low, high)).collect();
+                    all.map(Value::Array).ok_or(value)
+                }
+                _ => Err(value),
+            },
+            Self::Number(low, high) => match number(&value) {
+                Some(v) if (low..=high).contains(&v) => Ok(Value::Float(v)),
+                _ => Err(value),
+            },
+            Self::Positive(high) => match number(&value) {
+                Some(v) if v > 0.0 && v <= high => Ok(Value::Float(v)),
+                _ => Err(value),
+            },
+            _ => Err(value),
+        }
     }
 }
 
-/// A value for one key.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Setting {
-    /// The key's path.
-    pub key: String,
-    /// What it is set to.
-    pub value: Value,
-    /// Where that was said.
-    pub origin: Origin,
+/// A whole number from `low` to `high`, whether it is written as an integer or as a float.
+fn whole(value: &Value, low: u64, high: u64) -> Option<Value> {
+    let number = match value {
+        Value::Integer(number) => *number,
+        // Below 2^53, so that it is exact.
+        Value::Float(number) if number.fract() == 0.0 && number.abs() < 9.0e15 => *number as i64,
+        _ => return None,
+    };
+    u64::try_from(number).ok().filter(|v| (low..=high).contains(v)).map(|_| Value::Integer(number))
 }
 
-impl Setting {
-    /// `KEY=VALUE` as `--set` has it.
-    ///
-    /// # Errors
-    /// If the text is no assignment.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let (key, value) = parse_override(text)?;
-        Ok(Self { key, value, origin: Origin::Set(text.to_owned()) })
+/// The most bytes of a config or sweep: a larger file is something else.
+const LARGEST: u64 = 1 << 20;
+
+/// The text of a config's or sweep's file.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let no_config = |reason| ConfigError::NoConfig { path: path.to_owned(), reason };
+    if bytes.len() as u64 > LARGEST {
+        return Err(no_config("it is larger than 1 MiB"));
     }
+    String::from_utf8(bytes).map_err(|_| no_config("it is no text in UTF-8; save it as UTF-8 if an editor made it"))
 }
 
 pub(crate) fn parse(text: &str, origin: &Origin) -> Result<Table, ConfigError> {
     text.parse::<Table>()
-        .map_err(|error| ConfigError::Toml { origin: origin.clone(), message: error.to_string().trim().to_owned() })
-}
-
-fn parse_override(text: &str) -> Result<(String, Value), ConfigError> {
-    let Some((key, value)) = text.split_once('=') else {
-        return Err(ConfigError::Set { text: text.to_owned() });
-    };
-    let (key, value) = (key.trim(), value.trim());
-    if key.is_empty() || value.is_empty() {
-        return Err(ConfigError::Set { text: text.to_owned() });
-    }
-    // What is no TOML value is a text without its quotes: --set activation.kind=relu.
-    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    Ok((key.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned()))))
+        .map_err(|error| ConfigError::Toml { origin: origin.clone(), message: printable(error.to_string().trim()) })
 }
 
 fn choice<'a>(layers: &'a Layers, key: &str) -> Option<&'a str> {
@@ -195,8 +188,7 @@ impl Config {
     /// # Errors
     /// If the file cannot be read or is not TOML, or a key is unknown or a value not allowed.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = read_text(path)?;
         let origin = Origin::File(path.to_owned());
         let settings = overrides.iter().map(|text| Setting::parse(text)).collect::<Result<Vec<_>, _>>()?;
         Self::from_table(parse(&text, &origin)?, origin, &settings)
@@ -268,20 +260,6 @@ impl Config {
             activation.remove("range");
         }
         toml::to_string(&table).unwrap_or_default()
-    }
-
-    /// What differs from another config: key paths with both values.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let table = |config: &Self| Layers {
-            values: config.to_toml().parse::<Table>().unwrap_or_default(),
-            origins: HashMap::new(),
-        };
-        let (ours, theirs) = (table(self), table(other));
-        let show = |value: Option<&Value>| value.map_or("not set".to_owned(), ToString::to_string);
-        KEYS.iter()
-            .filter(|key| ours.get(key.path) != theirs.get(key.path))
-            .map(|key| format!("{}: {} there, {} here", key.path, show(ours.get(key.path)), show(theirs.get(key.path))))
-            .collect()
     }
 }
 

@@ -5,14 +5,19 @@ mod keys;
 mod load;
 mod precision;
 mod protocol;
+mod run_name;
+mod setting;
+mod training;
 mod validate;
 
 pub use error::{ConfigError, Origin};
+pub(crate) use keys::nearest_of;
 pub use keys::{KEYS, Key, Kind, find, reference_doc};
-pub use load::Setting;
-pub(crate) use load::parse;
+pub(crate) use load::{parse, read_text};
 pub use precision::Precision;
 pub use protocol::protocol;
+pub(crate) use run_name::broken_rule;
+pub use setting::Setting;
 
 use ds_core::Grid;
 use ds_core::regularization::Norm;
@@ -84,6 +89,13 @@ names!(
         SlopesPm10 = "slopes_pm1_0",
     }
 );
+
+impl Dataset {
+    /// Whether it is the points of an area.
+    pub fn is_area(self) -> bool {
+        matches!(self, Self::Circle | Self::SShape)
+    }
+}
 
 names!(
     /// The networks.
@@ -410,16 +422,4 @@ pub struct Sparsify {
     pub threshold: Option<f64>,
     pub tolerance: f64,
     pub search: Search,
-}
-
-// TEMP
-impl Config {
-    #[allow(missing_docs)]
-    pub fn training_differences(&self, other: &Self) -> Vec<String> {
-        self.differences(other)
-    }
-    #[allow(missing_docs)]
-    pub fn training_md5(&self) -> String {
-        crate::files::md5(self.to_toml().as_bytes())
-    }
 }

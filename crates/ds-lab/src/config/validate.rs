@@ -1,7 +1,11 @@
 //! What must hold between keys.
 
 use super::load::Layers;
+use super::run_name::broken_rule;
 use super::*;
+
+/// The least distance of knots: an argument divided by it must be finite in f32.
+const SMALLEST_STEP: f64 = 1e-30;
 
 impl Config {
     pub(super) fn validate(&self, layers: &Layers) -> Result<(), ConfigError> {
@@ -56,12 +60,23 @@ impl Config {
         if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
             return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));
         }
+        if self.network.kind.is_lipschitz() && self.sparsify.enabled && layers.is_given("sparsify.enabled") {
+            let allowed = format!("false for {}, whose splines are not sparsified", self.network.kind);
+            return Err(layers.error("sparsify.enabled", true, allowed));
+        }
         if experiment == Experiment::Fit1d && self.sparsify.enabled && self.sparsify.threshold.is_none() {
             let allowed = "a threshold for fit1d, which has no accuracy to search with, or sparsify.enabled = false";
             return Err(layers.error("sparsify.threshold", "missing", allowed));
         }
-        if self.name.contains(['/', '\\']) || self.name.starts_with('.') {
-            return Err(layers.error("name", &self.name, "a name that can be a directory's, without / and \\"));
+        if self.train.keep_best && self.data.validation == 0.0 {
+            let allowed = "false where data.validation = 0, so that no network is selected on test data; set data.validation \
+                           above 0, such as 0.1";
+            return Err(layers.error("train.keep_best", true, allowed));
+        }
+        // A run that was made before some of the rules were is still read.
+        let is_path = self.name.contains(['/', '\\']) || self.name.starts_with('.');
+        if let Some(rule) = broken_rule(&self.name).filter(|_| is_path || layers.is_given("name")) {
+            return Err(layers.error("name", format!("{:?}", self.name), rule));
         }
         Ok(())
     }
@@ -77,6 +92,12 @@ impl Config {
         if self.activation.size.is_multiple_of(2) && kind.is_spline() {
             let allowed = "an odd whole number from 3 to 100001; even ones are for lipschitz_spline";
             return Err(layers.error("activation.size", self.activation.size, allowed));
+        }
+        let key = if self.activation.step.is_some() { "activation.step" } else { "activation.range" };
+        let distance = 2.0 * self.activation.knot_range() / (self.activation.size - 1) as f64;
+        if distance < SMALLEST_STEP {
+            let allowed = format!("one that leaves at least {SMALLEST_STEP:e} between knots, for numbers in f32");
+            return Err(layers.error(key, show(self.activation.step.or(Some(self.activation.range))), allowed));
         }
         if self.network.kind.is_lipschitz() && !kind.is_lipschitz() {
             let allowed = "an activation with slopes in [-1, 1] for lipschitz networks: lipschitz_spline, absolute, max_min, \

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! # name = "…"                     # the file's name, if it is not said
-//! keep_runs = false                # true: the directories of runs stay beside the summary
+//! keep_runs = false                # true: the directories of runs stay beside the summary; "selected": those of [select]
 //!
 //! [config]                         # as in the config of one run
 //! experiment = "area2d"
@@ -26,14 +26,14 @@
 //! final.seed = [0, 1, 2]
 //! ```
 
+mod parse;
 mod run;
 mod select;
 
 pub use run::{DIVERGED, Outcome, SweepOptions, count_done, run_sweep};
 
-use crate::config::{self, Config, ConfigError, Kind, Origin, Setting};
+use crate::config::{self, Config, ConfigError, Origin, Setting};
 use std::collections::HashMap;
-use std::path::Path;
 use toml::{Table, Value};
 
 /// A sweep as its file defines it.
@@ -41,13 +41,25 @@ use toml::{Table, Value};
 pub struct Sweep {
     /// Its name, and that of its directory.
     pub name: String,
-    /// Whether the directories of finished runs stay.
-    pub keep_runs: bool,
+    /// Which directories of finished runs stay.
+    pub keep_runs: KeepRuns,
     text: String,
     origin: Origin,
     base: Table,
     grids: Vec<Axes>,
     select: Option<Select>,
+}
+
+/// Which runs of a sweep keep their directories, and with them their networks, beside the summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepRuns {
+    /// No run.
+    #[default]
+    None,
+    /// The runs with a selected value.
+    Selected,
+    /// All runs.
+    All,
 }
 
 /// One run of a sweep.
@@ -81,64 +93,6 @@ struct Axis {
 type Axes = Vec<Axis>;
 
 impl Sweep {
-    /// Reads and checks a sweep.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is not TOML, a key is unknown or a value not allowed, or two runs have one name.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let sweep = Self::from_text(&text, &stem, Origin::File(path.to_owned()))?;
-        sweep.runs()?;
-        Ok(sweep)
-    }
-
-    fn from_text(text: &str, stem: &str, origin: Origin) -> Result<Self, ConfigError> {
-        let mut table = config::parse(text, &origin)?;
-        let wrong = |key: &str, value: Option<&Value>, allowed: &str| ConfigError::Value {
-            origin: origin.clone(),
-            key: key.to_owned(),
-            value: value.map_or("missing".to_owned(), ToString::to_string),
-            allowed: allowed.to_owned(),
-        };
-        let name = match table.remove("name") {
-            None => stem.to_owned(),
-            Some(Value::String(name)) if is_directory_name(&name) => name,
-            Some(other) => return Err(wrong("name", Some(&other), "a name that can be a directory's")),
-        };
-        let keep_runs = match table.remove("keep_runs") {
-            None => false,
-            Some(Value::Boolean(keep)) => keep,
-            Some(other) => return Err(wrong("keep_runs", Some(&other), "true or false")),
-        };
-        let base = match table.remove("config") {
-            Some(Value::Table(base)) => base,
-            other => return Err(wrong("config", other.as_ref(), "a section with the keys of a config")),
-        };
-        let grids = match table.remove("grid") {
-            Some(Value::Array(grids)) if !grids.is_empty() => grids,
-            other => return Err(wrong("grid", other.as_ref(), "one or more [[grid]] sections with lists of values")),
-        };
-        let grids = grids
-            .into_iter()
-            .map(|grid| match grid {
-                Value::Table(grid) => axes(grid, &origin),
-                other => Err(wrong("grid", Some(&other), "a [[grid]] section")),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let select = match table.remove("select") {
-            None => None,
-            Some(Value::Table(select)) => Some(Select::parse(select, &origin)?),
-            Some(other) => return Err(wrong("select", Some(&other), "a [select] section")),
-        };
-        if let Some(key) = table.keys().next() {
-            let allowed = "name, keep_runs, config, grid, select".to_owned();
-            return Err(ConfigError::UnknownKey { origin, key: key.clone(), hint: None, allowed });
-        }
-        Ok(Self { name, keep_runs, text: text.to_owned(), origin, base, grids, select })
-    }
-
     /// All runs but those of a selection, in the order of the file, seeds together.
     ///
     /// # Errors
@@ -162,7 +116,9 @@ impl Sweep {
         let runs = self.runs()?;
         let of_selection = match &self.select {
             None => 0,
-            Some(select) => select.groups(&runs).len() * combinations(&select.last, &self.origin).len(),
+            Some(select) => {
+                select.groups(&runs).len() * select.last.iter().map(|axis| axis.values.len()).product::<usize>()
+            }
         };
         Ok(runs.len() + of_selection)
     }
@@ -183,7 +139,29 @@ impl Sweep {
             }
         }
         config.name += ending;
+        if let Some(rule) = config::broken_rule(&config.name) {
+            let (origin, value) = (self.origin.clone(), format!("a run `{}`", config.name));
+            let allowed = format!("{rule}, with what the lists add to it");
+            return Err(ConfigError::Value { origin, key: "grid".to_owned(), value, allowed });
+        }
         Ok(PlannedRun { config, settings, grid })
+    }
+
+    /// The runs of a selection with the chosen settings: those of a group, whose other settings are `fixed`.
+    fn runs_with_choice(
+        &self,
+        select: &Select,
+        grid: usize,
+        fixed: &[Setting],
+        chosen: &[Setting],
+    ) -> Result<Vec<PlannedRun>, ConfigError> {
+        let varied = self.grids[grid].iter().filter(|axis| axis.is_list && !select.keys.contains(&axis.keys[0]));
+        let lists: Vec<String> = varied.map(|axis| axis.keys[0].clone()).collect();
+        let run = |(last, more): (Vec<Setting>, Vec<String>)| {
+            let settings = [fixed, chosen, &last].concat();
+            self.planned(grid, settings, &[lists.clone(), more].concat(), "-selected")
+        };
+        combinations(&select.last, &self.origin).into_iter().map(run).collect()
     }
 
     fn check_names(&self, runs: &[PlannedRun]) -> Result<(), ConfigError> {
@@ -203,95 +181,9 @@ impl Sweep {
 }
 
 impl Select {
-    fn parse(mut table: Table, origin: &Origin) -> Result<Self, ConfigError> {
-        let wrong = |key: &str, value: Option<&Value>, allowed: &str| ConfigError::Value {
-            origin: origin.clone(),
-            key: format!("select.{key}"),
-            value: value.map_or("missing".to_owned(), ToString::to_string),
-            allowed: allowed.to_owned(),
-        };
-        let keys = match table.remove("key") {
-            Some(Value::String(text)) => coupled(&text),
-            other => {
-                return Err(wrong(
-                    "key",
-                    other.as_ref(),
-                    "the key whose value is chosen, such as \"regularization.lambda\"",
-                ));
-            }
-        };
-        let tolerance = match table.remove("tolerance") {
-            None => 0.0,
-            Some(Value::Float(points)) if points >= 0.0 => points,
-            Some(Value::Integer(points)) if points >= 0 => points as f64,
-            other => return Err(wrong("tolerance", other.as_ref(), "points of validation accuracy, from 0")),
-        };
-        let last = match table.remove("final") {
-            Some(Value::Table(last)) => axes(last, origin)?,
-            other => {
-                return Err(wrong(
-                    "final",
-                    other.as_ref(),
-                    "keys of the runs with the chosen value, such as final.data.validation = 0.0",
-                ));
-            }
-        };
-        if let Some((key, value)) = table.iter().next() {
-            return Err(wrong(key, Some(value), "one of key, tolerance, final"));
-        }
-        Ok(Self { keys, tolerance, last })
-    }
-}
-
-fn is_directory_name(name: &str) -> bool {
-    !name.trim().is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.')
-}
-
-/// "a + b" is the two keys a and b.
-fn coupled(text: &str) -> Vec<String> {
-    text.split('+').map(|key| key.trim().to_owned()).collect()
-}
-
-fn axes(table: Table, origin: &Origin) -> Result<Axes, ConfigError> {
-    let mut all = Vec::new();
-    flatten(table, "", &mut all);
-    all.into_iter().map(|(path, value)| Axis::new(&path, value, origin)).collect()
-}
-
-fn flatten(table: Table, prefix: &str, into: &mut Vec<(String, Value)>) {
-    for (name, value) in table {
-        let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
-        match value {
-            Value::Table(inner) if config::find(&path).is_none() => flatten(inner, &path, into),
-            value => into.push((path, value)),
-        }
-    }
-}
-
-impl Axis {
-    fn new(path: &str, value: Value, origin: &Origin) -> Result<Self, ConfigError> {
-        let keys = coupled(path);
-        // Where the key itself takes a list, a list of lists has its values.
-        let takes_list =
-            keys.iter().any(|key| config::find(key).is_some_and(|key| matches!(key.kind, Kind::Integers(..))));
-        let is_list = match &value {
-            Value::Array(values) => !takes_list || values.iter().all(Value::is_array),
-            _ => false,
-        };
-        let values = match value {
-            Value::Array(values) if is_list => values,
-            value => vec![value],
-        };
-        if values.is_empty() {
-            let (key, value) = (path.to_owned(), "[]".to_owned());
-            return Err(ConfigError::Value {
-                origin: origin.clone(),
-                key,
-                value,
-                allowed: "at least one value".to_owned(),
-            });
-        }
-        Ok(Self { keys, values, is_list })
+    /// The settings of the keys that are chosen, as a run has them.
+    fn chosen_by(&self, run: &PlannedRun) -> Vec<Setting> {
+        run.settings.iter().filter(|setting| self.keys.contains(&setting.key)).cloned().collect()
     }
 }
 

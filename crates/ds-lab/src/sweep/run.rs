@@ -1,6 +1,6 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
-use super::{PlannedRun, Sweep};
+use super::{KeepRuns, PlannedRun, Sweep};
 use crate::checkpoint::CHECKPOINT;
 use crate::config::Config;
 use crate::data::Source;
@@ -89,7 +89,7 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
     let (made, selected, choices) = made.map_err(|error| execution.with_state(error))?;
     let planned: Vec<&PlannedRun> = runs.iter().chain(&selected).collect();
     let rows = execution.sort_rows(&planned)?;
-    if !sweep.keep_runs {
+    if sweep.keep_runs == KeepRuns::None {
         remove_if_empty(&directory.join("runs"))?;
     }
     let is_planned = |row: &DivergedRow| planned.iter().any(|run| is_of(row, &run.config));
@@ -301,8 +301,12 @@ impl<'a> Execution<'a> {
         Ok(write_table(&self.options.directory.join(DIVERGED), &rows)?)
     }
 
-    fn drop_directory(&self, directory: &Path, _stage: Stage) -> Result<()> {
-        if self.sweep.keep_runs { Ok(()) } else { remove_run(directory) }
+    /// Removes the directory of a run that has ended, unless the sweep keeps it.
+    fn drop_directory(&self, directory: &Path, stage: Stage) -> Result<()> {
+        match (self.sweep.keep_runs, stage) {
+            (KeepRuns::All, _) | (KeepRuns::Selected, Stage::Selected) => Ok(()),
+            _ => remove_run(directory),
+        }
     }
 
     /// Puts the rows in the order of the definition, whatever the order in which runs ended, and those of other runs after them;

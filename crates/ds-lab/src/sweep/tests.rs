@@ -4,6 +4,7 @@ use super::*;
 use crate::data::Source;
 use crate::lock::DirectoryLock;
 use crate::metrics::{DivergedRow, SummaryRow, read_summary};
+use std::path::Path;
 
 const TINY: &str = r#"
     [config]
@@ -25,7 +26,8 @@ const TINY: &str = r#"
 
 fn sweep(text: &str) -> Result<Sweep, String> {
     let sweep = Sweep::from_text(text, "tiny", Origin::Defaults).map_err(|error| error.to_string())?;
-    sweep.runs().map_err(|error| error.to_string())?;
+    let runs = sweep.runs().map_err(|error| error.to_string())?;
+    sweep.check_selection(&runs).map_err(|error| error.to_string())?;
     Ok(sweep)
 }
 
@@ -78,9 +80,98 @@ fn a_wrong_sweep_says_what_is_allowed() {
         (format!("speed = 1\n{config}[[grid]]\nseed = [1]"), "allowed here: name, keep_runs"),
         (format!("{config}[[grid]]\nseed = [1]\n[select]\nkey = \"a\""), "select.final"),
         (format!("name = \"a/b\"\n{config}[[grid]]\nseed = [1]"), "directory"),
+        (format!("name = \"a\\u001b[31m\"\n{config}[[grid]]\nseed = [1]"), "without control characters"),
+        (format!("name = \"nul\"\n{config}[[grid]]\nseed = [1]"), "Windows"),
+        (format!("seed = 1\n{config}[[grid]]\nseed = [1]"), "did you mean `config.seed`"),
+        (format!("keepruns = true\n{config}[[grid]]\nseed = [1]"), "did you mean `keep_runs`"),
+        (format!("keep_runs = \"some\"\n{config}[[grid]]\nseed = [1]"), "true, false or \"selected\""),
+        (format!("keep_runs = \"selected\"\n{config}[[grid]]\nseed = [1]"), "with a [select] section"),
+        (format!("{config}[[grid]]\nseed = [1]\na.b.c.d.e.f.g.h.i.j.k = [1]"), "unknown key"),
+        (
+            format!("{config}[[grid]]\nregularization.lambda = [1e-5]\n\"regularization.lambda + seed\" = [1]"),
+            "two values of regularization.lambda",
+        ),
+        (format!("{config}[[grid]]\nnetwork.hidden = [{:?}]", [[2]; 99].concat()), "at most 200 bytes"),
+        (format!("{config}[[grid]]\n{}", grid_of_many_runs()), "at most 100000 runs"),
     ] {
         let error = sweep(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+fn grid_of_many_runs() -> String {
+    let keys = ["data.train_points", "data.test_grid", "train.epochs", "train.batch_size", "train.eval_every", "seed"];
+    keys.map(|key| format!("{key} = {:?}\n", (1..100).collect::<Vec<u64>>())).concat()
+}
+
+const SELECT: &str = "[config]\nexperiment = \"area2d\"\ndata.validation = 0.5\n\
+    [[grid]]\nactivation.kind = \"relu\"\nseed = [0, 1]\n\
+    [[grid]]\n\"regularization.lambda + regularization.weight_decay\" = [1e-5, 1e-3]\n\
+    network.hidden = [[2], [4]]\nseed = [0, 1]\n\
+    [select]\nkey = \"regularization.lambda + regularization.weight_decay\"\n\
+    final.data.validation = 0.0\nfinal.seed = [0, 1, 2]\n";
+
+#[test]
+fn a_selection_that_cannot_be_made_is_refused_before_the_first_run() {
+    assert_eq!(sweep(SELECT).unwrap().count().unwrap(), 10 + 3 * 3);
+    let key = "key = \"regularization.lambda + regularization.weight_decay\"";
+    for (old, new, expected) in [
+        (key, "key = \"nope.x\"", "`select.key` is \"nope.x\": allowed is a key with a list in a [[grid]]: "),
+        (key, "key = \"network.hiden\"", "did you mean \"network.hidden\"?"),
+        (key, "key = \"train.epochs\"", "network.hidden"),
+        // No list of the grid has it as its only key.
+        (key, "key = \"activation.kind\"", "a key with a list"),
+        (
+            key,
+            "key = \"regularization.lambda\"",
+            "all keys of the list: \"regularization.lambda + regularization.weight_decay\"",
+        ),
+        (key, "key = \"seed\"", "other than seed"),
+        (key, "key = 3", "`select.key` is 3"),
+        ("final.seed", "final.sed", "did you mean `seed`"),
+        ("final.seed", "finals.seed", "unknown key `select.finals` (did you mean `final`?)"),
+        ("final.seed", "tolerence = 0.5\nfinal.seed", "did you mean `tolerance`"),
+        ("final.seed", "tolerance = -0.5\nfinal.seed", "from 0 to 100"),
+        ("final.seed", "tolerance = inf\nfinal.seed", "from 0 to 100"),
+        ("final.seed", "tolerance = nan\nfinal.seed", "from 0 to 100"),
+        ("final.seed = [0, 1, 2]", "final.seed = [0, 0]", "do not overlap"),
+        ("final.seed", "final.regularization.lambda = 1\nfinal.seed", "leave out select.final.regularization.lambda"),
+        ("final.seed", "final.train.epochs = 0\nfinal.seed", "`train.epochs` is 0"),
+        // Only the runs of the selection would be refused.
+        ("[config]\n", "[config]\ntrain.keep_best = true\n", "`train.keep_best`"),
+        ("data.validation = 0.5", "data.validation = 0", "compares accuracies on validation data"),
+        ("[0, 1]\n[[grid]]", "[0, 1]\ndata.validation = 0\n[[grid]]", "compares accuracies on validation data"),
+        ("network.hidden = [[2], [4]]", "network.hidden = [[2], []]", "at least one hidden layer"),
+    ] {
+        let text = SELECT.replacen(old, new, 1);
+        assert_ne!(text, SELECT, "{old}");
+        let error = sweep(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
+        assert!(error.contains(expected), "{new}: {error}");
+    }
+    let fit = "[config]\nexperiment = \"fit1d\"\ndata.validation = 0.5\n[[grid]]\nregularization.lambda = [1, 2]\n\
+               [select]\nkey = \"regularization.lambda\"\nfinal.seed = [1]";
+    assert!(sweep(fit).unwrap_err().contains("no accuracy to select by"));
+}
+
+#[test]
+fn the_order_of_coupled_keys_is_free_and_pairs_of_lists_can_be_selected() {
+    let turned = "key = \"regularization.weight_decay + regularization.lambda\"";
+    sweep(&SELECT.replace("key = \"regularization.lambda + regularization.weight_decay\"", turned)).unwrap();
+    let coupled = "\"regularization.lambda + regularization.weight_decay\" = [1e-5, 1e-3]";
+    let apart = "regularization.lambda = [1e-5, 1e-3]\nregularization.weight_decay = [1e-5, 1e-3]";
+    let pairs = sweep(&SELECT.replace(coupled, apart)).unwrap();
+    assert_eq!(pairs.count().unwrap(), 2 + 16 + 3 * 3);
+}
+
+#[test]
+fn keep_runs_is_true_false_or_selected() {
+    for (line, expected) in [
+        ("", KeepRuns::None),
+        ("keep_runs = false\n", KeepRuns::None),
+        ("keep_runs = true\n", KeepRuns::All),
+        ("keep_runs = \"selected\"\n", KeepRuns::Selected),
+    ] {
+        assert_eq!(sweep(&format!("{line}{SELECT}")).unwrap().keep_runs, expected);
     }
 }
 
@@ -361,4 +452,16 @@ fn a_choice_among_more_candidates_replaces_the_old_one() {
     let second = run_sweep(&more, &source, &options(directory.path(), 1)).unwrap();
     assert_eq!((lambdas(&second.rows), second.made), (vec![1e-5, 1e-3, 1e-3, 1e-3], 3));
     assert_eq!(read_summary(&directory.path().join("summary.csv")).unwrap(), second.rows);
+}
+
+#[test]
+fn the_networks_of_selected_runs_can_be_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let text = format!("keep_runs = \"selected\"\n{DIVERGES}");
+    run_sweep(&sweep(&text).unwrap(), &source, &options(directory.path(), 2)).unwrap();
+    let runs: Vec<_> =
+        std::fs::read_dir(directory.path().join("runs")).unwrap().map(|run| run.unwrap().path()).collect();
+    assert!(runs.len() == 1 && runs[0].ends_with("area-bspline-circle-selected-seed2"), "{runs:?}");
+    assert!(runs[0].join("checkpoint.safetensors").exists());
 }
