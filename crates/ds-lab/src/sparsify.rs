@@ -30,6 +30,15 @@ pub struct Sparsified {
     pub test_accuracy: Option<f64>,
 }
 
+/// What came of a sparsification.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// The sparsified network; `None` if there is nothing to sparsify, or every threshold costs too much.
+    pub sparsified: Option<Sparsified>,
+    /// The thresholds that were tried, the smallest first; none if the config gives the threshold.
+    pub tried: Vec<ThresholdRow>,
+}
+
 /// Splines as they were, to start again from for each threshold.
 struct Unchanged<'a>(Vec<(&'a Spline, Tensor)>);
 
@@ -61,15 +70,25 @@ impl<'a> Unchanged<'a> {
 /// # Errors
 /// On Candle's errors, or if a file cannot be written.
 pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Option<Sparsified>> {
+    Ok(with_thresholds(config, setup, unchanged, directory)?.sparsified)
+}
+
+/// The same as [`run`]; returns the thresholds that were tried, too.
+///
+/// # Errors
+/// As for [`run`].
+pub fn with_thresholds(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
     let network = &setup.network;
     if !config.sparsify.enabled || network.splines().is_empty() {
-        return Ok(None);
+        return Ok(Outcome::default());
     }
     let splines = Unchanged::of(setup)?;
+    let mut tried = Vec::new();
     let threshold = match (config.sparsify.threshold, unchanged.accuracy) {
         (Some(threshold), _) => Some(threshold),
         (None, Some(accuracy)) => {
-            let (threshold, mut tried) = search(config, setup, &splines, accuracy)?;
+            let threshold;
+            (threshold, tried) = search(config, setup, &splines, accuracy)?;
             tried.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
             write_table(&directory.join(THRESHOLDS), &tried)?;
             threshold
@@ -81,7 +100,7 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     };
     let Some(threshold) = threshold else {
         splines.restore()?;
-        return Ok(None);
+        return Ok(Outcome { sparsified: None, tried });
     };
     let active_knots = splines.eliminate(threshold)?;
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
@@ -92,7 +111,8 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     let bytes = safetensors::serialize(tensors, None)?;
     write_atomically(&directory.join(NETWORK), |file| file.write_all(&bytes))?;
     splines.restore()?;
-    Ok(Some(Sparsified { threshold, active_knots, train_accuracy: train.accuracy, test_accuracy: test.accuracy }))
+    let (train_accuracy, test_accuracy) = (train.accuracy, test.accuracy);
+    Ok(Outcome { sparsified: Some(Sparsified { threshold, active_knots, train_accuracy, test_accuracy }), tried })
 }
 
 /// Puts the parameters and running statistics of a sparsified network ([`NETWORK`]) into a network.
