@@ -7,10 +7,10 @@ use ds_lab::config::{Experiment, Search};
 use ds_lab::experiment::Setup;
 use ds_lab::files::write_atomically;
 use ds_lab::metrics::ThresholdRow;
-use ds_lab::out;
-use ds_lab::sparsify::{self, Outcome, THRESHOLDS};
+use ds_lab::sparsify::{self, NETWORK, Outcome, THRESHOLDS};
 use ds_lab::table::Table;
 use ds_lab::train::{count_active_knots, evaluate};
+use ds_lab::{note, out};
 use std::path::PathBuf;
 
 /// Arguments of `reproduce sparsify`.
@@ -47,7 +47,8 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
         bail!("--tolerance {tolerance}: expected a number of points from 0 to 100");
     }
     let out = args.out.as_ref().unwrap_or(&args.run);
-    if args.out.is_some() {
+    let is_elsewhere = !out.canonicalize().is_ok_and(|out| args.run.canonicalize().is_ok_and(|run| run == out));
+    if is_elsewhere {
         run_folder::check_target(out, &config)?;
     }
     run_folder::check_table::<ThresholdRow>(&out.join(THRESHOLDS))?;
@@ -63,12 +64,16 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     };
     std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let config_file = out.join("config.toml");
-    if args.out.is_some() && !config_file.exists() {
-        // It says of which run the files are.
+    if is_elsewhere && !config_file.exists() {
+        // By its config a folder is known to be of this run.
         write_atomically(&config_file, |file| file.write_all(saved_config.to_toml().as_bytes()))?;
     }
     let (train, test) = (evaluate(&setup.network, &setup.train)?, evaluate(&setup.network, &setup.test)?);
     let Outcome { sparsified, tried } = sparsify::with_thresholds(&config, &setup, train, out)?;
+    if sparsified.is_none() {
+        let tolerance = config.sparsify.tolerance;
+        note!("NOTE: every threshold loses more than {tolerance} points, so that {NETWORK} is not written");
+    }
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let mut table = Table::new(
         &format!("{}, seed {}", config.name, config.seed),

@@ -35,7 +35,7 @@ fn sweep(results: &Path, row: &SummaryRow) {
         .flat_map(|units: usize| {
             [0, 1].map(|seed| SummaryRow {
                 hidden: Some(units.to_string()),
-                parameters: 20 * units,
+                parameters: 200 * units,
                 seed,
                 test_accuracy: Some(80.0 + units as f64 + seed as f64),
                 ..row.clone()

@@ -82,7 +82,8 @@ impl LeftOut {
 
 impl std::fmt::Display for LeftOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.reason)
+        let text = format!("{}: {}", self.path.display(), self.reason);
+        f.write_str(&text.replace(char::is_control, " "))
     }
 }
 
