@@ -23,6 +23,7 @@ pub mod penalty;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod results;
 pub mod samples;
 pub mod samples_on_device;
 pub mod sparsify;

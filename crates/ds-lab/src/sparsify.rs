@@ -1,15 +1,14 @@
 //! Sparsification at the end of a run: knots below a threshold are eliminated from the trained splines.
 
+use crate::checkpoint::write_network;
 use crate::config::{Config, Search};
 use crate::experiment::Setup;
-use crate::files::write_atomically;
 use crate::metrics::{ThresholdRow, write_table};
 use crate::train::{Evaluation, evaluate};
-use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{Device, Tensor};
+use anyhow::{Result, bail};
+use candle_core::Tensor;
 use ds_core::activation::Spline;
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
-use ds_nn::networks::Network;
 use std::path::Path;
 
 /// The file of the sparsified network's parameters.
@@ -28,6 +27,15 @@ pub struct Sparsified {
     pub train_accuracy: Option<f64>,
     /// Test accuracy afterwards.
     pub test_accuracy: Option<f64>,
+}
+
+/// What came of a sparsification.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// The sparsified network; `None` if there is nothing to sparsify, or every threshold costs too much.
+    pub sparsified: Option<Sparsified>,
+    /// The thresholds that were tried, the smallest first; none if the config gives the threshold.
+    pub tried: Vec<ThresholdRow>,
 }
 
 /// Splines as they were, to start again from for each threshold.
@@ -61,15 +69,25 @@ impl<'a> Unchanged<'a> {
 /// # Errors
 /// On Candle's errors, or if a file cannot be written.
 pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Option<Sparsified>> {
+    Ok(with_thresholds(config, setup, unchanged, directory)?.sparsified)
+}
+
+/// The same as [`run`]; returns the thresholds that were tried, too.
+///
+/// # Errors
+/// As for [`run`].
+pub fn with_thresholds(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
     let network = &setup.network;
     if !config.sparsify.enabled || network.splines().is_empty() {
-        return Ok(None);
+        return Ok(Outcome::default());
     }
     let splines = Unchanged::of(setup)?;
+    let mut tried = Vec::new();
     let threshold = match (config.sparsify.threshold, unchanged.accuracy) {
         (Some(threshold), _) => Some(threshold),
         (None, Some(accuracy)) => {
-            let (threshold, mut tried) = search(config, setup, &splines, accuracy)?;
+            let threshold;
+            (threshold, tried) = search(config, setup, &splines, accuracy)?;
             tried.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
             write_table(&directory.join(THRESHOLDS), &tried)?;
             threshold
@@ -81,36 +99,14 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     };
     let Some(threshold) = threshold else {
         splines.restore()?;
-        return Ok(None);
+        return Ok(Outcome { sparsified: None, tried });
     };
     let active_knots = splines.eliminate(threshold)?;
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
-    let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
-    let tensors: Vec<_> = vars
-        .map(|(name, var)| Ok((name, var.as_tensor().to_device(&Device::Cpu)?)))
-        .collect::<candle_core::Result<_>>()?;
-    let bytes = safetensors::serialize(tensors, None)?;
-    write_atomically(&directory.join(NETWORK), |file| file.write_all(&bytes))?;
+    write_network(&directory.join(NETWORK), network, &config.to_toml())?;
     splines.restore()?;
-    Ok(Some(Sparsified { threshold, active_knots, train_accuracy: train.accuracy, test_accuracy: test.accuracy }))
-}
-
-/// Puts the parameters and running statistics of a sparsified network ([`NETWORK`]) into a network.
-///
-/// # Errors
-/// If the file cannot be read, or a tensor is missing or has another shape.
-pub fn restore_network(path: &Path, network: &Network) -> Result<()> {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-        .with_context(|| format!("cannot read the sparsified network {}", path.display()))?;
-    let parameters = network.parameters().into_iter().map(|p| (p.name, p.var));
-    for (name, var) in parameters.chain(network.buffers()) {
-        let saved = tensors.get(&name).ok_or_else(|| anyhow!("{} has no {name}", path.display()))?;
-        if saved.shape() != var.shape() {
-            bail!("{}: {name} has shape {:?}, the network's has {:?}", path.display(), saved.shape(), var.shape());
-        }
-        var.set(&saved.to_device(var.device())?)?;
-    }
-    Ok(())
+    let (train_accuracy, test_accuracy) = (train.accuracy, test.accuracy);
+    Ok(Outcome { sparsified: Some(Sparsified { threshold, active_knots, train_accuracy, test_accuracy }), tried })
 }
 
 /// The largest threshold that costs no more than the tolerance, and all that were tried.

@@ -5,9 +5,9 @@ use std::fmt::Write;
 /// A table with a title, a note on what it says, and cells of text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
-    /// What it is.
+    /// The title.
     pub title: String,
-    /// How to read it.
+    /// How to read the table.
     pub note: String,
     /// The columns' names.
     pub columns: Vec<String>,
@@ -29,7 +29,8 @@ impl Table {
             let _ = writeln!(text, "{}\n", self.note);
         }
         let row = |cells: &[String]| {
-            format!("| {} |\n", cells.iter().map(|c| c.replace('|', "\\|")).collect::<Vec<_>>().join(" | "))
+            let cells = cells.iter().map(|cell| printable(cell).replace('|', "\\|"));
+            format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
         };
         text += &row(&self.columns);
         text += &format!("|{}\n", " --- |".repeat(self.columns.len()));
@@ -53,6 +54,11 @@ impl Table {
     }
 }
 
+/// A cell on one line, without characters that control a terminal.
+fn printable(cell: &str) -> String {
+    cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// In columns for a terminal.
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,7 +69,7 @@ impl std::fmt::Display for Table {
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         writeln!(f, "{}", self.title)?;
         for row in std::iter::once(&self.columns).chain(&self.rows) {
-            let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+            let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{:width$}", printable(cell)));
             writeln!(f, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         if self.note.is_empty() { Ok(()) } else { writeln!(f, "  {}", self.note) }
@@ -82,6 +88,8 @@ mod tests {
         assert_eq!(table.to_markdown(), "## Title\n\na note\n\n| a | long name |\n| --- | --- |\n| x\\|y, z | 1 |\n");
         assert_eq!(String::from_utf8(table.to_csv().unwrap()).unwrap(), "a,long name\n\"x|y, z\",1\n");
         assert_eq!(table.to_string(), "Title\n  a       long name\n  x|y, z  1\n  a note\n");
+        table.rows[0][0] = "a\n\u{1b}b".to_owned();
+        assert!(table.to_markdown().contains("| a  b | 1 |") && table.to_string().contains("a  b "), "{table}");
         table.rows.push(vec!["alone".to_owned()]);
         assert!(table.to_csv().is_err());
     }

@@ -4,7 +4,7 @@
 //! is done is not done again, and what was cut off goes on. Each run has a process of its own, so that its peak memory is its
 //! own and a crash takes nothing else with it.
 
-use crate::{ReferenceArgs, told};
+use crate::{ReferenceArgs, describe_outcome};
 use anyhow::{Context, Result, anyhow, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
@@ -227,7 +227,7 @@ fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
             let directory = args.out.join(&sweep.name);
             let options = SweepOptions { directory: directory.clone(), jobs: 0, overwrite: false, quiet: false };
             let outcome = run_sweep(sweep, &planned.source, &options)?;
-            let text = told(&sweep.name, &outcome, &directory);
+            let text = describe_outcome(&sweep.name, &outcome, &directory);
             if !outcome.failures.is_empty() {
                 bail!("{text}");
             }

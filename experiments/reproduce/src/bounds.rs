@@ -1,17 +1,16 @@
 //! Bounds of the Lipschitz constant of a trained network, from its checkpoint.
 
-use anyhow::{Context, Result};
+use crate::run_folder;
+use anyhow::Result;
 use ds_lab::bounds::{Bounds, POINTS, certified_accuracy};
-use ds_lab::checkpoint::Checkpoint;
 use ds_lab::cli::DataArgs;
-use ds_lab::config::Config;
 use ds_lab::experiment::{Setup, radii};
 use ds_lab::metrics::write_table;
 use ds_lab::table::Table;
 use ds_lab::{out, outln};
 use std::path::PathBuf;
 
-/// What `reproduce bounds` is told.
+/// Arguments of `reproduce bounds`.
 #[derive(Debug, clap::Args)]
 pub struct BoundsArgs {
     /// The run's directory, with its checkpoint; bounds.csv is written to it.
@@ -24,12 +23,13 @@ pub struct BoundsArgs {
 }
 
 pub fn run(args: &BoundsArgs) -> Result<()> {
-    let path = args.run.join("checkpoint.safetensors");
-    let checkpoint = Checkpoint::read(&path)?;
-    let config = Config::from_toml(&checkpoint.config).with_context(|| format!("the config in {}", path.display()))?;
+    let (checkpoint, config) = run_folder::open(&args.run)?;
+    let file = args.run.join("bounds.csv");
+    run_folder::check_table::<Bounds>(&file)?;
     let setup = Setup::new(&config, &args.data.source()?)?;
     checkpoint.restore_network(&setup.network)?;
     let bounds = Bounds::new(&setup.network, &setup.test, args.points.max(1))?;
+    write_table(&file, &[bounds])?;
     let mut table = Table::new(
         &format!("{}, seed {}", config.name, config.seed),
         "Lipschitz constant of the network as a function of its (normalised) inputs",
@@ -57,6 +57,5 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
             outln!("certified test accuracy at radius {radius:.4} (ℓ2, pixels in [0, 1]): {accuracy:.2} %");
         }
     }
-    write_table(&args.run.join("bounds.csv"), &[bounds])?;
     Ok(())
 }

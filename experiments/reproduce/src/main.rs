@@ -4,15 +4,17 @@
 
 mod all;
 mod bounds;
+mod run_folder;
 mod sparsify;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use ds_lab::cli::{DataArgs, RunArgs, check_instructions, exit_code, in_thread_pool, train};
 use ds_lab::compare::{self, References};
+use ds_lab::results::{Kind, Results, save};
 use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
 use ds_lab::table::Table;
-use ds_lab::{interrupt, outln};
+use ds_lab::{console, files, interrupt, note, outln};
 use ds_nn::memory::Recycling;
 use indicatif::HumanDuration;
 use mimalloc::MiMalloc;
@@ -60,12 +62,23 @@ struct CompareArgs {
 
 #[derive(Debug, clap::Args)]
 struct ReferenceArgs {
-    /// The papers' values.
-    #[arg(long, value_name = "FILE", default_value = "results/papers.csv")]
-    papers: PathBuf,
-    /// Runs of the original's code, from benches/original.py.
-    #[arg(long, value_name = "FILE", default_value = "results/original.csv")]
-    original: PathBuf,
+    /// The papers' values [default: results/papers.csv if it is there, else the copy in the program].
+    #[arg(long, value_name = "FILE")]
+    papers: Option<PathBuf>,
+    /// Runs of the original's code, from benches/original.py [default: results/original.csv if it is there, else the copy in the
+    /// program].
+    #[arg(long, value_name = "FILE")]
+    original: Option<PathBuf>,
+}
+
+impl ReferenceArgs {
+    /// The files, or their copies in the program.
+    ///
+    /// # Errors
+    /// If a file that was named is missing or wrong.
+    fn load(&self) -> Result<References> {
+        References::load(self.papers.as_deref(), self.original.as_deref())
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,7 +113,7 @@ fn main() -> ExitCode {
         Command::All(args) => in_thread_pool(|| all::run(&args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep(&args),
-        Command::Compare(args) => compare(&args.results, &args.references).map(|_| ()),
+        Command::Compare(args) => compare(&args.results, &args.references),
         Command::Report(args) => in_thread_pool(|| report(&args.results, &args.references)),
         Command::Bounds(args) => check_instructions().and_then(|()| in_thread_pool(|| bounds::run(&args))),
         Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
@@ -116,36 +129,72 @@ fn sweep(args: &SweepArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let directory = args.out.clone().unwrap_or_else(|| Path::new("results").join(&sweep.name));
+    console::set_quiet(args.quiet);
+    let directory = args.out.as_deref().map_or_else(|| Path::new("results").join(&sweep.name), files::expand_home);
     let options =
         SweepOptions { directory: directory.clone(), jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet };
     let outcome = run_sweep(&sweep, &args.data.source()?, &options)?;
-    outln!("{}", told(&sweep.name, &outcome, &directory));
+    outln!("{}", describe_outcome(&sweep.name, &outcome, &directory));
     if !outcome.failures.is_empty() {
         bail!("{} runs failed; the same command tries them again", outcome.failures.len());
     }
     Ok(())
 }
 
-fn compare(results: &Path, args: &ReferenceArgs) -> Result<Vec<(&'static str, Table)>> {
-    let references = References { papers: &args.papers, original: &args.original };
-    let tables = compare::tables(results, &references)?;
-    for (_, table) in &tables {
-        outln!("{}", known(table));
+fn compare(folder: &Path, args: &ReferenceArgs) -> Result<()> {
+    let references = args.load()?;
+    let results = read_results(folder, &references)?;
+    let tables = compare::tables(&results, &references);
+    if tables.is_empty() && results.diverged.is_empty() {
+        list_left_out(&results);
+        bail!("{} has no run that has ended (no row of a summary.csv): there is nothing to compare", folder.display());
     }
-    compare::write(results, &tables)?;
-    outln!("written to {}", results.join("comparison.md").display());
-    Ok(tables)
-}
-
-fn report(results: &Path, args: &ReferenceArgs) -> Result<()> {
-    let tables: Vec<Table> = compare(results, args)?.iter().map(|(_, table)| known(table)).collect();
-    let page = ds_lab::report::write(results, &tables)?;
-    outln!("pictures and tables in {}", page.display());
+    let saved = compare::outputs(&results, &tables).and_then(|outputs| save(&outputs));
+    print(&results, &tables);
+    saved?;
+    outln!("written to {}", folder.join("comparison.md").display());
     Ok(())
 }
 
-/// A table without the rows that know neither our value nor the other.
+fn report(folder: &Path, args: &ReferenceArgs) -> Result<()> {
+    let references = args.load()?;
+    let mut results = read_results(folder, &references)?;
+    let tables = compare::tables(&results, &references);
+    let shown: Vec<Table> = tables.iter().map(|(_, table)| known(table)).collect();
+    let mut outputs = ds_lab::report::outputs(&mut results, &shown)?;
+    if !tables.is_empty() || !results.diverged.is_empty() {
+        outputs.extend(compare::outputs(&results, &tables)?);
+    }
+    let saved = save(&outputs);
+    print(&results, &tables);
+    saved?;
+    for output in outputs.iter().filter(|output| matches!(output.kind, Kind::Comparison | Kind::Page)) {
+        outln!("written to {}", output.path.display());
+    }
+    Ok(())
+}
+
+fn read_results(folder: &Path, references: &References) -> Result<Results> {
+    let mut results = Results::read(folder)?;
+    results.left_out.extend(references.left_out.iter().cloned());
+    Ok(results)
+}
+
+/// Prints tables. Files are saved before, so that a closed pipe does not prevent that.
+fn print(results: &Results, tables: &[(&'static str, Table)]) {
+    for table in tables.iter().map(|(_, table)| table).chain(&results.diverged_table()) {
+        outln!("{}", known(table));
+    }
+    list_left_out(results);
+}
+
+fn list_left_out(results: &Results) {
+    for left_out in &results.left_out {
+        note!("left out: {left_out}");
+    }
+}
+
+/// A table without the rows that have neither our value nor the paper's.
 fn known(table: &Table) -> Table {
     let column = |name: &str| table.columns.iter().position(|column| column == name);
     let (Some(ours), Some(papers)) = (column("ours"), column("paper's")) else { return table.clone() };
@@ -159,8 +208,8 @@ fn known(table: &Table) -> Table {
     Table { rows, note, ..table.clone() }
 }
 
-/// What a sweep came to, in words.
-fn told(name: &str, outcome: &Outcome, directory: &Path) -> String {
+/// The outcome of a sweep as text.
+fn describe_outcome(name: &str, outcome: &Outcome, directory: &Path) -> String {
     let mut text = format!(
         "{name}: {} runs, {} of them made now in {}; {}",
         outcome.rows.len(),

@@ -1,18 +1,19 @@
 //! Knot elimination from a finished run's checkpoint: every threshold of the papers' list, one evaluation each.
 
+use crate::run_folder;
 use anyhow::{Context, Result, bail};
-use ds_lab::checkpoint::Checkpoint;
 use ds_lab::cli::DataArgs;
-use ds_lab::config::{Config, Search};
+use ds_lab::config::{Experiment, Search};
 use ds_lab::experiment::Setup;
-use ds_lab::metrics::{ThresholdRow, read_table};
-use ds_lab::sparsify::{self, THRESHOLDS};
+use ds_lab::files::write_atomically;
+use ds_lab::metrics::ThresholdRow;
+use ds_lab::sparsify::{self, NETWORK, Outcome, THRESHOLDS};
 use ds_lab::table::Table;
 use ds_lab::train::{count_active_knots, evaluate};
 use ds_lab::{note, out};
 use std::path::PathBuf;
 
-/// What `reproduce sparsify` is told.
+/// Arguments of `reproduce sparsify`.
 #[derive(Debug, clap::Args)]
 pub struct SparsifyArgs {
     /// The run's directory, with its checkpoint.
@@ -28,31 +29,51 @@ pub struct SparsifyArgs {
 }
 
 pub fn run(args: &SparsifyArgs) -> Result<()> {
-    let path = args.run.join("checkpoint.safetensors");
-    let checkpoint = Checkpoint::read(&path)?;
-    let mut config =
-        Config::from_toml(&checkpoint.config).with_context(|| format!("the config in {}", path.display()))?;
-    if checkpoint.position.epoch < config.train.epochs {
-        note!("NOTE: the run is not finished: epoch {} of {}", checkpoint.position.epoch, config.train.epochs);
+    let (checkpoint, mut config) = run_folder::open(&args.run)?;
+    let kind = config.activation.kind;
+    if !kind.is_spline() {
+        bail!(
+            "{} has no knots to eliminate: its activation is {kind}; those of bspline, explicit_linear and relu_spline are \
+             sparsified",
+            args.run.join("checkpoint.safetensors").display()
+        );
     }
+    if config.experiment == Experiment::Fit1d {
+        bail!("{}: the search for a threshold needs an accuracy, and fit1d has none", args.run.display());
+    }
+    if let Some(tolerance) = args.tolerance
+        && !(0.0..=100.0).contains(&tolerance)
+    {
+        bail!("--tolerance {tolerance}: expected a number of points from 0 to 100");
+    }
+    let out = args.out.as_ref().unwrap_or(&args.run);
+    let is_elsewhere = !out.canonicalize().is_ok_and(|out| args.run.canonicalize().is_ok_and(|run| run == out));
+    if is_elsewhere {
+        run_folder::check_target(out, &config)?;
+    }
+    run_folder::check_table::<ThresholdRow>(&out.join(THRESHOLDS))?;
+    let saved_config = config.clone();
     config.sparsify.enabled = true;
     config.sparsify.threshold = None;
     config.sparsify.search = Search::Every;
-    if let Some(tolerance) = args.tolerance {
-        if !(0.0..=100.0).contains(&tolerance) {
-            bail!("--tolerance {tolerance}: allowed is a number of points from 0 to 100");
-        }
-        config.sparsify.tolerance = tolerance;
-    }
+    config.sparsify.tolerance = args.tolerance.unwrap_or(config.sparsify.tolerance);
     let setup = Setup::new(&config, &args.data.source()?)?;
     checkpoint.restore_network(&setup.network)?;
     let Some(active) = count_active_knots(&setup.network)? else {
-        bail!("{} has no splines: its activation is {}", path.display(), config.activation.kind);
+        bail!("{} has no splines", args.run.join("checkpoint.safetensors").display());
     };
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    let config_file = out.join("config.toml");
+    if is_elsewhere && !config_file.exists() {
+        // By its config a folder is known to be of this run.
+        write_atomically(&config_file, |file| file.write_all(saved_config.to_toml().as_bytes()))?;
+    }
     let (train, test) = (evaluate(&setup.network, &setup.train)?, evaluate(&setup.network, &setup.test)?);
-    let out = args.out.as_ref().unwrap_or(&args.run);
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
-    let sparsified = sparsify::run(&config, &setup, train, out)?;
+    let Outcome { sparsified, tried } = sparsify::with_thresholds(&config, &setup, train, out)?;
+    if sparsified.is_none() {
+        let tolerance = config.sparsify.tolerance;
+        note!("NOTE: every threshold loses more than {tolerance} points, so that {NETWORK} is not written");
+    }
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let mut table = Table::new(
         &format!("{}, seed {}", config.name, config.seed),
@@ -63,7 +84,7 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
         &["threshold", "active knots", "train accuracy (%)", "test accuracy (%)"],
     );
     table.rows.push(vec!["none".to_owned(), active.to_string(), percent(train.accuracy), percent(test.accuracy)]);
-    for row in read_table::<ThresholdRow>(&out.join(THRESHOLDS))? {
+    for row in tried {
         let is_chosen = sparsified.is_some_and(|s| s.threshold == row.threshold);
         let test = sparsified.and_then(|s| s.test_accuracy).filter(|_| is_chosen);
         table.rows.push(vec![

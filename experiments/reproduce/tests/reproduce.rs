@@ -94,7 +94,7 @@ fn wrong_arguments_say_what_to_do() {
         (vec!["sweep", &folder.path("configs/sweeps/wrong.toml")], "train.epochs"),
         (vec!["sparsify", &folder.path("configs")], "checkpoint"),
         (vec!["report", &folder.path("configs")], "no results"),
-        (vec!["compare", &folder.path("configs"), "--papers", "no/papers.csv"], "reproduce all"),
+        (vec!["compare", &folder.path("configs"), "--papers", "no/papers.csv"], "no/papers.csv"),
     ] {
         let output = reproduce(&arguments);
         assert!(!output.status.success() && text(&output).contains(expected), "{arguments:?}: {}", text(&output));

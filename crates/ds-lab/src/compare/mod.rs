@@ -6,65 +6,56 @@ mod cost;
 mod lipschitz_fits;
 mod original;
 mod papers;
+mod references;
 mod rows;
 
 pub use papers::{PaperRow, Provenance};
-pub use rows::{effective_parameters, summaries};
+pub use references::References;
+pub use rows::effective_parameters;
 
-use crate::files::{self, write_atomically};
+use crate::files;
+use crate::results::{COMPARISON_HEAD, Kind, Output, Results};
 use crate::statistics::median;
 use crate::table::Table;
-use anyhow::{Context, Result, bail};
-use std::path::Path;
-
-/// The files that are compared with.
-#[derive(Debug, Clone, Copy)]
-pub struct References<'a> {
-    /// Values of the papers (`results/papers.csv`).
-    pub papers: &'a Path,
-    /// Runs of the original's code, `benches/original.py` writes them; left out where the file is not there.
-    pub original: &'a Path,
-}
+use anyhow::{Context, Result};
 
 /// The tables of a folder of results, by the names of their files: with the papers, with the original, of costs, of certified
-/// accuracies, and of fits by 1-Lipschitz networks.
-///
-/// # Errors
-/// If there are no results, or a file is wrong.
-pub fn tables(results: &Path, references: &References<'_>) -> Result<Vec<(&'static str, Table)>> {
-    let summaries = rows::summaries(results)?;
-    if summaries.is_empty() {
-        bail!(
-            "{} has no results: no summary.csv in it or below it; `reproduce all --configs configs/quick --out {}` makes some",
-            results.display(),
-            results.display()
-        );
+/// accuracies, and of fits by 1-Lipschitz networks. None if no run has ended.
+pub fn tables(results: &Results, references: &References) -> Vec<(&'static str, Table)> {
+    let rows = &results.rows;
+    if rows.is_empty() {
+        return Vec::new();
     }
-    let papers = papers::read(references.papers)?;
-    let mut all = vec![("papers", papers::table(&papers, &summaries))];
-    if references.original.exists() {
-        all.push(("original", original::table(&original::read(references.original)?)));
+    let mut all = vec![("papers", papers::table(&references.papers, rows))];
+    if !references.original.is_empty() {
+        all.push(("original", original::table(&references.original)));
     }
-    all.extend(cost::table(&papers, &summaries).map(|table| ("cost", table)));
-    all.extend(certified::table(&summaries).map(|table| ("certified", table)));
-    all.extend(lipschitz_fits::table(&summaries).map(|table| ("lipschitz-fits", table)));
-    Ok(all)
+    all.extend(cost::table(&references.papers, rows).map(|table| ("cost", table)));
+    all.extend(certified::table(rows).map(|table| ("certified", table)));
+    all.extend(lipschitz_fits::table(rows).map(|table| ("lipschitz-fits", table)));
+    all
 }
 
-/// Writes the tables as `comparison.md` and each as CSV.
+/// The tables as `comparison.md`, with the runs that diverged and the files that are left out, and each as CSV.
 ///
 /// # Errors
-/// If a file cannot be written.
-pub fn write(results: &Path, tables: &[(&str, Table)]) -> Result<()> {
-    let mut text = format!("# Comparison\n\nWritten by `reproduce compare` at revision {}.\n\n", files::revision());
-    text += &tables.iter().map(|(_, table)| table.to_markdown()).collect::<Vec<_>>().join("\n");
-    write_atomically(&results.join("comparison.md"), |file| file.write_all(text.as_bytes()))?;
+/// If a table cannot be written as CSV.
+pub fn outputs(results: &Results, tables: &[(&'static str, Table)]) -> Result<Vec<Output>> {
+    let sections: Vec<String> = tables
+        .iter()
+        .map(|(_, table)| table.to_markdown())
+        .chain(results.diverged_table().iter().map(Table::to_markdown))
+        .chain(results.left_out_table().iter().map(Table::to_markdown))
+        .collect();
+    let text = format!("{COMPARISON_HEAD} at revision {}.\n\n{}", files::revision(), sections.join("\n"));
+    let path = results.folder.join("comparison.md");
+    let mut outputs = vec![Output { path, kind: Kind::Comparison, bytes: text.into_bytes() }];
     for (name, table) in tables {
-        let path = results.join(format!("comparison-{name}.csv"));
+        let path = results.folder.join(format!("comparison-{name}.csv"));
         let bytes = table.to_csv().with_context(|| format!("table for {}", path.display()))?;
-        write_atomically(&path, |file| file.write_all(&bytes))?;
+        outputs.push(Output { path, kind: Kind::ComparisonTable, bytes });
     }
-    Ok(())
+    Ok(outputs)
 }
 
 /// Median, least and largest of some values, in `digits` decimals: `98.5 [98.1, 98.7]`.

@@ -1,13 +1,11 @@
 //! Ours beside the original's code on identical protocols.
 
 use super::spread;
-use crate::metrics::read_table;
 use crate::progress::Loss;
+use crate::results::TableRow;
 use crate::statistics::median;
 use crate::table::Table;
-use anyhow::{Result, bail};
 use serde::Deserialize;
-use std::path::Path;
 
 /// One training that `benches/original.py` made, ours or theirs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,13 +23,42 @@ pub(super) struct Training {
 }
 
 const OURS: &str = "ours";
+const THEIRS: &str = "DeepSplines";
 
-pub(super) fn read(path: &Path) -> Result<Vec<Training>> {
-    let rows: Vec<Training> = read_table(path)?;
-    if let Some(k) = rows.iter().position(|row| row.code != OURS && row.code != "DeepSplines") {
-        bail!("{}: line {}: code `{}`: allowed is ours or DeepSplines", path.display(), k + 2, rows[k].code);
+impl TableRow for Training {
+    const FIRST_VERSION: usize = 18;
+
+    fn columns() -> Vec<String> {
+        [
+            "code",
+            "experiment",
+            "dataset",
+            "network",
+            "hidden",
+            "activation",
+            "size",
+            "norm",
+            "lambda",
+            "epochs",
+            "seed",
+            "threads",
+            "train_loss",
+            "train_accuracy",
+            "test_loss",
+            "test_accuracy",
+            "seconds",
+            "version",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
-    Ok(rows)
+
+    fn check(&self) -> Result<(), String> {
+        match self.code.as_str() {
+            OURS | THEIRS => Ok(()),
+            code => Err(format!("`code` is `{code}`, expected {OURS} or {THEIRS}")),
+        }
+    }
 }
 
 pub(super) fn table(rows: &[Training]) -> Table {

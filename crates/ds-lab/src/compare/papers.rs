@@ -2,12 +2,11 @@
 
 use super::rows::{effective_parameters, groups, is_spline};
 use super::spread;
-use crate::metrics::{SummaryRow, read_table};
+use crate::metrics::SummaryRow;
+use crate::results::TableRow;
 use crate::statistics::median;
 use crate::table::Table;
-use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,25 +43,42 @@ pub struct PaperRow {
 
 const QUANTITIES: [&str; 4] = ["test_accuracy", "active_knots", "seconds", "peak_memory_mb"];
 
-/// Reads `papers.csv`.
-///
-/// # Errors
-/// If it is missing, has other columns, or a row says something that cannot be.
-pub fn read(path: &Path) -> Result<Vec<PaperRow>> {
-    let rows: Vec<PaperRow> = read_table(path)?;
-    for (k, row) in rows.iter().enumerate() {
-        let line = || format!("{}: line {}", path.display(), k + 2);
-        if !QUANTITIES.contains(&row.quantity.as_str()) {
-            bail!("{}: quantity `{}`: allowed is one of {}", line(), row.quantity, QUANTITIES.join(", "));
+impl TableRow for PaperRow {
+    const FIRST_VERSION: usize = 12;
+    // People fill it in.
+    const GENERATED: bool = false;
+
+    fn columns() -> Vec<String> {
+        [
+            "paper",
+            "table",
+            "experiment",
+            "dataset",
+            "network",
+            "activation",
+            "parameters",
+            "quantity",
+            "value",
+            "unit",
+            "provenance",
+            "note",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !QUANTITIES.contains(&self.quantity.as_str()) {
+            return Err(format!("`quantity` is `{}`, expected one of {}", self.quantity, QUANTITIES.join(", ")));
         }
-        if row.value.is_none() != (row.provenance == Provenance::Unknown) {
-            bail!("{}: a value that is not known is empty with provenance `unknown`, and only such a one", line());
+        if self.value.is_none() != (self.provenance == Provenance::Unknown) {
+            return Err("`value` must be empty if `provenance` is unknown, and only then".to_owned());
         }
-        if row.value.is_some_and(|value| !value.is_finite()) {
-            return Err(anyhow::anyhow!("value is not a finite number")).with_context(line);
+        match self.value {
+            Some(value) if !value.is_finite() => Err(format!("`value` is {value}, expected a finite number")),
+            _ => Ok(()),
         }
     }
-    Ok(rows)
 }
 
 /// Which of ours is compared, and how well it is known.

@@ -46,11 +46,9 @@ impl Folder {
             std::fs::create_dir_all(folder.path(name)).unwrap();
             write_table(&folder.path(name).join("summary.csv"), rows).unwrap();
         }
-        if let Some(rows) = original {
-            let header = "code,experiment,dataset,network,hidden,activation,size,norm,lambda,epochs,seed,threads,train_loss,\
-                          train_accuracy,test_loss,test_accuracy,seconds,version\n";
-            std::fs::write(folder.path("original.csv"), format!("{header}{rows}")).unwrap();
-        }
+        let header = "code,experiment,dataset,network,hidden,activation,size,norm,lambda,epochs,seed,threads,train_loss,\
+                      train_accuracy,test_loss,test_accuracy,seconds,version\n";
+        std::fs::write(folder.path("original.csv"), format!("{header}{}", original.unwrap_or_default())).unwrap();
         folder
     }
 
@@ -58,12 +56,14 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn tables(&self) -> anyhow::Result<Vec<Table>> {
-        let (papers, original) = (self.path("papers.csv"), self.path("original.csv"));
-        Ok(tables(self.0.path(), &References { papers: &papers, original: &original })?
-            .into_iter()
-            .map(|(_, t)| t)
-            .collect())
+    fn references(&self) -> anyhow::Result<References> {
+        References::load(Some(&self.path("papers.csv")), Some(&self.path("original.csv")))
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let results = Results::read(self.0.path()).unwrap();
+        assert_eq!(results.left_out, []);
+        tables(&results, &self.references().unwrap()).into_iter().map(|(_, table)| table).collect()
     }
 }
 
@@ -97,7 +97,7 @@ fn a_paper_is_compared_with_the_largest_network_of_no_more_parameters() {
                   Az,areas,area2d,circle,area,prelu,51,test_accuracy,98.19,%,unverified,\n\
                   Bo,areas,area2d,circle,area,relu,,test_accuracy,,%,unknown,\n";
     let folder = Folder::new(&[("sweep", sweep), ("alone/a", again)], papers, None);
-    let table = &folder.tables().unwrap()[0];
+    let table = &folder.tables()[0];
     assert_eq!((cell(table, 0, "ours"), cell(table, 0, "n")), ("97.50 [96.00, 98.00]", "3"));
     assert_eq!((cell(table, 0, "difference"), cell(table, 0, "provenance")), ("-0.65", "unverified"));
     assert_eq!((cell(table, 1, "ours"), cell(table, 1, "difference")), ("98.50", "-0.04"));
@@ -119,13 +119,13 @@ fn the_original_holds_or_not_by_its_spread() {
     };
     for (ours, holds) in [(["97.8", "97.9", "98.9"], "yes"), (["97.6", "97.5", "98.9"], "NO")] {
         let folder = Folder::new(&[("a", vec![row("relu", "1", 0, 90.0)])], "", Some(&rows(ours)));
-        let table = folder.tables().unwrap().remove(1);
+        let table = folder.tables().remove(1);
         assert_eq!((cell(&table, 0, "holds"), cell(&table, 0, "times faster")), (holds, "80"));
     }
     // Losses: less is better.
     let losses = training("ours", 0, 0.3, "", 1.0) + &training("DeepSplines", 0, 0.1, "", 2.0);
     let folder = Folder::new(&[("a", vec![row("relu", "1", 0, 90.0)])], "", Some(&losses));
-    assert_eq!(cell(&folder.tables().unwrap()[1], 0, "holds"), "NO");
+    assert_eq!(cell(&folder.tables()[1], 0, "holds"), "NO");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn costs_are_ratios_of_runs_with_a_process_of_their_own() {
         with_memory(SummaryRow { hidden: Some("4".into()), ..spline(4, 0, 90.0, 90.0) }, 15.0, 120.0),
         row("relu", "4", 1, 91.0),
     ];
-    let table = Folder::new(&[("a", rows)], "", None).tables().unwrap().remove(1);
+    let table = Folder::new(&[("a", rows)], "", None).tables().remove(1);
     assert_eq!(table.rows.len(), 1);
     assert_eq!((cell(&table, 0, "ratio"), cell(&table, 0, "ratio of MB")), ("1.50", "1.20"));
 }
@@ -161,7 +161,7 @@ fn fits_of_lipschitz_networks_stand_by_function_from_the_lowest_median_on() {
         fit("absolute", "cosine7", 0, 1e-5),
         SummaryRow { network: "scalar".into(), ..fit("bspline", "cosine7", 0, 1e-9) },
     ];
-    let table = Folder::new(&[("a", rows)], "", None).tables().unwrap().pop().unwrap();
+    let table = Folder::new(&[("a", rows)], "", None).tables().pop().unwrap();
     let told: Vec<[&str; 5]> = (0..table.rows.len())
         .map(|k| ["function", "activation", "median", "n", "times the lowest"].map(|column| cell(&table, k, column)))
         .collect();
@@ -190,7 +190,7 @@ fn certified_accuracies_are_ordered_by_the_middle_radius() {
         ..row(activation, "10", seed, 97.0)
     };
     let rows = vec![certified("relu", 0, 80.0), certified("max_min", 0, 90.0), certified("max_min", 1, 92.0)];
-    let table = Folder::new(&[("a", rows)], "", None).tables().unwrap().pop().unwrap();
+    let table = Folder::new(&[("a", rows)], "", None).tables().pop().unwrap();
     assert_eq!(table.rows.len(), 2);
     assert_eq!((cell(&table, 0, "activation"), cell(&table, 0, "n")), ("max_min", "2"));
     assert_eq!(cell(&table, 0, "certified"), "95.00 [95.00, 95.00], 91.00 [90.00, 92.00], 70.00 [70.00, 70.00]");
@@ -198,25 +198,35 @@ fn certified_accuracies_are_ordered_by_the_middle_radius() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    let rows = || vec![("a", vec![row("relu", "1", 0, 90.0)])];
+fn a_file_of_references_that_was_named_must_be_right() {
     for (papers, expected) in [
-        ("Az,t,area2d,circle,area,relu,41,speed,98.15,%,unverified,\n", "line 2"),
+        ("Az,t,area2d,circle,area,relu,41,speed,98.15,%,unverified,\n", "line 2: `quantity` is `speed`"),
         ("Az,t,area2d,circle,area,relu,41,test_accuracy,,%,verified,\n", "unknown"),
         ("Az,t,area2d,circle,area,relu,41,test_accuracy,98,%,unknown,\n", "unknown"),
         ("Az,t,area2d,circle,area,relu,41,test_accuracy,98,%,perhaps,\n", "perhaps"),
+        ("Az,t,area2d\n", "has 3 cells, the header has 12"),
     ] {
-        let error = format!("{:#}", Folder::new(&rows(), papers, None).tables().unwrap_err());
+        let error = format!("{:#}", Folder::new(&[], papers, None).references().unwrap_err());
         assert!(error.contains(expected) && error.contains("papers.csv"), "{error}");
     }
-    let error = Folder::new(&[], "", None).tables().unwrap_err().to_string();
-    assert!(error.contains("no results") && error.contains("reproduce all"), "{error}");
+    let folder = Folder::new(&[], "", Some("theirs,area2d,circle,area,4,relu,,,,1,0,1,0.1,90,0.1,90,1,v\n"));
+    let error = format!("{:#}", folder.references().unwrap_err());
+    assert!(error.contains("original.csv: line 2: `code` is `theirs`"), "{error}");
+    for (papers, original) in [("no.csv", "original.csv"), ("papers.csv", "no.csv")] {
+        let loaded = References::load(Some(&folder.path(papers)), Some(&folder.path(original)));
+        let error = format!("{:#}", loaded.unwrap_err());
+        assert!(error.contains("no.csv") || error.contains("original.csv"), "{error}");
+    }
 }
 
 #[test]
-fn the_shipped_values_can_be_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results/papers.csv");
-    let rows = papers::read(&path).unwrap();
-    assert!(rows.iter().any(|row| row.value == Some(98.54) && row.provenance == Provenance::Unverified));
-    assert!(rows.iter().all(|row| row.provenance != Provenance::Verified));
+fn without_files_the_copies_in_the_program_are_compared_with() {
+    // The current directory of this test has no folder `results`.
+    let references = References::load(None, None).unwrap();
+    assert_eq!(references.left_out, []);
+    let folder = Folder::new(&[("a", vec![row("relu", "10", 0, 96.0)])], "", None);
+    let all = tables(&Results::read(folder.0.path()).unwrap(), &references);
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["papers", "original"]);
+    assert!(all[0].1.rows.iter().any(|row| row.iter().any(|cell| cell.starts_with("96"))), "{}", all[0].1);
 }

@@ -114,6 +114,10 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         None => None,
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
+    // Those of an earlier end of the run are not of this network.
+    for file in [sparsify::NETWORK, sparsify::THRESHOLDS] {
+        files::remove_written(directory, file)?;
+    }
     let sparse = sparsify::run(config, setup, train, directory)?;
     let splines = |p: &&ds_core::Parameter| p.group != Group::Weights;
     let row = SummaryRow {

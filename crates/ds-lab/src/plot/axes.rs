@@ -57,7 +57,8 @@ fn nice_step(width: f64, count: f64) -> f64 {
 /// Multiples of a nice step, at most about `count`.
 fn linear_ticks((low, high): (f64, f64), count: usize) -> Vec<(f64, String)> {
     let step = nice_step(high - low, count as f64);
-    let decimals = (-(step * 1.000_001).log10().floor()).max(0.0) as usize;
+    // Steps below all numbers have no end of decimals.
+    let decimals = (-(step * 1.000_001).log10().floor()).clamp(0.0, 340.0) as usize;
     let first = (low / step - 1e-6).ceil() as i64;
     let last = (high / step + 1e-6).floor() as i64;
     (first..=last).map(|k| k as f64 * step).map(|v| (v, number(v, decimals))).collect()

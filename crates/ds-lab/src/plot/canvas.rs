@@ -1,13 +1,11 @@
 //! A sheet to draw on, in CSS pixels, and the two forms it is written in.
 
 use super::palette::INK;
-use crate::files::write_atomically;
 use anyhow::{Context, Result, anyhow};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, ShapeStyle, TextStyle, register_font};
 use std::io;
-use std::path::Path;
 
 /// Coordinates of the backends are whole numbers: one CSS pixel has this many of them a side.
 const SCALE: u32 = 4;
@@ -268,19 +266,6 @@ pub fn to_png(figure: &impl Figure) -> Result<Vec<u8>> {
     Ok(png.into_inner())
 }
 
-/// Writes DIRECTORY/NAME.svg and NAME.png; returns the SVG document.
-///
-/// # Errors
-/// Those of drawing, or if a file cannot be written.
-pub fn save(figure: &impl Figure, directory: &Path, name: &str) -> Result<String> {
-    let about = || format!("picture {name}");
-    let svg = to_svg(figure).with_context(about)?;
-    let png = to_png(figure).with_context(about)?;
-    write_atomically(&directory.join(format!("{name}.svg")), |file| file.write_all(svg.as_bytes()))?;
-    write_atomically(&directory.join(format!("{name}.png")), |file| file.write_all(&png))?;
-    Ok(svg)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -302,12 +287,10 @@ mod tests {
 
     #[test]
     fn both_forms_show_the_same() {
-        let directory = tempfile::tempdir().unwrap();
-        let svg = save(&Sheet, directory.path(), "sheet").unwrap();
-        assert_eq!(std::fs::read_to_string(directory.path().join("sheet.svg")).unwrap(), svg);
+        let svg = to_svg(&Sheet).unwrap();
         assert!(svg.starts_with("<svg width=\"60\" height=\"40\" viewBox=\"0 0 240 160\""), "{svg}");
         assert!(svg.contains("points=\"0,0 240,160 \"") && svg.contains("σ &lt; 1"), "{svg}");
-        let png = image::open(directory.path().join("sheet.png")).unwrap().to_rgb8();
+        let png = image::load_from_memory(&to_png(&Sheet).unwrap()).unwrap().to_rgb8();
         assert_eq!(png.dimensions(), (120, 80));
         assert_eq!(png.get_pixel(10, 70).0, [10, 20, 30]);
         assert_eq!(png.get_pixel(100, 10).0, [255, 255, 255]);

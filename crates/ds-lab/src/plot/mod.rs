@@ -18,4 +18,4 @@ pub mod size;
 pub mod spread;
 pub mod thresholds;
 
-pub use canvas::{Canvas, Figure, save, to_png, to_svg};
+pub use canvas::{Canvas, Figure, to_png, to_svg};

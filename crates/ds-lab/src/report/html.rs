@@ -1,5 +1,6 @@
 //! The page: text is escaped, pictures are part of it, nothing is loaded.
 
+use crate::results::{PAGE_GENERATOR, PAGE_HEAD};
 use crate::table::Table;
 use std::fmt::Write;
 
@@ -13,6 +14,7 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
+            c if c.is_control() && c != '\n' => out.push(' '),
             c => out.push(c),
         }
     }
@@ -100,8 +102,7 @@ fn section(section: &Section) -> String {
 pub fn page(title: &str, introduction: &str, first: &Picture, sections: &[Section]) -> String {
     let title = escape(title);
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+        "{PAGE_HEAD}{PAGE_GENERATOR}<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
          <style>\n{}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p class=\"lead\">{}</p>\n",
         include_str!("style.css"),
         escape(introduction)

@@ -3,18 +3,14 @@
 mod html;
 mod overview;
 mod pictures;
-mod results;
 
 use crate::config::Experiment;
-use crate::files::write_atomically;
 use crate::plot::basis::Basis;
+use crate::results::{Kind, Output, PAGE_TITLE, Results};
 use crate::table::Table;
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use html::{Picture, Section};
 use pictures::{Gallery, drawn_runs};
-use std::path::{Path, PathBuf};
-
-const TITLE: &str = "Deep spline networks";
 
 const INTRODUCTION: &str = "In a deep spline network each neuron or channel learns its activation function along with the \
     weights. The function is linear between knots on a fixed grid. A penalty on the changes of its slope, λ·TV² or λ·BV², \
@@ -46,26 +42,14 @@ const EXPERIMENTS: [(Experiment, &str, &str); 4] = [
     ),
 ];
 
-/// Draws what the results hold into RESULTS/figures (svg and png) and writes RESULTS/report.html; returns its path.
+/// Draws what the results hold: RESULTS/report.html with the tables, and its pictures in RESULTS/figures (svg and png). Pictures
+/// whose files are damaged are left out, and [`Results::left_out`] then has these files, too.
 ///
 /// # Errors
-/// If there are no results, a file of them is wrong, or something cannot be written.
-pub fn write(results: &Path, tables: &[Table]) -> Result<PathBuf> {
-    if !results.is_dir() {
-        bail!("there is no folder {}: name the folder that runs have written to, such as results", results.display());
-    }
-    let found = results::read(results)?;
-    if found.runs.is_empty() && found.sweeps.iter().all(|sweep| sweep.rows.is_empty()) {
-        bail!(
-            "{} holds no results, neither runs (config.toml, metrics.csv) nor sweeps (sweep.toml, summary.csv): run an \
-             experiment first, such as `cargo run --release -p area2d -- --config configs/area2d.toml`",
-            results.display()
-        );
-    }
-    let folder = results.join("figures");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    let mut gallery = Gallery::new(&folder);
-    let basis = gallery.add(
+/// If nothing can be drawn at all.
+pub fn outputs(results: &mut Results, tables: &[Table]) -> Result<Vec<Output>> {
+    let mut gallery = Gallery::new(&results.folder);
+    let basis = gallery.draw(
         &Basis::new()?,
         "basis",
         "",
@@ -76,14 +60,14 @@ pub fn write(results: &Path, tables: &[Table]) -> Result<PathBuf> {
     )?;
     let mut sections = Vec::new();
     for (experiment, title, text) in EXPERIMENTS {
-        let of_experiment = drawn_runs(&found.runs, experiment);
+        let of_experiment = drawn_runs(&results.runs, experiment);
         let mut pictures: Vec<Picture> = Vec::new();
         for run in &of_experiment {
-            pictures.extend(gallery.of_run(run)?);
+            pictures.extend(gallery.of_run(run));
         }
-        pictures.extend(gallery.of_training(&of_experiment)?);
-        for sweep in &found.sweeps {
-            pictures.extend(gallery.of_sweep(sweep, experiment)?);
+        pictures.extend(gallery.of_training(&of_experiment));
+        for sweep in &results.sweeps {
+            pictures.extend(gallery.of_sweep(sweep, experiment));
         }
         if !pictures.is_empty() {
             sections.push(Section { title: title.to_owned(), text: text.to_owned(), pictures, tables: Vec::new() });
@@ -93,13 +77,16 @@ pub fn write(results: &Path, tables: &[Table]) -> Result<PathBuf> {
         let title = "In numbers".to_owned();
         sections.push(Section { title, tables: tables.to_vec(), ..Section::default() });
     }
-    let all = vec![overview::runs(&found.runs), overview::sweeps(&found.sweeps)];
-    let tables = all.into_iter().filter(|table| !table.rows.is_empty()).collect();
+    let Gallery { mut outputs, left_out, .. } = gallery;
+    results.left_out.extend(left_out);
+    let all = [overview::runs(&results.runs), overview::sweeps(&results.sweeps)];
+    let mut tables: Vec<Table> = all.into_iter().filter(|table| !table.rows.is_empty()).collect();
+    tables.extend(results.diverged_table());
+    tables.extend(results.left_out_table());
     sections.push(Section { title: "All runs and sweeps".to_owned(), tables, ..Section::default() });
-    let page = html::page(TITLE, INTRODUCTION, &basis, &sections);
-    let path = results.join("report.html");
-    write_atomically(&path, |file| file.write_all(page.as_bytes()))?;
-    Ok(path)
+    let page = html::page(PAGE_TITLE, INTRODUCTION, &basis, &sections);
+    outputs.push(Output { path: results.folder.join("report.html"), kind: Kind::Page, bytes: page.into_bytes() });
+    Ok(outputs)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Tables of everything that a results folder holds.
 
 use super::pictures::dataset_title;
-use super::results::{Run, Sweep};
 use crate::metrics::SummaryRow;
+use crate::results::{Run, Sweep};
 use crate::table::Table;
 use std::collections::BTreeSet;
 

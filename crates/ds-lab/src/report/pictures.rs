@@ -1,7 +1,6 @@
 //! Which pictures the results give.
 
 use super::html::Picture;
-use super::results::{Run, Sweep};
 use crate::config::{Config, Dataset, Experiment};
 use crate::data::AreaShape;
 use crate::experiment::target;
@@ -13,16 +12,22 @@ use crate::plot::fit::Fit;
 use crate::plot::functions::Layer;
 use crate::plot::grouping::scientific;
 use crate::plot::spread::SpreadChart;
-use crate::plot::{Figure, bounds, lambda, palette, parameters, save, size, thresholds};
-use anyhow::{Context, Result};
+use crate::plot::{Figure, bounds, lambda, palette, parameters, size, thresholds, to_png, to_svg};
+use crate::results::{Kind, LeftOut, Output, Run, Sweep};
+use anyhow::{Result, bail};
 use ds_nn::networks::Network;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Draws into a folder.
-pub struct Gallery<'a> {
-    folder: &'a Path,
+/// The pictures of a report.
+pub struct Gallery {
+    /// RESULTS/figures.
+    folder: PathBuf,
     names: BTreeSet<String>,
+    /// The pictures as files.
+    pub outputs: Vec<Output>,
+    /// Files whose pictures could not be drawn.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// The name of an activation in texts.
@@ -110,17 +115,18 @@ fn settings(config: &Config) -> String {
     format!("{activation}, K = {}, λ = {}", config.activation.size, scientific(config.regularization.lambda))
 }
 
-impl<'a> Gallery<'a> {
-    /// A gallery in a folder that is there.
-    pub fn new(folder: &'a Path) -> Self {
-        Self { folder, names: BTreeSet::new() }
+impl Gallery {
+    /// A gallery without pictures.
+    pub fn new(results: &Path) -> Self {
+        let folder = results.join("figures");
+        Self { folder, names: BTreeSet::new(), outputs: Vec::new(), left_out: Vec::new() }
     }
 
-    /// Draws a picture; its file has the kind and the name of where it comes from.
+    /// Draws a picture; the name of its file is the kind and the name of its origin.
     ///
     /// # Errors
-    /// If it cannot be drawn or written.
-    pub fn add(
+    /// If the picture cannot be drawn.
+    pub fn draw(
         &mut self,
         figure: &impl Figure,
         kind: &str,
@@ -128,6 +134,12 @@ impl<'a> Gallery<'a> {
         title: String,
         caption: String,
     ) -> Result<Picture> {
+        let path = self.path(kind, of);
+        self.draw_at(figure, &path, title, caption)
+    }
+
+    /// A path without an extension, which no other picture has.
+    fn path(&mut self, kind: &str, of: &str) -> PathBuf {
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
         let base: String = joined([kind, of], "-").chars().map(safe).collect();
         let mut name = base.clone();
@@ -136,58 +148,92 @@ impl<'a> Gallery<'a> {
             copies += 1;
             name = format!("{base}-{copies}");
         }
-        Ok(Picture { svg: save(figure, self.folder, &name)?, title, caption })
+        self.folder.join(name)
+    }
+
+    fn draw_at(&mut self, figure: &impl Figure, path: &Path, title: String, caption: String) -> Result<Picture> {
+        /// Pixels of CSS; a picture that is higher has more entries than anyone reads.
+        const HIGHEST: u32 = 10_000;
+        let (_, height) = figure.size();
+        if height > HIGHEST {
+            bail!("would be {height} pixels high, more than {HIGHEST}");
+        }
+        let printable = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+        let (svg, png) = (to_svg(figure)?.chars().map(printable).collect::<String>(), to_png(figure)?);
+        let svg_file = Output { path: path.with_extension("svg"), kind: Kind::Svg, bytes: svg.clone().into_bytes() };
+        self.outputs.extend([svg_file, Output { path: path.with_extension("png"), kind: Kind::Png, bytes: png }]);
+        Ok(Picture { svg, title, caption })
+    }
+
+    /// Draws a picture as [`draw`](Self::draw) does; one that cannot be drawn is left out.
+    fn add(&mut self, figure: &impl Figure, kind: &str, of: &str, title: String, caption: String) -> Option<Picture> {
+        let path = self.path(kind, of);
+        let picture = self.draw_at(figure, &path, title, caption);
+        self.or_leave_out(picture, &path.with_extension("svg"), "is not drawn")
+    }
+
+    fn or_leave_out<T>(&mut self, result: Result<T>, path: &Path, what: &str) -> Option<T> {
+        let leave_out = |error: anyhow::Error| {
+            let text = format!("{error:#}");
+            self.left_out.push(LeftOut::new(path, &format!("{what}: {text}")));
+        };
+        result.map_err(leave_out).ok()
     }
 
     /// The pictures of one run, but for its training.
-    ///
-    /// # Errors
-    /// If a checkpoint is wrong or a picture cannot be written.
-    pub fn of_run(&mut self, run: &Run) -> Result<Vec<Picture>> {
+    pub fn of_run(&mut self, run: &Run) -> Vec<Picture> {
         let mut pictures = Vec::new();
         let (config, origin) = (&run.config, origin(run));
         let data = dataset_title(&config.data.dataset.to_string());
         let what = joined([data.as_str(), network_title(&config.network.kind.to_string()), &settings(config)], ", ");
-        let colour = palette::activation(&config.activation.kind.to_string());
-        if let Some(network) = run.network().with_context(|| format!("run {}", run.name))? {
-            if let Some(shape) = area(config.data.dataset) {
-                let title = format!("Decision: {what}");
-                let accuracy = run.summary.as_ref().and_then(|row| row.test_accuracy);
-                let accuracy = accuracy.map_or(String::new(), |a| format!("Test accuracy {a:.2} %. "));
-                let figure = Decision::of(title.clone(), shape, &network)?;
-                pictures.push(self.add(&figure, "decision", &run.name, title, accuracy + &origin)?);
-            }
-            if let Some(function) = target(config) {
-                let title = format!("Fit: {what}");
-                let figure = Fit::of(title.clone(), colour, function, &network)?;
-                let (largest, mean) = figure.errors();
-                let caption = format!("Largest error {largest:.2e}, root mean square {mean:.2e}. {origin}");
-                pictures.push(self.add(&figure, "fit", &run.name, title, caption)?);
-            }
-            let sparsified = run.sparsified().with_context(|| format!("run {}", run.name))?;
-            // A fit shows its only function already.
-            let shown = target(config).is_some() && sparsified.is_none();
-            if !network.splines().is_empty() && !shown {
-                let title = format!("Learned activations: {what}");
-                let sparsified = sparsified.as_ref().map(layers).transpose()?;
-                let figure = Activations { title: title.clone(), colour, layers: layers(&network)?, sparsified };
-                let caption = format!("{}{origin}", knots_kept(run.summary.as_ref()));
-                pictures.push(self.add(&figure, "activations", &run.name, title, caption)?);
-            }
+        const UNUSED: &str = "pictures are left out";
+        if let Some(network) = self.or_leave_out(run.network(), &run.checkpoint(), UNUSED).flatten() {
+            let drawn = self.of_network(run, &network, &what, &origin);
+            pictures.extend(self.or_leave_out(drawn, &run.checkpoint(), UNUSED).into_iter().flatten());
         }
         let title = format!("Sparsification: {what}");
         if let Some(chart) = thresholds::chart(title.clone(), &run.thresholds, run.summary.as_ref()) {
             let caption = format!("{}{origin}", knots_kept(run.summary.as_ref()));
-            pictures.push(self.add(&chart, "thresholds", &run.name, title, caption)?);
+            pictures.extend(self.add(&chart, "thresholds", &run.name, title, caption));
+        }
+        pictures
+    }
+
+    /// The pictures of a run's network.
+    fn of_network(&mut self, run: &Run, network: &Network, what: &str, origin: &str) -> Result<Vec<Picture>> {
+        let mut pictures = Vec::new();
+        let config = &run.config;
+        let colour = palette::activation(&config.activation.kind.to_string());
+        if let Some(shape) = area(config.data.dataset) {
+            let title = format!("Decision: {what}");
+            let accuracy = run.summary.as_ref().and_then(|row| row.test_accuracy);
+            let accuracy = accuracy.map_or(String::new(), |a| format!("Test accuracy {a:.2} %. "));
+            let figure = Decision::of(title.clone(), shape, network)?;
+            pictures.extend(self.add(&figure, "decision", &run.name, title, accuracy + origin));
+        }
+        if let Some(function) = target(config) {
+            let title = format!("Fit: {what}");
+            let figure = Fit::of(title.clone(), colour, function, network)?;
+            let (largest, mean) = figure.errors();
+            let caption = format!("Largest error {largest:.2e}, root mean square {mean:.2e}. {origin}");
+            pictures.extend(self.add(&figure, "fit", &run.name, title, caption));
+        }
+        let sparsified = run.sparsified(network);
+        let sparsified = self.or_leave_out(sparsified, &run.sparsified_network(), "is not drawn").flatten();
+        // A fit shows its only function already.
+        let shown = target(config).is_some() && sparsified.is_none();
+        if !network.splines().is_empty() && !shown {
+            let title = format!("Learned activations: {what}");
+            let sparsified = sparsified.as_ref().map(layers).transpose()?;
+            let figure = Activations { title: title.clone(), colour, layers: layers(network)?, sparsified };
+            let caption = format!("{}{origin}", knots_kept(run.summary.as_ref()));
+            pictures.extend(self.add(&figure, "activations", &run.name, title, caption));
         }
         Ok(pictures)
     }
 
     /// The training of runs on the same data with the same network, one picture each.
-    ///
-    /// # Errors
-    /// If a picture cannot be written.
-    pub fn of_training(&mut self, runs: &[&Run]) -> Result<Vec<Picture>> {
+    pub fn of_training(&mut self, runs: &[&Run]) -> Vec<Picture> {
         let mut alike: BTreeMap<(String, String), Vec<&Run>> = BTreeMap::new();
         for run in runs.iter().filter(|run| run.metrics.iter().any(|row| row.epoch >= 2)) {
             let key = (run.config.data.dataset.to_string(), run.config.network.kind.to_string());
@@ -201,16 +247,13 @@ impl<'a> Gallery<'a> {
             let figure = Curves { title: title.clone(), curves };
             let origins: Vec<String> = runs.iter().map(|run| origin(run)).collect();
             let of = format!("{dataset}-{network}");
-            pictures.push(self.add(&figure, "training", &of, title, origins.join(". "))?);
+            pictures.extend(self.add(&figure, "training", &of, title, origins.join(". ")));
         }
-        Ok(pictures)
+        pictures
     }
 
     /// The pictures of the rows of a sweep that are about one experiment.
-    ///
-    /// # Errors
-    /// If a picture cannot be written.
-    pub fn of_sweep(&mut self, sweep: &Sweep, experiment: Experiment) -> Result<Vec<Picture>> {
+    pub fn of_sweep(&mut self, sweep: &Sweep, experiment: Experiment) -> Vec<Picture> {
         let mut alike: BTreeMap<(&str, &str), Vec<&SummaryRow>> = BTreeMap::new();
         for row in sweep.rows.iter().filter(|row| row.experiment == experiment.to_string()) {
             alike.entry((&row.dataset, &row.network)).or_default().push(row);
@@ -229,11 +272,11 @@ impl<'a> Gallery<'a> {
                 let title = format!("{heading}: {what}");
                 if let Some(figure) = chart(title.clone(), &rows) {
                     let of = format!("{}-{dataset}-{network}", sweep.name);
-                    pictures.push(self.add(&figure, kind, &of, title, rows_origin(&sweep.name, &rows))?);
+                    pictures.extend(self.add(&figure, kind, &of, title, rows_origin(&sweep.name, &rows)));
                 }
             }
         }
-        Ok(pictures)
+        pictures
     }
 }
 

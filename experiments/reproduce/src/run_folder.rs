@@ -1,0 +1,173 @@
+//! The folder of a run whose checkpoint is evaluated again: the checkpoint must be of the run that the folder's other files are of.
+
+use anyhow::{Context, Result, bail};
+use ds_lab::checkpoint::Checkpoint;
+use ds_lab::config::Config;
+use ds_lab::files::md5;
+use ds_lab::metrics::{MetricsRow, SummaryRow};
+use ds_lab::note;
+use ds_lab::results::{TableRow, read_rows};
+use std::path::Path;
+
+/// The files by which a folder is known to be that of a run or sweep, or to have results of `reproduce`.
+const FILES: [&str; 8] = [
+    "config.toml",
+    "checkpoint.safetensors",
+    "metrics.csv",
+    "summary.csv",
+    "sweep.toml",
+    "sparsified.safetensors",
+    "thresholds.csv",
+    "bounds.csv",
+];
+
+/// The checkpoint of a run and the config in it.
+///
+/// # Errors
+/// If there is no checkpoint, it is damaged, or config.toml, metrics.csv or summary.csv are of another run.
+pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
+    let path = folder.join("checkpoint.safetensors");
+    let checkpoint = Checkpoint::read(&path)?;
+    let config = Config::from_toml(&checkpoint.config).with_context(|| format!("the config in {}", path.display()))?;
+    let mut differences = Vec::new();
+    let config_file = folder.join("config.toml");
+    if exists(&config_file) {
+        let here = Config::load(&config_file, &[]).context(
+            "the config of the run cannot be read, so that it is not known whether the checkpoint is of this run; mend it, or \
+             move it away",
+        )?;
+        let all = config.training_differences(&here);
+        differences.extend(all.into_iter().map(|difference| format!("config.toml: {difference}")));
+    } else {
+        note!("NOTE: {} is not there; the config is that in the checkpoint", config_file.display());
+    }
+    differences.extend(of_metrics(&rows(&folder.join("metrics.csv")), &config));
+    differences.extend(of_summary(&rows(&folder.join("summary.csv")), &config, &checkpoint.config));
+    if !differences.is_empty() {
+        bail!(
+            "{} is of another run than the files beside it (there: in the checkpoint, here: in the other file):\n  {}\nput each \
+             run into a folder of its own",
+            path.display(),
+            differences.join("\n  ")
+        );
+    }
+    let (epoch, epochs) = (checkpoint.position.epoch, config.train.epochs);
+    if epoch < epochs {
+        note!("NOTE: the run is not finished: epoch {epoch} of {epochs}");
+    }
+    Ok((checkpoint, config))
+}
+
+/// Refuses a folder for results of a run if it has files of another one.
+///
+/// # Errors
+/// If the folder has files of a run, a sweep or `reproduce`, and its config.toml is missing or of another run.
+pub fn check_target(folder: &Path, config: &Config) -> Result<()> {
+    let there: Vec<&str> = FILES.into_iter().filter(|name| exists(&folder.join(name))).collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let differences = match Config::load(&folder.join("config.toml"), &[]) {
+        Ok(here) => config.training_differences(&here),
+        Err(_) if !there.contains(&"config.toml") => vec!["no config.toml says of which run they are".to_owned()],
+        Err(error) => return Err(error).with_context(|| format!("{} has files of another run", folder.display())),
+    };
+    if !differences.is_empty() {
+        bail!(
+            "{} has files of another run ({}); name another folder with --out\n  {}",
+            folder.display(),
+            there.join(", "),
+            differences.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+/// Refuses to replace a table that has other columns than those of `R`.
+///
+/// # Errors
+/// If such a file is there.
+pub fn check_table<R: TableRow>(path: &Path) -> Result<()> {
+    // An empty file is no loss.
+    let is_free = !exists(path) || path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0);
+    match read_rows::<R>(path) {
+        Err(reason) if !is_free => {
+            bail!("{} {reason}: it is not replaced; rename it or move it away", path.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a file, a folder or a link of this name.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// The whole rows of a table; a note about what is wrong with others.
+fn rows<R: TableRow>(path: &Path) -> Vec<R> {
+    if !exists(path) {
+        return Vec::new();
+    }
+    match read_rows(path) {
+        Ok(rows) => {
+            if let Some(complaint) = rows.complaint() {
+                note!("NOTE: {}: {complaint}; these rows are not compared with the checkpoint", path.display());
+            }
+            rows.whole.into_iter().map(|(_, row)| row).collect()
+        }
+        Err(reason) => {
+            note!("NOTE: {}: {reason}; it is not compared with the checkpoint", path.display());
+            Vec::new()
+        }
+    }
+}
+
+/// Columns with their values in the checkpoint and in a file.
+type Columns<'a> = Vec<(&'static str, String, &'a str)>;
+
+fn different(file: &str, columns: Columns<'_>) -> Vec<String> {
+    let differs = columns.into_iter().filter(|(_, there, here)| there != here);
+    differs.map(|(column, there, here)| format!("{file}: {column}: {there} there, {here} here")).collect()
+}
+
+/// The first row that is of another run.
+fn of_metrics(rows: &[MetricsRow], config: &Config) -> Vec<String> {
+    let of = |row: &MetricsRow| {
+        let seed = row.seed.to_string();
+        let columns =
+            identity(config, (&row.run, &seed), (&row.experiment, &row.dataset, &row.network, &row.activation));
+        different("metrics.csv", columns)
+    };
+    rows.iter().map(of).find(|differences| !differences.is_empty()).unwrap_or_default()
+}
+
+fn identity<'a>(
+    config: &Config,
+    (run, seed): (&'a str, &'a str),
+    (experiment, dataset, network, activation): (&'a str, &'a str, &'a str, &'a str),
+) -> Columns<'a> {
+    vec![
+        ("run", config.name.clone(), run),
+        ("seed", config.seed.to_string(), seed),
+        ("experiment", config.experiment.to_string(), experiment),
+        ("dataset", config.data.dataset.to_string(), dataset),
+        ("network", config.network.kind.to_string(), network),
+        ("activation", config.activation.kind.to_string(), activation),
+    ]
+}
+
+/// What the last row of the run's summary, or the only row of another run, says otherwise.
+fn of_summary(rows: &[SummaryRow], config: &Config, text: &str) -> Vec<String> {
+    let Some(row) = rows.iter().rev().find(|row| row.is_of(config)).or(rows.last()) else { return Vec::new() };
+    let seed = row.seed.to_string();
+    let columns = identity(config, (&row.run, &seed), (&row.experiment, &row.dataset, &row.network, &row.activation));
+    let epochs = row.epochs.to_string();
+    let mut differences = different("summary.csv", columns);
+    differences.extend(different("summary.csv", vec![("epochs", config.train.epochs.to_string(), &epochs)]));
+    // The digest of the text itself is that of an older version, which knew fewer keys.
+    let given = row.config_md5.as_ref().filter(|given| !row.has_config(config) && **given != md5(text.as_bytes()));
+    if let (Some(given), true) = (given, differences.is_empty()) {
+        differences.push(format!("summary.csv: config_md5: {} there, {given} here", md5(config.to_toml().as_bytes())));
+    }
+    differences
+}
