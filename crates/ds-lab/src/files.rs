@@ -62,6 +62,16 @@ pub fn git_revision() -> String {
     }
 }
 
+/// The path with a leading `~` as the user's home folder, as shells have it; they leave `--out=~/x` and variables as they are.
+/// `~user` is left, and so is everything where no home folder is known.
+pub fn expand_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
 /// The MD5 of bytes, as hexadecimal digits.
 pub fn md5(bytes: &[u8]) -> String {
     Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -92,6 +102,16 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(expand_home(Path::new("~")), home);
+        assert_eq!(expand_home(Path::new("~/data/x")), home.join("data/x"));
+        for path in ["data/~/x", "~user/x", "/a", "", "x~"] {
+            assert_eq!(expand_home(Path::new(path)), Path::new(path));
+        }
     }
 
     #[test]
