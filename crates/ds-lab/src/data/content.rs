@@ -53,6 +53,17 @@ pub(super) fn read(path: &Path, limit: usize, cure: &str) -> Result<Vec<u8>, Dat
     Ok(bytes)
 }
 
+/// The first bytes of a file, none if it cannot be read.
+#[cfg(feature = "hub")]
+pub(super) fn beginning(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        // What was read before an error is enough.
+        file.take(256).read_to_end(&mut bytes).ok();
+    }
+    bytes
+}
+
 /// The bytes, unpacked if they are gzip, up to one byte more than `limit`.
 pub(super) fn unpacked(bytes: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, String> {
     if !bytes.starts_with(GZIP) {

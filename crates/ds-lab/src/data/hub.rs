@@ -6,6 +6,8 @@
 #[cfg(feature = "hub")]
 mod download;
 
+#[cfg(feature = "hub")]
+use super::content;
 use super::source::{Files, Location};
 use super::{DataError, ImageData, ImageDataset, decoded, parquet};
 use crate::files::expand_home;
@@ -71,6 +73,7 @@ fn refusal() -> Option<&'static str> {
 /// A version of a repository in the cache.
 struct Snapshot {
     /// A branch, or else a commit.
+    #[cfg_attr(not(feature = "hub"), expect(dead_code))]
     revision: String,
     directory: PathBuf,
 }
@@ -121,11 +124,16 @@ pub(super) fn locate(dataset: ImageDataset, tried: Vec<PathBuf>) -> Result<Locat
 pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData, DataError> {
     let _one_at_a_time = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
     let origin = format!("hub ({})", repository(dataset));
+    let mut fetched = Vec::new();
     let mut files = match cached(dataset) {
         Some(files) => files,
-        None => fetch(dataset, None).map_err(|problem| failed(dataset, tried, problem))?,
+        None => fetch(dataset, None, &mut fetched).map_err(|problem| DataError::Hub {
+            dataset,
+            tried: tried.to_vec(),
+            problem,
+            cure: dataset.cure(),
+        })?,
     };
-    let mut fetched = Vec::new();
     loop {
         let error = match decoded::load(dataset, &files, origin.clone()) {
             Ok(data) => return Ok(data),
@@ -143,23 +151,19 @@ pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData
             return Err(damaged(", also after it was fetched again"));
         }
         crate::status!("{}: {problem}; fetching the file again", path.display());
-        files =
-            fetch(dataset, Some(&path)).map_err(|error| damaged(&format!("; fetching it again failed ({error})")))?;
-        fetched.push(path);
+        files = fetch(dataset, Some(&path), &mut fetched)
+            .map_err(|error| damaged(&format!("; fetching it again failed ({error})")))?;
     }
 }
 
-fn failed(dataset: ImageDataset, tried: &[PathBuf], problem: String) -> DataError {
-    DataError::Hub { dataset, tried: tried.to_vec(), problem, cure: dataset.cure() }
-}
-
-/// Downloads what the cache lacks, and a damaged file of it again.
+/// Downloads what the cache lacks, and a damaged file of it again; `fetched` grows by the files that were fetched again.
 #[cfg(feature = "hub")]
-fn fetch(dataset: ImageDataset, damaged: Option<&Path>) -> Result<Files, String> {
+fn fetch(dataset: ImageDataset, damaged: Option<&Path>, fetched: &mut Vec<PathBuf>) -> Result<Files, String> {
     let repository = repository(dataset);
     let client = download::Client::new(repository, cache())?;
     if let Some(path) = damaged {
         client.again(path)?;
+        fetched.push(path.to_owned());
     } else {
         let (megabytes, cache) = (megabytes(dataset), cache());
         crate::status!(
@@ -168,11 +172,20 @@ fn fetch(dataset: ImageDataset, damaged: Option<&Path>) -> Result<Files, String>
             cache.display()
         );
     }
-    client.all()?;
-    cached(dataset).ok_or_else(|| format!("{repository} has no whole set of parquet files at {PARQUET}"))
+    client.all(fetched)?;
+    cached(dataset).ok_or_else(|| match client.unreadable().first() {
+        Some(path) => {
+            let beginning = content::beginning(path);
+            content::problem(
+                &beginning,
+                format!("{} is no parquet file, also after it was fetched again", path.display()),
+            )
+        }
+        None => format!("{repository} has no whole set of parquet files at {PARQUET}"),
+    })
 }
 
 #[cfg(not(feature = "hub"))]
-fn fetch(_: ImageDataset, _: Option<&Path>) -> Result<Files, String> {
+fn fetch(_: ImageDataset, _: Option<&Path>, _: &mut Vec<PathBuf>) -> Result<Files, String> {
     Err(refusal().unwrap_or_default().to_owned())
 }

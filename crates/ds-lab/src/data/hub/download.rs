@@ -23,21 +23,24 @@ impl Client {
         Ok(Self { client, repository })
     }
 
-    /// Fetches all parquet files that the cache lacks.
-    pub fn all(&self) -> Result<(), String> {
-        let mut is_repaired = false;
+    /// Fetches all parquet files that the cache lacks, and again those that are no parquet; `fetched` has what was fetched again,
+    /// which is done once.
+    pub fn all(&self, fetched: &mut Vec<PathBuf>) -> Result<(), String> {
         loop {
             match waited(|| from_hub(&self.client, self.repository.to_owned()), is_locked)? {
                 Ok(_) => return Ok(()),
-                // A file that was there is no parquet, and what comes after it was not fetched.
-                Err(Error::ParquetError(_)) if !is_repaired => {
-                    for path in self.unreadable() {
-                        self.again(&path)?;
+                // A file is no parquet, and what comes after it was not fetched.
+                Err(Error::ParquetError(_)) => {
+                    let damaged: Vec<PathBuf> =
+                        self.unreadable().into_iter().filter(|path| !fetched.contains(path)).collect();
+                    if damaged.is_empty() {
+                        return Ok(());
                     }
-                    is_repaired = true;
+                    for path in damaged {
+                        self.again(&path)?;
+                        fetched.push(path);
+                    }
                 }
-                // Decoding says which file it is, and what is wrong.
-                Err(Error::ParquetError(_)) => return Ok(()),
                 Err(Error::HubError(error)) => return Err(chain(&error)),
                 Err(error) => return Err(chain(&error)),
             }
@@ -61,7 +64,7 @@ impl Client {
     }
 
     /// The parquet files of the cache that cannot be opened.
-    fn unreadable(&self) -> Vec<PathBuf> {
+    pub fn unreadable(&self) -> Vec<PathBuf> {
         let mut directories: Vec<PathBuf> = snapshots(self.repository).into_iter().map(|s| s.directory).collect();
         let mut found = Vec::new();
         while let Some(directory) = directories.pop() {
