@@ -174,28 +174,18 @@ fn normalization(dataset: ImageDataset) -> Normalization {
     Normalization { mean: mean.to_vec(), deviation: deviation.to_vec() }
 }
 
-fn image_dataset(dataset: Dataset) -> Option<ImageDataset> {
-    match dataset {
-        Dataset::Mnist => Some(ImageDataset::Mnist),
-        Dataset::FashionMnist => Some(ImageDataset::FashionMnist),
-        Dataset::Cifar10 => Some(ImageDataset::Cifar10),
-        Dataset::Cifar100 => Some(ImageDataset::Cifar100),
-        _ => None,
-    }
-}
-
 /// (training set, test set, origin, whether it is the sample).
 fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String, bool)> {
     let data = &config.data;
-    if let Some(dataset) = image_dataset(data.dataset) {
+    if let Some(dataset) = ImageDataset::of(data.dataset) {
         let images = data::load_images(dataset, source)?;
         let mut normalization = normalization(dataset);
         if data.normalize == Some(false) {
             normalization.mean.fill(0.0);
             normalization.deviation.fill(1.0);
         }
-        let limited = |set: data::ImageSet, limit: usize| {
-            if limit == 0 || limit >= set.len() { set } else { set.subset(&(0..limit).collect::<Vec<_>>()) }
+        let limited = |set: Arc<data::ImageSet>, limit: usize| {
+            if limit == 0 || limit >= set.len() { set } else { Arc::new(set.subset(&(0..limit).collect::<Vec<_>>())) }
         };
         let train = Samples::images(limited(images.train, config.train.max_train_images), &normalization);
         let test = Samples::images(limited(images.test, config.train.max_test_images), &normalization);
@@ -215,6 +205,12 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
             (data::area_random(shape, data.train_points, seed), "generated".to_owned())
         }
         config::Points::Original => match data::area_points(shape, "train", source)? {
+            Some((points, path)) if points.points.len() < data.train_points => bail!(
+                "data.train_points = {}: {} has {} points; data.points = \"generated\" draws any number",
+                data.train_points,
+                path.display(),
+                points.points.len()
+            ),
             Some((mut points, path)) => {
                 points.points.truncate(data.train_points);
                 points.labels.truncate(data.train_points);

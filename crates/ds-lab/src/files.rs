@@ -96,11 +96,12 @@ pub fn remove_temporaries(directory: &Path, name: &str) -> Result<(), FileError>
     Ok(())
 }
 
-/// A path whose first component is `~` with the home directory in its place, for shells that leave `--out=~/x` as it is.
+/// The path with a leading `~` as the user's home folder, as shells have it; they leave `--out=~/x` and variables as they are.
+/// `~user` is left, and so is everything where no home folder is known.
 pub fn expand_home(path: &Path) -> PathBuf {
-    let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE")).filter(|home| !home.is_empty());
-    match (path.strip_prefix("~"), home) {
-        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,
+        (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),
     }
 }
@@ -173,6 +174,16 @@ mod tests {
         let mut others = others.map(str::to_owned);
         others.sort();
         assert_eq!(left, others);
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(expand_home(Path::new("~")), home);
+        assert_eq!(expand_home(Path::new("~/data/x")), home.join("data/x"));
+        for path in ["data/~/x", "~user/x", "/a", "", "x~"] {
+            assert_eq!(expand_home(Path::new(path)), Path::new(path));
+        }
     }
 
     #[test]

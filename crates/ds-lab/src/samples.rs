@@ -102,8 +102,8 @@ pub(crate) fn placed(index: u32, rng: &mut ChaCha8Rng) -> Pick {
 
 impl Samples {
     /// Images with the values they are normalised to.
-    pub fn images(set: ImageSet, normalization: &Normalization) -> Self {
-        Self::Images { set: Arc::new(set), table: Arc::new(normalization.table()) }
+    pub fn images(set: impl Into<Arc<ImageSet>>, normalization: &Normalization) -> Self {
+        Self::Images { set: set.into(), table: Arc::new(normalization.table()) }
     }
 
     /// How many there are.

@@ -1,6 +1,7 @@
 //! Points of the plane, inside or outside an area: the classification problems of both papers.
 
-use super::{DataError, Source};
+use super::{DataError, Source, content};
+use crate::files::md5;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
@@ -62,43 +63,77 @@ pub fn area_random(shape: AreaShape, n: usize, seed: u64) -> PointSet {
     shape.labelled((0..n).map(|_| [rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0)]))
 }
 
+/// Bytes that a file of points may have.
+const LARGEST_FILE: usize = 1 << 26;
+
+const COLUMNS: [&str; 3] = ["x1", "x2", "label"];
+
 /// Points from a CSV file with the columns x1, x2, label.
 ///
 /// # Errors
 /// If the file cannot be read or a line is wrong; the error names the line.
 pub fn area_csv(path: &Path) -> Result<PointSet, DataError> {
-    let wrong = |problem: String| {
-        DataError::content(path, problem, "expected a CSV file with the header x1,x2,label and numbers, label 0 or 1")
-    };
-    let text = std::fs::read_to_string(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header = reader.headers().map_err(|error| wrong(error.to_string()))?;
-    if header != vec!["x1", "x2", "label"] {
-        return Err(wrong(format!("its header is {header:?}")));
-    }
-    let (mut points, mut labels) = (Vec::new(), Vec::new());
-    for (i, row) in reader.deserialize::<(f32, f32, f32)>().enumerate() {
-        let (x1, x2, label) = row.map_err(|error| wrong(format!("line {}: {error}", i + 2)))?;
-        if !(x1.is_finite() && x2.is_finite() && (label == 0.0 || label == 1.0)) {
-            return Err(wrong(format!("line {}: {x1},{x2},{label}", i + 2)));
-        }
-        points.push([x1, x2]);
-        labels.push(label);
-    }
-    if points.is_empty() {
-        return Err(wrong("it has no points".to_owned()));
-    }
-    Ok(PointSet { points, labels })
+    let cure = "expected a CSV file with the header x1,x2,label and numbers, label 0 or 1";
+    let bytes = content::read(path, LARGEST_FILE, cure)?;
+    parse(&bytes).map_err(|problem| DataError::content(path, problem, cure))
 }
+
+/// The points of a CSV file.
+pub(super) fn parse(bytes: &[u8]) -> Result<PointSet, String> {
+    let mut reader = csv::Reader::from_reader(bytes);
+    let header = reader.headers().map_err(|error| content::problem(bytes, error.to_string()))?;
+    if header != COLUMNS.as_slice() {
+        return Err(content::problem(bytes, format!("its header is {header:?}")));
+    }
+    let mut set = PointSet { points: Vec::new(), labels: Vec::new() };
+    for record in reader.records() {
+        let record = record.map_err(|error| error.to_string())?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let fields: Vec<Option<f32>> = record.iter().map(|field| field.trim().parse().ok()).collect();
+        match fields.as_slice() {
+            [Some(x1), Some(x2), Some(label @ (0.0 | 1.0))] if x1.is_finite() && x2.is_finite() => {
+                set.points.push([*x1, *x2]);
+                set.labels.push(*label);
+            }
+            _ => return Err(format!("line {line}: {}", record.iter().collect::<Vec<_>>().join(","))),
+        }
+    }
+    if set.points.is_empty() { Err("it has no points".to_owned()) } else { Ok(set) }
+}
+
+/// The original's files: (area, split, points, MD5 of all x1, x2, label as little-endian 32-bit floats).
+const ORIGINAL: [(AreaShape, &str, usize, &str); 4] = [
+    (AreaShape::Circle, "train", 1500, "7837ab21d065998a76afffe9c1e468be"),
+    (AreaShape::Circle, "valid", 1500, "5e6dcb41816f944c8aadfea9bac75340"),
+    (AreaShape::SShape, "train", 1500, "8e0e735fc3bc37eef560ed37bbd57a53"),
+    (AreaShape::SShape, "valid", 6000, "29e348b62c70b3b59656bf4384488415"),
+];
 
 /// The original's points of a split (`train` or `valid`), from `area2d/SHAPE_SPLIT.csv` in the data directory, with the
 /// path; `None` if the file is not there.
 ///
 /// # Errors
-/// If the file is there and wrong.
+/// If the data directory is not there, or the file is there and its points are not the original's.
 pub fn area_points(shape: AreaShape, split: &str, source: &Source) -> Result<Option<(PointSet, PathBuf)>, DataError> {
-    let path = source.root().join("area2d").join(format!("{}_{split}.csv", shape.name()));
-    if path.exists() { Ok(Some((area_csv(&path)?, path))) } else { Ok(None) }
+    let path = source.root()?.join("area2d").join(format!("{}_{split}.csv", shape.name()));
+    if !path.exists() {
+        return Ok(None);
+    }
+    let set = area_csv(&path)?;
+    let original = ORIGINAL.iter().find(|(of, name, ..)| (*of, *name) == (shape, split));
+    if let Some((_, _, count, expected)) = original {
+        let numbers = set.points.iter().zip(&set.labels).flat_map(|([x1, x2], label)| [*x1, *x2, *label]);
+        let found = md5(&numbers.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+        if (set.points.len(), found.as_str()) != (*count, expected) {
+            let problem = format!(
+                "it has {} points with MD5 {found}, the original's has {count} with {expected}",
+                set.points.len()
+            );
+            let cure = "get the whole file again, or train with data.points = \"generated\", which needs no file";
+            return Err(DataError::content(path, problem, cure));
+        }
+    }
+    Ok(Some((set, path)))
 }
 
 #[cfg(test)]

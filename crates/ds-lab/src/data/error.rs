@@ -20,8 +20,16 @@ pub enum DataError {
         /// How to get it.
         cure: String,
     },
+    /// The directory of the options is not there.
+    #[error("{option}: {} is no directory; create it, or correct or leave out {option}", path.display())]
+    NoDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// `--data-dir` or `DS_DATA_DIR`.
+        option: &'static str,
+    },
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -38,7 +46,25 @@ pub enum DataError {
         /// How to get a good one.
         cure: String,
     },
-    /// Not in a local directory, and not to be had from the hub.
+    /// The data set is nowhere on this machine, and downloads are forbidden or not built in.
+    #[error(
+        "{dataset} is not in {}, and not complete in the cache of the Hugging Face hub, {}; {reason}, or {cure}",
+        list(tried),
+        cache.display()
+    )]
+    NoDownload {
+        /// The data set.
+        dataset: ImageDataset,
+        /// The directories.
+        tried: Vec<PathBuf>,
+        /// The hub's cache.
+        cache: PathBuf,
+        /// Why it is not downloaded, and how to change that.
+        reason: &'static str,
+        /// How to get it otherwise.
+        cure: String,
+    },
+    /// A download failed.
     #[error(
         "{dataset} is not in {}, and fetching it from the Hugging Face hub failed ({problem}); {cure}",
         list(tried)
@@ -50,7 +76,7 @@ pub enum DataError {
         tried: Vec<PathBuf>,
         /// The hub's error.
         problem: String,
-        /// How to get it.
+        /// How to get it otherwise.
         cure: String,
     },
     /// There is no sample of this data set.

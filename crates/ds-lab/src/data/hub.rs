@@ -1,15 +1,26 @@
 //! Data sets from the Hugging Face hub, in the parquet form that the hub makes of every data set.
 //!
-//! Files are fetched and cached by the hub's client, as `candle-datasets` does it; they are decoded here, to bytes and in
-//! the order (channel, row, column).
+//! The hub's cache is asked first, and what is whole there needs no network. `HF_HUB_OFFLINE` forbids any request. The cache is
+//! that of all programs of the hub: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
 
-use super::{DataError, ImageData, ImageDataset, Part, parquet};
-use ::parquet::file::reader::SerializedFileReader;
-use candle_datasets::hub::{FileReader, from_hub};
-use hf_hub::HFClientSync;
-use std::fs::File;
+#[cfg(feature = "hub")]
+mod download;
+
+#[cfg(feature = "hub")]
+use super::content;
+use super::source::{Files, Location};
+use super::{DataError, ImageData, ImageDataset, decoded, parquet};
+use crate::files::expand_home;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+/// The branch that has the hub's parquet files.
+const PARQUET: &str = "refs/convert/parquet";
+
+/// One thread downloads at a time; the next finds the files in the cache.
+static DOWNLOADING: Mutex<()> = Mutex::new(());
+
+/// `owner/name` on the hub.
 fn repository(dataset: ImageDataset) -> &'static str {
     match dataset {
         ImageDataset::Mnist => "ylecun/mnist",
@@ -19,30 +30,162 @@ fn repository(dataset: ImageDataset) -> &'static str {
     }
 }
 
-/// Fetches both splits; `tried` are the directories where the data set was not.
-pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData, DataError> {
-    let repository = repository(dataset);
-    crate::status!("{dataset} is in no local directory; fetching {repository} from the Hugging Face hub");
-    let readers = HFClientSync::new()
-        .map_err(|error| error.to_string())
-        .and_then(|client| from_hub(&client, repository.to_owned()).map_err(|error| error.to_string()))
-        .map_err(|problem| DataError::Hub { dataset, tried: tried.to_vec(), problem, cure: dataset.cure() })?;
-    // The client does not tell the files' names, but only the test split has as many rows as a test split.
-    let test_rows = dataset.count(Part::Test) as i64;
-    let (mut train, mut test) = (Vec::new(), Vec::new());
-    for (k, reader) in readers.iter().enumerate() {
-        let split = if reader.metadata().file_metadata().num_rows() == test_rows { &mut test } else { &mut train };
-        let path = Path::new("hub").join(repository).join(format!("file {k}"));
-        split.push((path, reader));
+/// The size of both splits on the hub, in 10⁶ bytes.
+fn megabytes(dataset: ImageDataset) -> u32 {
+    match dataset {
+        ImageDataset::Mnist => 18,
+        ImageDataset::FashionMnist => 31,
+        ImageDataset::Cifar10 => 144,
+        ImageDataset::Cifar100 => 142,
     }
-    let records = |(path, reader): (PathBuf, &SerializedFileReader<File>)| {
-        let records = parquet::records_of(reader, &path, &dataset.cure())?;
-        Ok((path, records))
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| expand_home(Path::new(&value)))
+}
+
+/// The directory of the hub's cache.
+fn cache() -> PathBuf {
+    let home = || variable("HF_HOME").or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface")));
+    let usual = || expand_home(Path::new("~/.cache/huggingface"));
+    variable("HF_HUB_CACHE")
+        .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+        .unwrap_or_else(|| home().unwrap_or_else(usual).join("hub"))
+}
+
+/// Whether `HF_HUB_OFFLINE` forbids requests; its values are those of the hub's Python library.
+fn is_offline() -> bool {
+    let value = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
+    matches!(value.as_str(), "1" | "ON" | "YES" | "TRUE")
+}
+
+/// Why nothing can be downloaded, and how to change that.
+fn refusal() -> Option<&'static str> {
+    if is_offline() {
+        Some("HF_HUB_OFFLINE forbids to download it: unset HF_HUB_OFFLINE")
+    } else if cfg!(not(feature = "hub")) {
+        Some("this program was built without downloads: build it with the feature `hub`, which is a default one")
+    } else {
+        None
+    }
+}
+
+/// A version of a repository in the cache.
+struct Snapshot {
+    /// A branch, or else a commit.
+    #[cfg_attr(not(feature = "hub"), expect(dead_code))]
+    revision: String,
+    directory: PathBuf,
+}
+
+/// What the cache has of a repository: the parquet branch, the main one, and then all other commits.
+fn snapshots(repository: &str) -> Vec<Snapshot> {
+    let folder = cache().join(format!("datasets--{}", repository.replace('/', "--")));
+    let all = folder.join("snapshots");
+    let branch = |revision: &str| {
+        let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok()?;
+        let commit = commit.trim();
+        let is_name = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_name.then(|| Snapshot { revision: revision.to_owned(), directory: all.join(commit) })
     };
-    Ok(ImageData {
-        train: parquet::from_records(dataset, train.into_iter().map(records), Part::Train)?,
-        test: parquet::from_records(dataset, test.into_iter().map(records), Part::Test)?,
-        origin: format!("hub ({repository})"),
-        is_sample: false,
+    let mut snapshots: Vec<Snapshot> = [PARQUET, "main"].into_iter().filter_map(branch).collect();
+    let mut others: Vec<PathBuf> =
+        std::fs::read_dir(&all).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    others.sort();
+    for directory in others {
+        if let Some(revision) = directory.file_name().map(|name| name.to_string_lossy().into_owned())
+            && !snapshots.iter().any(|snapshot| snapshot.directory == directory)
+        {
+            snapshots.push(Snapshot { revision, directory });
+        }
+    }
+    snapshots
+}
+
+/// The files of both splits in the cache.
+fn cached(dataset: ImageDataset) -> Option<Files> {
+    let files = |snapshot: Snapshot| parquet::find(dataset, &snapshot.directory).ok().flatten();
+    snapshots(repository(dataset)).into_iter().find_map(files)
+}
+
+/// The cache or a download; `tried` are the directories where the data set was not.
+pub(super) fn locate(dataset: ImageDataset, tried: Vec<PathBuf>) -> Result<Location, DataError> {
+    let repository = repository(dataset);
+    if let Some(files) = cached(dataset) {
+        return Ok(Location::Cached { repository, files });
+    }
+    match refusal() {
+        Some(reason) => Err(DataError::NoDownload { dataset, tried, cache: cache(), reason, cure: dataset.cure() }),
+        None => Ok(Location::Download { repository, megabytes: megabytes(dataset) }),
+    }
+}
+
+/// Both splits from the cache, after a download if they are not there. A damaged file in the cache is fetched again, once.
+pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData, DataError> {
+    let _one_at_a_time = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    let origin = format!("hub ({})", repository(dataset));
+    let mut fetched = Vec::new();
+    let mut files = match cached(dataset) {
+        Some(files) => files,
+        None => fetch(dataset, None, &mut fetched).map_err(|problem| DataError::Hub {
+            dataset,
+            tried: tried.to_vec(),
+            problem,
+            cure: dataset.cure(),
+        })?,
+    };
+    loop {
+        let error = match decoded::load(dataset, &files, origin.clone()) {
+            Ok(data) => return Ok(data),
+            Err(error) => error,
+        };
+        let DataError::Content { path, problem, cure } = error else { return Err(error) };
+        // The link of a snapshot leads to the file itself.
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let problem = if real == path { problem } else { format!("{problem} (the link leads to {})", real.display()) };
+        let damaged = |more: &str| DataError::content(&path, format!("{problem}{more}"), cure.clone());
+        if let Some(reason) = refusal() {
+            return Err(damaged(&format!("; it is not fetched again, since {reason}")));
+        }
+        if fetched.contains(&path) {
+            return Err(damaged(", also after it was fetched again"));
+        }
+        crate::status!("{}: {problem}; fetching the file again", path.display());
+        files = fetch(dataset, Some(&path), &mut fetched)
+            .map_err(|error| damaged(&format!("; fetching it again failed ({error})")))?;
+    }
+}
+
+/// Downloads what the cache lacks, and a damaged file of it again; `fetched` grows by the files that were fetched again.
+#[cfg(feature = "hub")]
+fn fetch(dataset: ImageDataset, damaged: Option<&Path>, fetched: &mut Vec<PathBuf>) -> Result<Files, String> {
+    let repository = repository(dataset);
+    let client = download::Client::new(repository, cache())?;
+    if let Some(path) = damaged {
+        client.again(path)?;
+        fetched.push(path.to_owned());
+    } else {
+        let (megabytes, cache) = (megabytes(dataset), cache());
+        crate::status!(
+            "{dataset} is in no local directory; fetching {repository} (some {megabytes} MB) from the Hugging Face hub \
+             into {}",
+            cache.display()
+        );
+    }
+    client.all(fetched)?;
+    cached(dataset).ok_or_else(|| match client.unreadable().first() {
+        Some(path) => {
+            let beginning = content::beginning(path);
+            content::problem(
+                &beginning,
+                format!("{} is no parquet file, also after it was fetched again", path.display()),
+            )
+        }
+        None => format!("{repository} has no whole set of parquet files at {PARQUET}"),
     })
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch(_: ImageDataset, _: Option<&Path>, _: &mut Vec<PathBuf>) -> Result<Files, String> {
+    Err(refusal().unwrap_or_default().to_owned())
 }

@@ -2,6 +2,7 @@
 
 use super::{DataError, ImageData, ImageDataset, ImageSet, checksum, parquet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// (file, images, MD5 of labels and pixels).
 const FILES: [(&str, usize, &str); 2] = [
@@ -36,8 +37,8 @@ pub(super) fn load(dataset: ImageDataset) -> Result<ImageData, DataError> {
     };
     let [train, test] = FILES;
     Ok(ImageData {
-        train: load(train)?,
-        test: load(test)?,
+        train: Arc::new(load(train)?),
+        test: Arc::new(load(test)?),
         origin: format!("sample ({} training and {} test images of CIFAR-10)", train.1, test.1),
         is_sample: true,
     })

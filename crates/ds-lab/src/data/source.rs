@@ -1,0 +1,186 @@
+//! Where data comes from: the options, the search of directories, and what was found.
+
+use super::{DataError, ImageDataset, Part, cifar, hub, idx, parquet};
+use crate::files::expand_home;
+use std::path::{Path, PathBuf};
+
+/// Where to look for data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In the directory given; without one in `DS_DATA_DIR`, or else `./data`, and image sets that are not there come from
+    /// the Hugging Face hub or its cache.
+    Auto {
+        /// `--data-dir`.
+        dir: Option<PathBuf>,
+    },
+    /// The sample that comes with the source.
+    Sample,
+}
+
+impl Source {
+    /// The directory to look in; `~` is the home folder. Only `./data` need not exist.
+    pub(super) fn root(&self) -> Result<PathBuf, DataError> {
+        let given = match self {
+            Self::Auto { dir: Some(dir) } => Some((dir.clone(), "--data-dir")),
+            _ => std::env::var_os("DS_DATA_DIR").filter(|dir| !dir.is_empty()).map(|dir| (dir.into(), "DS_DATA_DIR")),
+        };
+        let Some((directory, option)) = given else { return Ok(PathBuf::from("data")) };
+        let path = expand_home(&directory);
+        if path.is_dir() { Ok(path) } else { Err(DataError::NoDirectory { path, option }) }
+    }
+}
+
+/// A form that the files of an image data set come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// CIFAR's binary version.
+    Binary,
+    /// CIFAR's python version, as torchvision keeps it.
+    Pickle,
+    /// The Hugging Face hub's parquet files.
+    Parquet,
+    /// IDX files, plain or gzipped.
+    Idx,
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Binary => "binary",
+            Self::Pickle => "pickle",
+            Self::Parquet => "parquet",
+            Self::Idx => "IDX",
+        })
+    }
+}
+
+/// The files of an image data set on this machine, all of one form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The form.
+    pub form: Form,
+    /// The directory where they were found; they may lie in folders below it.
+    pub directory: PathBuf,
+    /// The training files, in order.
+    pub train: Vec<PathBuf>,
+    /// The test files, in order.
+    pub test: Vec<PathBuf>,
+}
+
+impl Files {
+    pub(super) fn of(&self, part: Part) -> &[PathBuf] {
+        match part {
+            Part::Train => &self.train,
+            Part::Test => &self.test,
+        }
+    }
+}
+
+/// Where [`load_images`](super::load_images) takes an image data set from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// The sample that comes with the source.
+    Sample,
+    /// Files in a local directory.
+    Local(Files),
+    /// The cache of the Hugging Face hub; nothing is downloaded.
+    Cached {
+        /// `owner/name` on the hub.
+        repository: &'static str,
+        /// The files in the cache.
+        files: Files,
+    },
+    /// The Hugging Face hub: loading the data set downloads it.
+    Download {
+        /// `owner/name` on the hub.
+        repository: &'static str,
+        /// The size of the download in 10⁶ bytes, roughly.
+        megabytes: u32,
+    },
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sample => f.write_str("the shipped sample"),
+            Self::Local(files) => write!(f, "{} ({})", files.directory.display(), files.form),
+            Self::Cached { repository, files } => {
+                write!(f, "{repository} in the hub's cache, {}", files.directory.display())
+            }
+            Self::Download { repository, megabytes } => {
+                write!(f, "{repository} on the Hugging Face hub, not downloaded yet (some {megabytes} MB)")
+            }
+        }
+    }
+}
+
+/// Where an image data set would be loaded from. Nothing is downloaded, opened or decoded, so this serves a dry run: files that
+/// are found can still turn out to be damaged.
+///
+/// # Errors
+/// If loading is certain to fail: the directory of the options is not there, a file of several is missing, or the data set is
+/// nowhere and cannot be downloaded (`--data-dir` was given, `HF_HUB_OFFLINE` is set, or the build lacks the feature `hub`).
+pub fn locate(dataset: ImageDataset, source: &Source) -> Result<Location, DataError> {
+    if *source == Source::Sample {
+        return if dataset == ImageDataset::Cifar10 { Ok(Location::Sample) } else { Err(DataError::NoSample(dataset)) };
+    }
+    let root = source.root()?;
+    let directories = directories(dataset, &root);
+    let mut incomplete = None;
+    for directory in &directories {
+        for form in forms(dataset) {
+            match find(dataset, directory, *form) {
+                Ok(Some(files)) => return Ok(Location::Local(files)),
+                Ok(None) => {}
+                // Whole files in another form or folder serve as well.
+                Err(error) => incomplete = incomplete.or(Some(error)),
+            }
+        }
+    }
+    if let Some(error) = incomplete {
+        return Err(error);
+    }
+    let tried = tried(dataset, source)?;
+    match source {
+        Source::Auto { dir: Some(_) } => Err(DataError::NotFound { dataset, tried, cure: dataset.cure() }),
+        _ => hub::locate(dataset, tried),
+    }
+}
+
+/// The directories that messages name.
+pub(super) fn tried(dataset: ImageDataset, source: &Source) -> Result<Vec<PathBuf>, DataError> {
+    let root = source.root()?;
+    Ok(vec![root.join(dataset.name()), root])
+}
+
+fn forms(dataset: ImageDataset) -> &'static [Form] {
+    if dataset.is_cifar() { &[Form::Binary, Form::Parquet, Form::Pickle] } else { &[Form::Idx, Form::Parquet] }
+}
+
+/// The files of a form in a directory, if any is there; an error names one that is missing.
+fn find(dataset: ImageDataset, directory: &Path, form: Form) -> Result<Option<Files>, DataError> {
+    match form {
+        Form::Binary | Form::Pickle => cifar::find(dataset, directory, form),
+        Form::Parquet => parquet::find(dataset, directory),
+        Form::Idx => idx::find(dataset, directory),
+    }
+}
+
+/// The data set's folder and the folders of its archives, there and in the root; the root itself comes last.
+fn directories(dataset: ImageDataset, root: &Path) -> Vec<PathBuf> {
+    let named = root.join(dataset.name());
+    let below = |directory: &Path| dataset.archive_folders().iter().map(|f| directory.join(f)).collect::<Vec<_>>();
+    [vec![named.clone()], below(&named), below(root), vec![root.to_owned()]].concat()
+}
+
+/// The files, if all are there; `None` if none is, or else an error that names the first missing one.
+pub(super) fn all_there(dataset: ImageDataset, files: Files) -> Result<Option<Files>, DataError> {
+    let all = || files.train.iter().chain(&files.test);
+    if !all().any(|path| path.is_file()) {
+        return Ok(None);
+    }
+    match all().find(|path| !path.is_file()) {
+        Some(path) => Err(DataError::content(path, "the file is missing", dataset.cure())),
+        None => Ok(Some(files)),
+    }
+}
