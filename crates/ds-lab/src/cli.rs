@@ -183,7 +183,7 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
 /// If the config or the arguments are wrong, data is missing, or the run fails.
 pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
     check_instructions()?;
-    let config = Config::load(&args.config, &args.set)?;
+    let config = Config::load(&files::expand_home(&args.config), &args.set)?;
     if experiment.is_some_and(|experiment| config.experiment != experiment) {
         bail!(
             "{} is a config of the experiment `{}`; run it with `cargo run --release -p {} -- --config {}`",

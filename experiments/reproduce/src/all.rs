@@ -8,9 +8,10 @@ use crate::{ReferenceArgs, describe_outcome};
 use anyhow::{Context, Result, anyhow, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
-use ds_lab::data::Source;
+use ds_lab::data::{ImageDataset, Location, Source, locate};
 use ds_lab::estimate::{estimate, estimate_sweep};
 use ds_lab::experiment::Setup;
+use ds_lab::files::expand_home;
 use ds_lab::interrupt;
 use ds_lab::lock::DirectoryLock;
 use ds_lab::metrics::{SummaryRow, read_summary, write_summary};
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What `reproduce all` is told.
+/// Arguments of `reproduce all`.
 #[derive(Debug, clap::Args)]
 pub struct AllArgs {
     /// Directory of configs, with a folder `sweeps`: configs for the full protocols, configs/quick for reduced ones.
@@ -60,8 +61,8 @@ struct Planned {
     source: Source,
     /// The data that it needs, and where that was found.
     data: String,
-    /// Seconds that it will take, or why it cannot run.
-    cost: Result<f64>,
+    /// Seconds that it will take, or why it cannot run; `None` where that is known after a download only.
+    cost: Result<Option<f64>>,
 }
 
 impl Planned {
@@ -76,14 +77,18 @@ impl Planned {
     }
 }
 
-/// What a config or sweep came to.
+/// The result of a config or sweep.
 enum Outcome {
     Row(Box<SummaryRow>),
     Sweep(String),
 }
 
-pub fn run(args: &AllArgs) -> Result<()> {
+pub fn run(mut args: AllArgs) -> Result<()> {
     check_instructions()?;
+    (args.configs, args.out) = (expand_home(&args.configs), expand_home(&args.out));
+    let args = &args;
+    // A reference that cannot be read is no news for the end of all runs.
+    args.references.load()?;
     let source = args.data.source()?;
     let mut plan = Vec::new();
     let is_meant = |path: &PathBuf| {
@@ -107,11 +112,12 @@ pub fn run(args: &AllArgs) -> Result<()> {
     outln!("{:44} {:>14}  data", "run", "will take");
     for planned in &plan {
         match &planned.cost {
-            Ok(seconds) => outln!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data),
+            Ok(Some(seconds)) => outln!("{:44} {:>14}  {}", planned.title(), duration(*seconds), planned.data),
+            Ok(None) => outln!("{:44} {:>14}  {}", planned.title(), "not known", planned.data),
             Err(error) => outln!("{:44} {:>14}  {}: {error:#}", planned.title(), "CANNOT RUN", planned.data),
         }
     }
-    let total: f64 = plan.iter().filter_map(|planned| planned.cost.as_ref().ok()).sum();
+    let total: f64 = plan.iter().filter_map(|planned| planned.cost.as_ref().ok().copied().flatten()).sum();
     outln!("{:44} {:>14}  measured from a few steps of each, on this machine\n", "all", duration(total));
     if args.dry_run {
         return Ok(());
@@ -125,7 +131,7 @@ pub fn run(args: &AllArgs) -> Result<()> {
         // Reduced runs are for machines with nothing but the checkout: data that is missing there is no failure.
         let expected = planned.cost.is_err() && args.sample_if_missing;
         let title = planned.title();
-        let cost = std::mem::replace(&mut planned.cost, Ok(0.0));
+        let cost = std::mem::replace(&mut planned.cost, Ok(None));
         let outcome = cost.and_then(|_| made(args, &planned));
         if interrupt::received().is_some() {
             let error = outcome.err().unwrap_or_else(|| anyhow!("{title} has ended"));
@@ -135,7 +141,7 @@ pub fn run(args: &AllArgs) -> Result<()> {
         outcomes.push((title, outcome));
     }
     list(&outcomes);
-    // Nothing to compare is told by the table above.
+    // If there is nothing to compare, the table above says so.
     if outcomes.iter().any(|(_, outcome)| outcome.is_ok()) {
         crate::report(&args.out, &args.references)?;
     }
@@ -189,6 +195,10 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
         (DataChoice::Sample, false) => Source::Auto { dir: None },
         _ => source.clone(),
     };
+    if args.dry_run && let Some(location) = configs.iter().find_map(|config| download(config, &source)) {
+        data += &format!(": {location}");
+        return Planned { path, work, source, data, cost: Ok(None) };
+    }
     let mut setup = Setup::new(first, &source);
     if setup.is_err() && is_cifar && args.sample_if_missing {
         let of_sample = Setup::new(first, &Source::Sample);
@@ -201,6 +211,10 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
         data += &format!(": {}", setup.origin);
     }
     let cost = setup.and_then(|setup| match &work {
+        Work::Run(config) if is_finished(config, &run_directory(args, config)) => {
+            data += "; the run is there";
+            Ok(0.0)
+        }
         Work::Run(config) => estimate(config, &setup),
         Work::Sweep(sweep) => {
             // Runs that are there are not made again; a selection may be made again, for it may choose otherwise.
@@ -211,14 +225,28 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
             Ok(estimate_sweep(sweep, &source)? * (1.0 - there as f64 / listed as f64))
         }
     });
-    Planned { path, work, source, data, cost }
+    Planned { path, work, source, data, cost: cost.map(Some) }
+}
+
+/// Where the images of a run would be downloaded from, if they would.
+fn download(config: &Config, source: &Source) -> Option<Location> {
+    let location = locate(ImageDataset::of(config.data.dataset)?, source).ok()?;
+    matches!(location, Location::Download { .. }).then_some(location)
+}
+
+fn run_directory(args: &AllArgs, config: &Config) -> PathBuf {
+    args.out.join(config.experiment.to_string()).join(format!("{}-seed{}", config.name, config.seed))
+}
+
+fn is_finished(config: &Config, directory: &Path) -> bool {
+    let rows = read_summary(&directory.join("summary.csv")).unwrap_or_default();
+    rows.iter().any(|row| row.is_of(config) && row.has_training_of(config))
 }
 
 fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
     match &planned.work {
         Work::Run(config) => {
-            let directory = args.out.join(config.experiment.to_string());
-            let directory = directory.join(format!("{}-seed{}", config.name, config.seed));
+            let directory = run_directory(args, config);
             let row = run_alone(args, planned, config, &directory)?;
             write_summary(&args.out.join("summary.csv"), &row)?;
             Ok(Outcome::Row(Box::new(row)))

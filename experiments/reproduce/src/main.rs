@@ -110,7 +110,7 @@ fn main() -> ExitCode {
         return exit_code(Err(error).context("cannot handle signals"));
     }
     exit_code(match command {
-        Command::All(args) => in_thread_pool(|| all::run(&args)),
+        Command::All(args) => in_thread_pool(|| all::run(args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep(&args),
         Command::Compare(args) => compare(&args.results, &args.references),
