@@ -208,7 +208,8 @@ fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
         "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"",
-        "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
+        "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n\
+         data.validation = 0.1\ntrain.keep_best = true\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[optimizer.scalings]\nlr = 1e-3",
     ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {

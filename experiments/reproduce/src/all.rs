@@ -195,7 +195,9 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
         (DataChoice::Sample, false) => Source::Auto { dir: None },
         _ => source.clone(),
     };
-    if args.dry_run && let Some(location) = configs.iter().find_map(|config| download(config, &source)) {
+    if args.dry_run
+        && let Some(location) = configs.iter().find_map(|config| download(config, &source))
+    {
         data += &format!(": {location}");
         return Planned { path, work, source, data, cost: Ok(None) };
     }

@@ -120,7 +120,7 @@ fn damaged_rows_hide_no_other_row() {
         (with_line(2, &lines[2].replace("90", "900")), "line 3: `test_accuracy` is 900"),
         (with_line(2, &format!("\"{}", lines[2])), "line 3: has 1 cells"),
         (with_line(2, &lines[2].replace(",area,", ",\"area,")), "line 3: has"),
-        (with_line(2, &format!("{}{}", lines[2], lines[2])), "line 3: has 93 cells"),
+        (with_line(2, &format!("{}{}", lines[2], lines[2])), "the header has"),
         (with_line(2, "\0\0\0\0\0\0"), "line 3: has 1 cells"),
     ] {
         folder.write("whole/summary.csv", &text);

@@ -81,7 +81,6 @@ fn a_wrong_sweep_says_what_is_allowed() {
         (format!("{config}[[grid]]\nseed = [1]\n[select]\nkey = \"a\""), "select.final"),
         (format!("name = \"a/b\"\n{config}[[grid]]\nseed = [1]"), "directory"),
         (format!("name = \"a\\u001b[31m\"\n{config}[[grid]]\nseed = [1]"), "without control characters"),
-        (format!("name = \"nul\"\n{config}[[grid]]\nseed = [1]"), "Windows"),
         (format!("seed = 1\n{config}[[grid]]\nseed = [1]"), "did you mean `config.seed`"),
         (format!("keepruns = true\n{config}[[grid]]\nseed = [1]"), "did you mean `keep_runs`"),
         (format!("keep_runs = \"some\"\n{config}[[grid]]\nseed = [1]"), "true, false or \"selected\""),
