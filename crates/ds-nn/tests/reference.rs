@@ -1,15 +1,19 @@
 //! The networks against numbers of the original: parameter counts, outputs, norms, bound, and ten training steps.
 //!
-//! Everything agrees to 1e-4. The training steps follow the original's float32 where it shows: see [`residues`].
+//! Everything agrees to 1e-4. The training steps follow the original's float32 where it shows, see [`residues`], and are
+//! compared up to a step whose gradient is a matter of rounding, see [`undetermined`].
 //!
 //! Reads the file named by `DS_REFERENCE`, or the shared reference file beside the project, or the small copy in the
 //! repository.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/rounding.rs"]
+mod rounding;
+
 use candle_core::{Device, Tensor, Var};
 use ds_core::activation::{Activation, Init, Kind, LinearTerm, Spline};
-use ds_core::graph::{Gradients, Graph};
-use ds_core::regularization::{Norm, slope_changes, sum_of_squares};
+use ds_core::graph::Graph;
+use ds_core::regularization::{Norm, sum_of_squares};
 use ds_core::{Grid, Group, L2};
 use ds_nn::layers::{Linear, Mode};
 use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32};
@@ -17,6 +21,7 @@ use ds_nn::ops::loss::BinaryCrossEntropy;
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
+use rounding::{add_residue, flat, residues, undetermined};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +50,9 @@ fn numbers(value: &Value) -> Vec<f32> {
 
 const TOLERANCE: f32 = 1e-4;
 
+/// Adam's, in the training steps of the reference.
+const LEARNING_RATE_SPLINES: f64 = 1e-3;
+
 /// max|difference| / scale; NaN if a difference is.
 fn relative_error(what: &str, ours: &[f32], theirs: &[f32], scale: f32) -> f32 {
     assert_eq!(ours.len(), theirs.len(), "{what}: number of values");
@@ -58,10 +66,6 @@ fn largest(values: &[f32]) -> f32 {
 fn assert_close(what: &str, ours: &[f32], theirs: &[f32]) {
     let error = relative_error(what, ours, theirs, largest(theirs));
     assert!(error <= TOLERANCE, "{what}: relative error {error:e}");
-}
-
-fn flat(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn activation_kind(name: &str, grid: Grid) -> ActivationKind {
@@ -190,52 +194,35 @@ fn original_name(ours: &str) -> String {
     }
 }
 
-/// What a coefficient's TV² subgradient λ/T·(1 − 2 + 1) may be in float32, where the slope changes at and beside its knot
-/// are positive: 0 if each product is rounded, else the rest that fused multiply-adds leave, by the order of the terms.
-///
-/// That rest is below 1e-9, but where no sample reaches the coefficient it is the whole gradient, and Adam divides it by
-/// |g| + 1e-8. The coefficient drifts by up to 1e-3 in ten steps; slope changes beside it get another sign at other steps,
-/// and the weights that see the coefficient later differ by more than 1e-4, too.
-fn residues(lambda: f32, step: f32) -> [f32; 4] {
-    let outer = 1.0 / step;
-    let inner = -2.0 * outer;
-    let fused = |taps: [f32; 3]| taps.into_iter().fold(0.0, |sum, tap| lambda.mul_add(tap, sum));
-    [fused([outer, inner, outer]), fused([inner, outer, outer]), fused([outer, outer, inner]), 0.0]
-}
-
-/// Adds the residue to the gradient of each coefficient whose TV² subgradient cancels: the slope changes at its knot and at
-/// both neighbours have one sign.
-fn add_residue(spline: &Spline, residue: f32, gradients: &mut impl Gradients) {
-    if matches!(spline.kind(), Kind::ReluSpline { .. }) {
-        return;
-    }
-    let (coefficients, size) = (spline.knot_parameters(), spline.grid().size());
-    let mut gradient = flat(gradients.gradient(coefficients).unwrap());
-    for (g, a) in gradient.chunks_exact_mut(size).zip(flat(&slope_changes(spline).unwrap()).chunks_exact(size - 2)) {
-        for (g, a) in g[2..].iter_mut().zip(a.windows(3)) {
-            if a.iter().all(|&a| a > 0.0) {
-                *g += residue;
-            } else if a.iter().all(|&a| a < 0.0) {
-                *g -= residue;
-            }
-        }
-    }
-    gradients.set_gradient(coefficients, Tensor::from_vec(gradient, coefficients.shape(), &Device::Cpu).unwrap());
-}
-
 /// The norm summed over the layers.
 fn norm_of(network: &Network, norm: Norm) -> f64 {
     network.splines().iter().map(|s| norm.value(s).unwrap()).sum()
 }
 
+/// The case's points (N, 2).
+fn points(case: &Value) -> Tensor {
+    tensor(&case["x"], &[case["x"].as_array().unwrap().len(), 2])
+}
+
 /// The network's values before the sigmoid at the case's points.
 fn forward(tape: &mut Tape, network: &Network, case: &Value, mode: Mode) -> ds_nn::tape::Value {
-    let x = tape.constant(&tensor(&case["x"], &[case["x"].as_array().unwrap().len(), 2]));
+    let x = tape.constant(&points(case));
     network.forward_in(tape, &x, mode).unwrap()
 }
 
-/// The losses of the case's training steps and the network after them, where cancelled subgradients leave this residue.
-fn train(case: &Value, residue: f32) -> (Vec<f32>, Network) {
+/// A network after training steps.
+struct Trained {
+    /// What cancelled subgradients left.
+    residue: f32,
+    /// The loss before each step.
+    losses: Vec<f32>,
+    network: Network,
+    /// The first step whose gradient is a matter of rounding, and why.
+    undetermined: Option<(usize, &'static str)>,
+}
+
+/// The case's training, where cancelled subgradients leave this residue.
+fn train(case: &Value, residue: f32) -> Trained {
     let training = &case["training"];
     let network = Network::Area(area_net(case["activation"].as_str().unwrap(), &case["state"]));
     let lambda = training["tv2_weight"].as_f64().unwrap();
@@ -245,8 +232,9 @@ fn train(case: &Value, residue: f32) -> (Vec<f32>, Network) {
     let mut main = Optimizer::new(Rule::Sgd { momentum: 0.9 }, decays, of_group(Group::Weights)).unwrap();
     let mut aux = Optimizer::new(Rule::Adam, decays, of_group(Group::Splines)).unwrap();
     let targets: std::sync::Arc<[f32]> = numbers(&case["labels"]).into();
-    let mut losses = Vec::new();
-    for _ in training["losses"].as_array().unwrap() {
+    let (mut losses, mut rounded) = (Vec::new(), None);
+    for step in 0..training["losses"].as_array().unwrap().len() {
+        rounded = rounded.or_else(|| undetermined(&network, &points(case)).map(|why| (step, why)));
         let mut tape = Tape::recording();
         let logits = forward(&mut tape, &network, case, Mode::training(0));
         let loss = tape.apply1(BinaryCrossEntropy { targets: targets.clone() }, &logits).unwrap();
@@ -259,17 +247,18 @@ fn train(case: &Value, residue: f32) -> (Vec<f32>, Network) {
             add_residue(spline, residue, &mut gradients);
         }
         main.step(&gradients, 0.05).unwrap();
-        aux.step(&gradients, 1e-3).unwrap();
+        aux.step(&gradients, LEARNING_RATE_SPLINES).unwrap();
     }
-    (losses, network)
+    Trained { residue, losses, network, undetermined: rounded }
 }
 
 /// The relative errors above the tolerance: of the losses, and of each parameter after the case's training steps.
-fn training_errors(case: &Value, losses: &[f32], network: &Network) -> Vec<(String, f32)> {
+fn training_errors(case: &Value, trained: &Trained) -> Vec<(String, f32)> {
     let training = &case["training"];
     let expected = numbers(&training["losses"]);
-    let mut errors = vec![("losses".to_string(), relative_error("losses", losses, &expected, largest(&expected)))];
-    for parameter in network.parameters() {
+    let losses = relative_error("losses", &trained.losses, &expected, largest(&expected));
+    let mut errors = vec![("losses".to_string(), losses)];
+    for parameter in trained.network.parameters() {
         let name = original_name(&parameter.name);
         let (before, after) = (numbers(&case["state"][&name]), numbers(&training["state_after"][&name]));
         // A value that comes close to zero keeps the rounding of what it was before.
@@ -281,28 +270,38 @@ fn training_errors(case: &Value, losses: &[f32], network: &Network) -> Vec<(Stri
     errors
 }
 
+/// Compares what rounding does not decide, where it decides the gradient of a step: the losses up to that step, and that
+/// Adam moves no parameter of a spline further than one learning rate a step, here and there.
+fn assert_close_until(case: &Value, trained: &Trained, step: usize) {
+    let name = case["activation"].as_str().unwrap();
+    let training = &case["training"];
+    let losses = numbers(&training["losses"]);
+    assert_close(&format!("{name}: losses to step {step}"), &trained.losses[..=step], &losses[..=step]);
+    for parameter in trained.network.parameters().into_iter().filter(|p| p.group == Group::Splines) {
+        let name = format!("{name}: {}", original_name(&parameter.name));
+        let after = numbers(&training["state_after"][&original_name(&parameter.name)]);
+        let moved = 2.0 * LEARNING_RATE_SPLINES as f32 * (losses.len() - step) as f32;
+        let error = relative_error(&name, &flat(&parameter.var), &after, 1.0);
+        assert!(error <= moved + TOLERANCE * largest(&after), "{name}: {error:e} apart, Adam moves both {moved:e}");
+    }
+}
+
 /// The case's training for each way to round cancelled subgradients.
-fn trained(case: &Value) -> Vec<(f32, Vec<f32>, Network)> {
+fn trained(case: &Value) -> Vec<Trained> {
     let training = &case["training"];
     assert_eq!(training["main"], "SGD lr 0.05 momentum 0.9 nesterov", "the optimiser this test knows");
     assert_eq!(training["aux"], "Adam lr 1e-3", "the optimiser this test knows");
     let lambda = training["tv2_weight"].as_f64().unwrap() as f32;
     let network = Network::Area(area_net(case["activation"].as_str().unwrap(), &case["state"]));
     let step = network.splines()[0].grid().step() as f32;
-    residues(lambda, step)
-        .into_iter()
-        .map(|residue| {
-            let (losses, network) = train(case, residue);
-            (residue, losses, network)
-        })
-        .collect()
+    residues(lambda, step).into_iter().map(|residue| train(case, residue)).collect()
 }
 
 #[test]
 fn networks_and_training_steps() {
     let reference = reference();
     let cases = reference["networks"].as_array().unwrap();
-    assert!(!cases.is_empty());
+    let mut in_full = 0;
     for case in cases {
         let name = case["activation"].as_str().unwrap();
         let network = Network::Area(area_net(name, &case["state"]));
@@ -319,16 +318,20 @@ fn networks_and_training_steps() {
         let squares = sum_of_squares(&network.parameters(), L2::WeightDecay).unwrap() as f32;
         close("sum of squares", &[squares], "l2sqsum");
 
-        let wrong: Vec<_> = trained(case)
-            .iter()
-            .map(|(residue, losses, after)| (*residue, training_errors(case, losses, after)))
-            .collect();
-        let Some((residue, _)) = wrong.iter().find(|(_, errors)| errors.is_empty()) else {
+        let trained = trained(case);
+        let wrong: Vec<_> = trained.iter().map(|trained| (trained.residue, training_errors(case, trained))).collect();
+        if let Some((residue, _)) = wrong.iter().find(|(_, errors)| errors.is_empty()) {
+            println!("{name}: training steps agree where a cancelled subgradient leaves {residue:e}");
+            in_full += 1;
+        } else if let Some((step, why)) = trained[0].undetermined {
+            assert_close_until(case, &trained[0], step);
+            println!("{name}: SKIPPED: parameters after training: {why} at step {step}");
+        } else {
             panic!("{name}: training steps: relative errors, by what a cancelled subgradient leaves: {wrong:?}");
-        };
-        println!("{name}: training steps agree where a cancelled subgradient leaves {residue:e}");
+        }
     }
-    println!("{} networks agree", cases.len());
+    assert!(in_full > 0, "no network has training steps that rounding does not decide");
+    println!("{} networks agree, {in_full} of them in all training steps", cases.len());
 }
 
 #[test]
@@ -337,6 +340,9 @@ fn each_wrong_number_after_training_is_noticed() {
     let mut tried = 0;
     for case in reference["networks"].as_array().unwrap() {
         let trained = trained(case);
+        if trained.iter().all(|trained| !training_errors(case, trained).is_empty()) {
+            continue;
+        }
         for (name, right) in case["training"]["state_after"].as_object().unwrap() {
             let values = numbers(right);
             let moved = 1e-3 * largest(&values).max(largest(&numbers(&case["state"][name])));
@@ -345,9 +351,9 @@ fn each_wrong_number_after_training_is_noticed() {
                 values[k] += moved;
                 let mut case = case.clone();
                 case["training"]["state_after"][name] = values.into();
-                for (residue, losses, network) in &trained {
-                    let errors = training_errors(&case, losses, network);
-                    assert!(!errors.is_empty(), "{name}[{k}] is wrong and passes with residue {residue:e}");
+                for trained in &trained {
+                    let passes = training_errors(&case, trained).is_empty();
+                    assert!(!passes, "{name}[{k}] is wrong and passes with residue {:e}", trained.residue);
                 }
                 tried += 1;
             }
