@@ -347,5 +347,8 @@ mod tests {
             let place = axis.fraction(if axis.logarithmic { 2.0 } else { 3.0 }).unwrap();
             assert!((place - 0.5).abs() < 1e-9 && !axis.ticks.is_empty(), "{axis:?}");
         }
+        // The smallest number, and one that is above its limits: no axis of use, but no panic.
+        Axis::logarithmic("", [5e-324], false);
+        Axis::around("", [1e300], (0.0, 100.0), 5);
     }
 }
