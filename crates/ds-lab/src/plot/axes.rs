@@ -57,8 +57,11 @@ fn nice_step(width: f64, count: f64) -> f64 {
 /// Multiples of a nice step, at most about `count`.
 fn linear_ticks((low, high): (f64, f64), count: usize) -> Vec<(f64, String)> {
     let step = nice_step(high - low, count as f64);
-    // Steps below all numbers have no end of decimals.
-    let decimals = (-(step * 1.000_001).log10().floor()).clamp(0.0, 340.0) as usize;
+    // A range that is too narrow for f64, or infinite, has no ticks.
+    if !step.is_normal() {
+        return Vec::new();
+    }
+    let decimals = (-(step * 1.000_001).log10().floor()).max(0.0) as usize;
     let first = (low / step - 1e-6).ceil() as i64;
     let last = (high / step + 1e-6).floor() as i64;
     (first..=last).map(|k| k as f64 * step).map(|v| (v, number(v, decimals))).collect()
@@ -347,5 +350,11 @@ mod tests {
             let place = axis.fraction(if axis.logarithmic { 2.0 } else { 3.0 }).unwrap();
             assert!((place - 0.5).abs() < 1e-9 && !axis.ticks.is_empty(), "{axis:?}");
         }
+        let too_narrow = [
+            Axis::logarithmic("", [5e-324], false),
+            Axis::around("", [0.0, 5e-324], (0.0, 100.0), 5),
+            Axis::around("", [1e300], (0.0, 100.0), 5),
+        ];
+        assert!(too_narrow.iter().all(|axis| axis.ticks.is_empty()), "{too_narrow:?}");
     }
 }

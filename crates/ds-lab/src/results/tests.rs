@@ -21,6 +21,8 @@ fn row(run: &str, seed: u64) -> SummaryRow {
     }
 }
 
+type RunAndSeed = (String, u64);
+
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -61,7 +63,7 @@ impl Folder {
     }
 
     /// (run, seed) of all rows, and the files with the reasons why they are left out.
-    fn found(&self) -> (Vec<(String, u64)>, Vec<(String, String)>) {
+    fn found(&self) -> (Vec<RunAndSeed>, Vec<(String, String)>) {
         let results = self.read();
         let table = results.left_out_table().unwrap_or_default();
         let left_out = table.rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
@@ -69,7 +71,7 @@ impl Folder {
     }
 }
 
-fn whole() -> Vec<(String, u64)> {
+fn whole() -> Vec<RunAndSeed> {
     vec![("a".to_owned(), 0), ("a".to_owned(), 1), ("b".to_owned(), 0)]
 }
 
@@ -391,7 +393,7 @@ fn no_mutation_of_a_table_is_a_panic() {
         "\n",
         "é",
     ];
-    let rounds: usize = std::env::var("DS_MUTATIONS").map_or(60, |text| text.parse().unwrap());
+    let rounds: usize = std::env::var("DS_MUTATIONS").map_or(30, |text| text.parse().unwrap());
     for _ in 0..rounds {
         let k = random.random_range(0..names.len());
         let mut bytes = originals[k].clone();
