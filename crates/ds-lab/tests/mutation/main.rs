@@ -4,13 +4,14 @@
 //! for more.
 #![allow(clippy::unwrap_used)]
 
+mod data;
 mod mutator;
 
 use anyhow::Result;
 use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::{AreaShape, Source, area_csv, area_random};
-use ds_lab::experiment::{RunOptions, run};
+use ds_lab::experiment::{Existing, RunOptions, run};
 use ds_lab::metrics::{read_metrics, read_summary};
 use ds_lab::sweep::Sweep;
 use mutator::fuzz;
@@ -56,7 +57,7 @@ fn finished_run() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let config = "experiment = \"area2d\"\nnetwork.hidden = [2]\nactivation.size = 5\ndata.train_points = 20\n\
                   data.test_grid = 4\ntrain.epochs = 2\ntrain.milestones = []";
-    let options = RunOptions { directory: directory.path().to_owned(), resume: false, overwrite: false, quiet: true };
+    let options = RunOptions { directory: directory.path().to_owned(), existing: Existing::Refuse, quiet: true };
     run(&Config::from_toml(config).unwrap(), &Source::Auto { dir: None }, &options).unwrap();
     directory
 }
@@ -112,5 +113,3 @@ fn damaged_points_never_panic() {
     }
     fuzz_file("area-csv", &[text.into_bytes()], |path| Ok(area_csv(path)?));
 }
-
-// Data sets: IDX, CIFAR's binary files, pickles and parquet belong here, by their parsers of bytes.
