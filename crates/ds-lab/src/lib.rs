@@ -16,6 +16,7 @@ pub mod estimate;
 pub mod experiment;
 pub mod files;
 pub mod launch;
+pub mod memory;
 pub mod metrics;
 pub mod penalty;
 pub mod plot;
