@@ -79,9 +79,14 @@ fn lower(network: &Network, samples: &Samples, points: usize) -> Result<f64> {
         interrupt::check().map_err(candle_core::Error::wrap)?;
         network.forward_in(&mut InputGraph, x, Mode::Evaluation)
     };
+    Ok(lower_bound(outputs, &points, search(&network, indices.len()))?.quotient)
+}
+
+/// How long the lower bound is searched from so many points.
+pub(crate) fn search(network: &Network, points: usize) -> Search {
     // Where a step is cheap many are taken.
-    let (climbers, steps) = if is_small(&network) { (16, 200) } else { (8.min(indices.len()), 10) };
-    Ok(lower_bound(outputs, &points, Search { steps, climbers, ..Search::default() })?.quotient)
+    let (climbers, steps) = if is_small(network) { (16, 200) } else { (8.min(points), 10) };
+    Search { steps, climbers, ..Search::default() }
 }
 
 /// Percent of the samples whose class no change of the image by less than each of `radii` in ℓ2 can change, for pixels in

@@ -18,6 +18,7 @@ pub mod files;
 pub mod interrupt;
 pub mod launch;
 pub mod lock;
+pub mod memory;
 pub mod metrics;
 pub mod penalty;
 pub mod plot;

@@ -171,6 +171,37 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         ("experiment = \"mnist\"", &["train.epochs=0"], &["--set train.epochs=0", "`train.epochs` is 0"]),
         ("experiment = \"mnist\"", &["epochs=2"], &["--set epochs=2", "did you mean `train.epochs`"]),
         ("experiment = \"mnist\"", &["train.epochs"], &["--set train.epochs", "KEY=VALUE"]),
+        ("experiment = \"mnist\"", &["train.epochs=many"], &["is many", "such as --set train.epochs=300"]),
+        ("experiment = \"mnist\"", &["train.epochs=1e12"], &["is 1000000000000", "such as --set train.epochs=300"]),
+        (
+            "experiment = \"mnist\"",
+            &["optimizer.weights.lr=inf"],
+            &["`optimizer.weights.lr` is inf", "a number above 0"],
+        ),
+        ("experiment = \"mnist\"", &["sparsify.tolerance=NaN"], &["`sparsify.tolerance`", "from 0 to 100"]),
+        ("experiment = \"mnist\"", &["train=3"], &["--set train=3", "a section with the keys epochs"]),
+        ("experiment = \"mnist\"", &["a.b.c=3"], &["unknown key `a.b.c`", "allowed here: experiment"]),
+        ("experiment = \"mnist\"\nname = 2024", &[], &["run.toml", "`name` is 2024", "such as name = \"my-run\""]),
+        ("experiment = \"mnist\"\ntrain.epochs = \"3\"", &[], &["is \"3\"", "such as train.epochs = 300"]),
+        ("experiment = \"mnist\"\ntrain.epochs = 2.5", &[], &["`train.epochs` is 2.5", "a whole number"]),
+        ("experiment = \"mnist\"\ntrain.milestones = 3", &[], &["`train.milestones` is 3", "= [150, 225, 262]"]),
+        ("experiment = \"mnist\"\nname = \"a\\u001b[31m\"", &[], &["`name`", "\\u{1b}", "without control characters"]),
+        ("experiment = \"mnist\"\nname = \"a:b\"", &[], &["`name` is \"a:b\"", "without /"]),
+        ("experiment = \"mnist\"\nname = \" a\"", &[], &["`name`", "spaces"]),
+        ("experiment = \"mnist\"\nname = \"Com1.log\"", &[], &["`name`", "Windows"]),
+        ("experiment = \"mnist\"", &["name=.."], &["--set name=..", "dot"]),
+        (
+            "experiment = \"mnist\"\ntrain.keep_best = true",
+            &[],
+            &["`train.keep_best` is true", "data.validation = 0", "no network is selected", "such as 0.1"],
+        ),
+        ("experiment = \"mnist\"\nactivation.range = 1e-300", &[], &["`activation.range`", "1e-30 between knots"]),
+        ("experiment = \"mnist\"\nactivation.step = 1e-31", &[], &["`activation.step`", "1e-30 between knots"]),
+        (
+            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nsparsify.enabled = true",
+            &[],
+            &["`sparsify.enabled` is true", "splines are not sparsified"],
+        ),
     ];
     for (text, overrides, parts) in cases {
         let error = load(text, overrides).expect_err(text);
@@ -178,8 +209,78 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             assert!(error.contains(part), "{text:?} {overrides:?}: `{part}` is not in: {error}");
         }
     }
-    let error = Config::load(Path::new("no/such.toml"), &[]).unwrap_err().to_string();
-    assert!(error.contains("no/such.toml"), "{error}");
+    let error = anyhow::Error::from(Config::load(Path::new("no/such.toml"), &[]).unwrap_err());
+    let text = format!("{error:#}");
+    assert!(text.contains("no/such.toml"), "{text}");
+    assert_eq!(text.matches("No such file").count(), 1, "the cause stands once: {text}");
+}
+
+#[test]
+fn a_file_that_is_no_config_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint.safetensors");
+    for (bytes, expected) in [
+        (vec![0xff, 0xfe, b'e', 0], "no text in UTF-8"),
+        (vec![b'#'; (1 << 20) + 1], "larger than 1 MiB"),
+        ("a.".repeat(300_000).into_bytes(), "not valid TOML"),
+        (format!("{}b = 1", "a.".repeat(300_000)).into_bytes(), ""),
+        (format!("a = {}", "[".repeat(300_000)).into_bytes(), "not valid TOML"),
+        (format!("{} = 1", "a".repeat(1_000_000)).into_bytes(), "unknown key"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        for error in [Config::load(&path, &[]).unwrap_err(), Sweep::load(&path).unwrap_err()] {
+            let text = error.to_string();
+            assert!(text.contains("checkpoint.safetensors"), "{}", &text[..200]);
+        }
+        let text = Config::load(&path, &[]).unwrap_err().to_string();
+        assert!(text.contains(expected), "{expected}: {}", &text[..200]);
+    }
+    // What editors on Windows write.
+    std::fs::write(&path, "\u{feff}experiment = \"mnist\"\r\nseed = 3\r\n").unwrap();
+    assert_eq!(Config::load(&path, &[]).unwrap().seed, 3);
+}
+
+#[test]
+fn set_reads_what_people_type() {
+    let sets = [
+        "name=2024",
+        "seed=01",
+        "train.epochs=1e2",
+        "train.batch_size=1_00",
+        "optimizer.weights.lr=.001",
+        "train.milestones=3,5",
+        "data.validation=+0.1",
+        "train.keep_best=True",
+        "activation.kind=RELU",
+    ];
+    let config = load("experiment = \"mnist\"", &sets).unwrap();
+    assert_eq!(
+        (config.name.as_str(), config.seed, config.train.epochs, config.train.batch_size),
+        ("2024", 1, 100, 100)
+    );
+    assert_eq!((config.optimizer.weights.lr, config.data.validation), (1e-3, 0.1));
+    assert_eq!((config.train.milestones.as_slice(), config.train.keep_best), (&[3, 5][..], true));
+    assert_eq!(config.activation.kind.to_string(), "relu");
+    // What a float says of a whole number counts in a file, too, and in the resolved config it is the same.
+    let file = load("experiment = \"mnist\"\ntrain.epochs = 1e2\ntrain.milestones = [3.0, 5]", &[]).unwrap();
+    assert_eq!(file, load("experiment = \"mnist\"\ntrain.epochs = 100\ntrain.milestones = [3, 5]", &[]).unwrap());
+}
+
+#[test]
+fn the_best_epoch_is_kept_only_where_it_is_asked_for() {
+    let usual = load("experiment = \"mnist\"\ndata.validation = 0.1", &[]).unwrap();
+    assert!(!usual.train.keep_best && !usual.to_toml().contains("keep_best"));
+    let best = load("experiment = \"mnist\"\ndata.validation = 0.1\ntrain.keep_best = true", &[]).unwrap();
+    assert!(best.to_toml().contains("keep_best = true"));
+    assert_eq!(load(&best.to_toml(), &[]).unwrap(), best);
+    assert!(usual.training_differences(&best).is_empty());
+}
+
+/// A run that an earlier version made is read, whatever its name is; only a new one must have a name by the rules.
+#[test]
+fn names_of_old_runs_are_read() {
+    assert_eq!(Config::from_toml("experiment = \"mnist\"\nname = \"a:b \"").unwrap().name, "a:b ");
+    assert!(Config::from_toml("experiment = \"mnist\"\nname = \"../a\"").is_err());
 }
 
 #[test]
@@ -207,9 +308,9 @@ fn differences_name_both_values() {
 fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
-        "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"",
-        "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n\
-         data.validation = 0.1\ntrain.keep_best = true\n[network]\nkind = \"lipschitz\"\n\
+        "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
+         data.validation = 0.1\ntrain.keep_best = true",
+        "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[optimizer.scalings]\nlr = 1e-3",
     ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {

@@ -224,7 +224,7 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
             if there > 0 {
                 data += &format!("; {there} of {listed} runs are there");
             }
-            Ok(estimate_sweep(sweep, &source)? * (1.0 - there as f64 / listed as f64))
+            Ok(estimate_sweep(sweep, &source, 0)? * (1.0 - there as f64 / listed as f64))
         }
     });
     Planned { path, work, source, data, cost: cost.map(Some) }

@@ -123,6 +123,20 @@ impl Sweep {
         Ok(runs.len() + of_selection)
     }
 
+    /// The runs of a selection, with the first values that could be chosen.
+    ///
+    /// # Errors
+    /// As for [`runs`](Self::runs).
+    pub(crate) fn runs_of_any_choice(&self) -> Result<Vec<PlannedRun>, ConfigError> {
+        let Some(select) = &self.select else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for (fixed, members) in select.groups(&self.runs()?) {
+            let Some(first) = members.first() else { continue };
+            all.extend(self.runs_with_choice(select, first.grid, &fixed, &select.chosen_by(first))?);
+        }
+        Ok(all)
+    }
+
     fn planned(
         &self,
         grid: usize,

@@ -1,0 +1,228 @@
+//! The times of steps, evaluations and bounds, measured.
+
+use super::schedule::{Sizes, seconds};
+use crate::batches::Epoch;
+use crate::bounds;
+use crate::config::{Config, Dataset, NetworkKind};
+use crate::device;
+use crate::experiment::{Setup, network_on_device};
+use crate::penalty::SplinePenalty;
+use crate::samples::Samples;
+use crate::samples_on_device::SamplesOnDevice;
+use crate::train::{Optimizers, StepsOnDevice, count_active_knots, evaluate, step};
+use anyhow::{Result, anyhow};
+use candle_core::{DType, Device, Var};
+use ds_core::graph::InputGraph;
+use ds_nn::layers::Mode;
+use ds_nn::networks::Network;
+use ds_nn::rng::Seed;
+use rayon::ThreadPool;
+use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Seconds that the steps of a measurement may take, and its evaluations.
+const BUDGET: f64 = 0.15;
+/// Measurements of one thing.
+const WINDOWS: usize = 5;
+/// Steps on a GPU before it is in its stride: kernels are loaded, algorithms chosen, a step is recorded.
+const FIRST_STEPS: usize = 6;
+/// Seconds of a run from which on its bounds are a small part of it.
+const LONG: f64 = 1000.0;
+
+/// Seconds of what a run consists of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rates {
+    /// A step.
+    pub(super) step: f64,
+    /// What a row of metrics holds beside losses.
+    pub(super) row: f64,
+    /// The evaluation of a sample.
+    pub(super) sample: f64,
+    /// The search for the lower bound.
+    pub(super) lower: f64,
+    /// The certified bound.
+    pub(super) certified: f64,
+    /// What the first steps on a GPU take, once.
+    pub(super) first_steps: f64,
+}
+
+/// Measures a run on so many threads (0: one a core) beside `jobs` − 1 others like it, which share caches and memory with it.
+pub(super) fn measure(config: &Config, setup: &Setup, jobs: usize, threads: usize) -> Result<Rates> {
+    // The jobs of a GPU take turns.
+    let (copies, turns) = if device::current().is_cuda() { (1, jobs as f64) } else { (jobs.max(1), 1.0) };
+    let prepare = |_| -> Result<(ThreadPool, Setup)> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+        Ok((pool, setup_like(config, setup)?))
+    };
+    let prepared = (0..copies).map(prepare).collect::<Result<Vec<_>>>()?;
+    let barrier = Barrier::new(copies);
+    let all = std::thread::scope(|scope| {
+        let work = |(pool, setup): &(ThreadPool, Setup)| {
+            barrier.wait();
+            pool.install(|| measure_alone(config, setup))
+        };
+        let workers: Vec<_> = prepared.iter().map(|copy| scope.spawn(move || work(copy))).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Result<Rates>>| {
+            worker.join().map_err(|_| anyhow!("a thread of the estimate panicked"))?
+        };
+        workers.into_iter().map(join).collect::<Result<Vec<Rates>>>()
+    })?;
+    let mean = |part: fn(&Rates) -> f64| turns * all.iter().map(part).sum::<f64>() / all.len() as f64;
+    let mut rates = Rates {
+        step: mean(|rates| rates.step),
+        row: mean(|rates| rates.row),
+        sample: mean(|rates| rates.sample),
+        first_steps: mean(|rates| rates.first_steps),
+        ..Rates::default()
+    };
+    let is_lipschitz = config.network.kind.is_lipschitz();
+    if is_lipschitz || seconds(config, &Sizes::of(config, setup), &rates) < LONG {
+        if let Some((pool, setup)) = prepared.first() {
+            rates.certified = pool.install(|| certified_seconds(config, &setup.network))?;
+            rates.lower = pool.install(|| lower_seconds(&setup.network, &setup.test))?;
+        }
+    }
+    Ok(rates)
+}
+
+/// The same samples with a network of its own.
+fn setup_like(config: &Config, setup: &Setup) -> Result<Setup> {
+    Ok(Setup {
+        network: network_on_device(config, setup.classes())?,
+        train: setup.train.clone(),
+        validation: None,
+        test: setup.test.clone(),
+        origin: String::new(),
+        is_sample: setup.is_sample,
+    })
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// The median of several measurements: other programs interrupt some of them.
+fn median(mut time: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut all = (0..WINDOWS).map(|_| time()).collect::<Result<Vec<_>>>()?;
+    all.sort_by(f64::total_cmp);
+    Ok(all[WINDOWS / 2])
+}
+
+fn measure_alone(config: &Config, setup: &Setup) -> Result<Rates> {
+    let (step, first_steps) =
+        if device::current().is_cuda() { steps_on_device(config, setup)? } else { (steps(config, setup)?, 0.0) };
+    let (network, penalty) = (&setup.network, SplinePenalty::new(config, &setup.network)?);
+    let row = || {
+        timed(|| {
+            penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(network))?;
+            count_active_knots(network)?;
+            Ok(network.lipschitz_bound_l1()?)
+        })
+    };
+    let first = row()?;
+    let row = if first < BUDGET / WINDOWS as f64 { median(row)? } else { first };
+    Ok(Rates { step, first_steps, row, sample: evaluation(network, &setup.test)?, ..Rates::default() })
+}
+
+/// Seconds of a step of a full batch. Where that takes long, smaller batches are timed: then the time is that of the samples.
+fn steps(config: &Config, setup: &Setup) -> Result<f64> {
+    let size = config.train.batch_size.min(setup.train.len());
+    let mut optimizers = Optimizers::new(config, &setup.network)?;
+    let penalty = SplinePenalty::new(config, &setup.network)?;
+    let mut time = |size: usize, count: usize| {
+        let order: Vec<usize> = (0..size * count).map(|k| k % setup.train.len()).collect();
+        let (samples, order) = (&setup.train, order.as_slice());
+        let (augment, seed) = (config.data.augment, Seed(config.seed));
+        let epoch = Epoch { samples, order, size, taken: 0, step: 0, augment, seed };
+        let all = timed(|| {
+            epoch.for_each(|batch| {
+                step(&setup.network, &batch, penalty.as_ref(), &mut optimizers, 0, 0)?;
+                Ok(())
+            })
+        })?;
+        Ok::<f64, anyhow::Error>(all / count as f64)
+    };
+    let small = size.div_ceil(8);
+    time(small, 1)?;
+    let of_small = time(small, 1)?;
+    if of_small > BUDGET {
+        return Ok(of_small * size as f64 / small as f64);
+    }
+    let first = time(size, 1)?;
+    let count = (BUDGET / WINDOWS as f64 / first) as usize;
+    if first > BUDGET { Ok(first) } else { median(|| time(size, count.clamp(1, 2000))) }
+}
+
+/// (seconds of a step, seconds that the first steps take beside that), on a GPU.
+fn steps_on_device(config: &Config, setup: &Setup) -> Result<(f64, f64)> {
+    let size = config.train.batch_size.min(setup.train.len());
+    let indices: Vec<usize> = (0..size).collect();
+    let device = setup.network.device();
+    let samples = SamplesOnDevice::new(&setup.train.subset(&indices), config.train.precision.dtype(), &device)?;
+    let mut optimizers = Optimizers::new(config, &setup.network)?;
+    let graphs = device::uses_graphs().then_some(config.train.batch_size);
+    let mut steps = StepsOnDevice::new(&setup.network, SplinePenalty::new(config, &setup.network)?, graphs)?;
+    let mut time = |count: usize| {
+        timed(|| {
+            for dropout in 0..count {
+                steps.step(samples.batch(&indices, None)?, &mut optimizers, (0, dropout as u64))?;
+            }
+            // The host waits here.
+            Ok(steps.totals().to_vec1::<f64>()?)
+        })
+    };
+    let first = time(FIRST_STEPS)?;
+    let step = time(20)? / 20.0;
+    Ok((step, (first - FIRST_STEPS as f64 * step).max(0.0)))
+}
+
+/// Seconds of the evaluation of a sample.
+fn evaluation(network: &Network, samples: &Samples) -> Result<f64> {
+    let time = |count: usize| {
+        let few = samples.subset(&(0..samples.len().min(count)).collect::<Vec<_>>());
+        let all = timed(|| Ok(evaluate(network, &few)?))?;
+        Ok::<f64, anyhow::Error>(all / few.len().max(1) as f64)
+    };
+    time(16)?;
+    let of_few = time(16)?;
+    // One whole batch, as far as that is quick.
+    let batch = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
+    let count = (BUDGET / WINDOWS as f64 / of_few.max(1e-9)).min(batch as f64) as usize;
+    if count <= 16 { Ok(of_few) } else { median(|| time(count)) }
+}
+
+/// Seconds of the search for the lower bound, from one of its passes.
+fn lower_seconds(network: &Network, samples: &Samples) -> Result<f64> {
+    let points = samples.len().min(bounds::points_after_training(network));
+    let search = bounds::search(network, points);
+    let indices: Vec<usize> = (0..points.min(search.climbers)).collect();
+    let inputs = samples.batch(&indices)?.inputs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let network = network.copied(DType::F64, &Device::Cpu)?;
+    let inputs = Var::from_tensor(&inputs)?;
+    let forward = || network.forward_in(&mut InputGraph, inputs.as_tensor(), Mode::Evaluation);
+    let outputs = forward()?;
+    let of_forward = timed(|| Ok(forward()?))?;
+    let of_backward = timed(|| Ok(outputs.sum_all()?.backward()?))?;
+    // A point takes a pass forward and one back for each output, and two for its quotient; a step of a climber four and one.
+    let points = points as f64 / indices.len().max(1) as f64;
+    let steps = search.steps as f64;
+    let outputs = outputs.dims().last().copied().unwrap_or(1) as f64;
+    Ok((3.0 * points + 4.0 * steps) * of_forward + (outputs * points + steps) * of_backward)
+}
+
+/// What the certified bounds of networks took, by what they depend on.
+static CERTIFIED: Mutex<Vec<((NetworkKind, Vec<usize>, Dataset), f64)>> = Mutex::new(Vec::new());
+
+/// Seconds of the certified bound, measured once for networks of one size.
+fn certified_seconds(config: &Config, network: &Network) -> Result<f64> {
+    let key = (config.network.kind, config.network.hidden.clone(), config.data.dataset);
+    let lock = || CERTIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, seconds)) = lock().iter().find(|(of, _)| *of == key) {
+        return Ok(*seconds);
+    }
+    let seconds = timed(|| Ok(bounds::certified(network)?))?;
+    lock().push((key, seconds));
+    Ok(seconds)
+}
