@@ -44,7 +44,8 @@ pub(super) fn problem(bytes: &[u8], wrong: String) -> String {
 pub(super) fn read(path: &Path, limit: usize, cure: &str) -> Result<Vec<u8>, DataError> {
     let failed = |source| DataError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(usize::MAX).min(limit) + 1);
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > limit {
         let problem = problem(&bytes, format!("it has more than the {limit} bytes that such a file can have"));

@@ -1,9 +1,12 @@
-//! Headers of parquet pages, checked before anything is allocated by what they say.
+//! Pages of parquet files, checked before they are decoded.
 //!
 //! The `parquet` crate takes sizes, counts and encodings of a page from its header. A damaged header can ask for gigabytes, or for
-//! a dictionary that is not there, so every header of a column is read here first, in Thrift's compact protocol.
+//! a dictionary that is not there, so every header of a column is read here first, in Thrift's compact protocol. It also relies on
+//! a page to have the values that its header counts; [`Checked`] counts them.
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, Encoding};
+use ::parquet::column::page::{Page, PageMetadata, PageReader};
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::metadata::ColumnChunkMetaData;
 use std::ops::Range;
 
@@ -32,7 +35,6 @@ const DATA_2: i64 = 3;
 const PLAIN: i64 = 0;
 const PLAIN_DICTIONARY: i64 = 2;
 const RLE: i64 = 3;
-const BIT_PACKED: i64 = 4;
 const RLE_DICTIONARY: i64 = 8;
 
 impl Header {
@@ -55,6 +57,7 @@ impl Header {
 pub(super) fn check(file: &[u8], column: &ColumnChunkMetaData, rows: usize) -> Result<(), String> {
     let mut rest = file.get(range(column)?).ok_or("a column reaches beyond the end of the file")?;
     let (mut values, mut has_dictionary) = (0, false);
+    let has_levels = column.column_descr().max_def_level() > 0;
     let is_packed = column.compression() != Compression::UNCOMPRESSED;
     while !rest.is_empty() {
         let mut header = Header::default();
@@ -87,7 +90,7 @@ pub(super) fn check(file: &[u8], column: &ColumnChunkMetaData, rows: usize) -> R
                     PLAIN_DICTIONARY | RLE_DICTIONARY => has_dictionary,
                     _ => false,
                 };
-                let is_read_level = |encoding: &Option<i64>| matches!(encoding, None | Some(RLE | BIT_PACKED));
+                let is_read_level = |encoding: &Option<i64>| !has_levels || matches!(encoding, None | Some(RLE));
                 if !is_read || !header.level_encodings.iter().all(is_read_level) {
                     return Err(format!("a page has the encoding {encoding}, which is not read, or no dictionary"));
                 }
@@ -108,6 +111,67 @@ fn range(column: &ColumnChunkMetaData) -> Result<Range<usize>, String> {
     let (start, length) = (usize::try_from(start).ok(), usize::try_from(column.compressed_size()).ok());
     let range = start.zip(length).and_then(|(start, length)| Some(start..start.checked_add(length)?));
     range.ok_or_else(|| "a column has an impossible place".to_owned())
+}
+
+/// The pages of a column of byte arrays. Those that are stored one after another must be as many as the page claims.
+pub(super) struct Checked {
+    pub pages: Box<dyn PageReader>,
+    /// Whether values may be null, so that pages of version 1 begin with levels.
+    pub has_levels: bool,
+}
+
+impl Checked {
+    fn check(&self, page: &Page) -> Option<()> {
+        let (bytes, is_plain) = match page {
+            Page::DictionaryPage { buf, .. } => (buf.as_ref(), true),
+            Page::DataPage { buf, encoding, .. } => {
+                (if self.has_levels { after(buf)? } else { buf.as_ref() }, *encoding == Encoding::PLAIN)
+            }
+            Page::DataPageV2 { buf, encoding, def_levels_byte_len, rep_levels_byte_len, .. } => {
+                let levels = def_levels_byte_len.checked_add(*rep_levels_byte_len)?;
+                (buf.get(levels as usize..)?, *encoding == Encoding::PLAIN)
+            }
+        };
+        if is_plain {
+            let mut rest = bytes;
+            for _ in 0..page.num_values() {
+                rest = after(rest)?;
+            }
+        }
+        Some(())
+    }
+}
+
+/// What follows a value: its length in four bytes, and as many bytes.
+fn after(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.get(u32::from_le_bytes(*length) as usize..)
+}
+
+impl Iterator for Checked {
+    type Item = ParquetResult<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for Checked {
+    fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
+        let page = self.pages.get_next_page()?;
+        match page.as_ref().map(|page| self.check(page)) {
+            Some(None) => Err(ParquetError::General("a page has fewer images than it claims".to_owned())),
+            _ => Ok(page),
+        }
+    }
+
+    fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> ParquetResult<()> {
+        self.pages.skip_next_page()
+    }
 }
 
 /// Thrift's compact protocol: <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>.

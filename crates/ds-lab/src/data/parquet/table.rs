@@ -1,7 +1,9 @@
 //! The columns of a parquet file that an image data set consists of.
 
+use super::pages::Checked;
 use super::{Record, pages};
 use crate::data::content;
+use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArrayType, DataType};
 use ::parquet::errors::ParquetError;
@@ -98,9 +100,13 @@ impl Table {
         for k in 0..self.reader.num_row_groups() {
             let group = self.reader.get_row_group(k).map_err(|error| broken(&error))?;
             let open = |column: usize| group.get_column_reader(column).map_err(|error| broken(&error));
-            let ColumnReader::ByteArrayColumnReader(mut images) = open(self.image)? else {
+            let column = group.metadata().column(self.image).column_descr_ptr();
+            if column.physical_type() != Type::BYTE_ARRAY {
                 return Err(self.wrong_columns());
-            };
+            }
+            let pages = group.get_column_page_reader(self.image).map_err(|error| broken(&error))?;
+            let pages = Checked { pages, has_levels: column.max_def_level() > 0 };
+            let mut images = ColumnReaderImpl::<ByteArrayType>::new(column, Box::new(pages));
             let mut columns = self.labels.iter().map(|&column| open(column)).collect::<Result<Vec<_>, _>>()?;
             let mut left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
             while left > 0 {
