@@ -11,6 +11,7 @@ pub use run::run;
 use crate::config::{self, Config, Dataset, NetworkKind};
 use crate::data::{self, AreaShape, ImageDataset, Source, Target};
 use crate::device;
+use crate::memory;
 use crate::metrics::Split;
 use crate::samples::{Normalization, Samples, shuffled};
 use anyhow::{Context, Result, bail};
@@ -44,8 +45,9 @@ impl Setup {
     /// Loads the data and draws the network's weights, which go to the device of this process.
     ///
     /// # Errors
-    /// If data is missing or wrong.
+    /// If data is missing or wrong, or more memory is needed than is available.
     pub fn new(config: &Config, source: &Source) -> Result<Self> {
+        memory::check(config)?;
         let (train, test, origin, is_sample) = samples(config, source)?;
         let (train, validation) = split(config, train)?;
         Ok(Self { network: network_on_device(config, classes(&train))?, train, validation, test, origin, is_sample })

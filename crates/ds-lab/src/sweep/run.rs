@@ -9,7 +9,9 @@ use crate::experiment::{Existing, RunOptions, remove_if_empty, remove_run, run};
 use crate::files::{self, write_atomically};
 use crate::interrupt;
 use crate::lock::DirectoryLock;
+use crate::memory;
 use crate::metrics::{DivergedRow, SummaryRow, SummaryWriter, read_summary, read_table, write_table};
+use crate::note;
 use crate::progress::SweepProgress;
 use crate::train::Diverged;
 use anyhow::{Context, Result, anyhow, bail};
@@ -204,6 +206,11 @@ impl<'a> Execution<'a> {
         let usual = if on_gpu { 1 } else { cores };
         // Of all runs and not of those that wait, so that a run has the same threads after a stop.
         let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, runs.len().max(1));
+        let wanted = jobs;
+        let jobs = memory::jobs(runs.iter().map(|run| &run.config), wanted);
+        if jobs < wanted && !waiting.is_empty() {
+            note!("NOTE: {}: {jobs} runs at once instead of {wanted}, for want of free memory", self.sweep.name);
+        }
         if on_gpu && jobs > 1 {
             // All runs of a process launch on one stream, which records for one run alone.
             device::use_graphs(false);
