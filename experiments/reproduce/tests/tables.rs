@@ -90,8 +90,10 @@ fn a_damaged_file_is_named_and_the_rest_is_reported() {
     let whole = fs::read(folder.path("results/b/checkpoint.safetensors")).unwrap();
     folder.write("results/b/checkpoint.safetensors", &whole[..whole.len() / 2]);
     folder.write("results/c/summary.csv", "not,ours\n1,2\n");
-    folder
-        .write("results/d/diverged.csv", "run,seed,config_md5,step,epoch,loss,revision\nsteep,7,0123,640,3,NaN,abc\n");
+    folder.write(
+        "results/d/diverged.csv",
+        "run,seed,training_md5,step,epoch,loss,revision\nsteep,7,0123,640,3,NaN,abc\n",
+    );
     let output = folder.reproduce(&["report", "results"]);
     assert!(output.status.success(), "{}", text(&output));
     let page = folder.read("results/report.html");

@@ -76,11 +76,10 @@ pub(super) fn measure(config: &Config, setup: &Setup, jobs: usize, threads: usiz
         ..Rates::default()
     };
     let is_lipschitz = config.network.kind.is_lipschitz();
-    if is_lipschitz || seconds(config, &Sizes::of(config, setup), &rates) < LONG {
-        if let Some((pool, setup)) = prepared.first() {
-            rates.certified = pool.install(|| certified_seconds(config, &setup.network))?;
-            rates.lower = pool.install(|| lower_seconds(&setup.network, &setup.test))?;
-        }
+    let is_short = seconds(config, &Sizes::of(config, setup), &rates) < LONG;
+    if let Some((pool, setup)) = prepared.first().filter(|_| is_lipschitz || is_short) {
+        rates.certified = pool.install(|| certified_seconds(config, &setup.network))?;
+        rates.lower = pool.install(|| lower_seconds(&setup.network, &setup.test))?;
     }
     Ok(rates)
 }
@@ -212,8 +211,11 @@ fn lower_seconds(network: &Network, samples: &Samples) -> Result<f64> {
     Ok((3.0 * points + 4.0 * steps) * of_forward + (outputs * points + steps) * of_backward)
 }
 
-/// What the certified bounds of networks took, by what they depend on.
-static CERTIFIED: Mutex<Vec<((NetworkKind, Vec<usize>, Dataset), f64)>> = Mutex::new(Vec::new());
+/// All that the time of a certified bound depends on.
+type BoundKey = (NetworkKind, Vec<usize>, Dataset);
+
+/// The seconds of certified bounds that were timed.
+static CERTIFIED: Mutex<Vec<(BoundKey, f64)>> = Mutex::new(Vec::new());
 
 /// Seconds of the certified bound, measured once for networks of one size.
 fn certified_seconds(config: &Config, network: &Network) -> Result<f64> {

@@ -17,6 +17,9 @@ const SUMMARY: &str = "summary.csv";
 /// All files that a run writes.
 const FILES: [&str; 7] = [CONFIG, METRICS, SUMMARY, CHECKPOINT, BEST, sparsify::NETWORK, sparsify::THRESHOLDS];
 
+/// A run with this file has its row in the summary of its sweep, and its directory is not kept.
+pub const DISCARDED: &str = ".discarded";
+
 /// Files of a sweep or of a folder of results, which is no place for a run.
 const OF_OTHERS: [&str; 3] = ["sweep.toml", "comparison.md", "report.html"];
 
@@ -208,6 +211,7 @@ pub fn remove_run(directory: &Path) -> Result<()> {
         files::remove_written(directory, file)?;
     }
     files::remove_written(directory, LOCK_FILE)?;
+    files::remove_written(directory, DISCARDED)?;
     remove_if_empty(directory)
 }
 
@@ -275,7 +279,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let run = directory.path().join("run");
         std::fs::create_dir(&run).unwrap();
-        for file in FILES.into_iter().chain(["notes.txt", LOCK_FILE, "metrics.csv.77.tmp"]) {
+        for file in FILES.into_iter().chain(["notes.txt", LOCK_FILE, DISCARDED, "metrics.csv.77.tmp"]) {
             std::fs::write(run.join(file), "").unwrap();
         }
         remove_run(&run).unwrap();

@@ -5,7 +5,7 @@ use crate::checkpoint::CHECKPOINT;
 use crate::config::Config;
 use crate::data::Source;
 use crate::device;
-use crate::experiment::{Existing, RunOptions, remove_if_empty, remove_run, run};
+use crate::experiment::{DISCARDED, Existing, RunOptions, remove_if_empty, remove_run, run};
 use crate::files::{self, write_atomically};
 use crate::interrupt;
 use crate::lock::DirectoryLock;
@@ -236,8 +236,10 @@ impl<'a> Execution<'a> {
 
     /// Whether the run has ended already.
     fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
+        let directory = directory_of(run, self.options);
         if lock(&self.diverged).iter().any(|row| is_of(row, &run.config)) {
             lock(&self.progress).done(None);
+            remove_discarded(&directory)?;
             return Ok(true);
         }
         let writer = lock(&self.writer);
@@ -245,15 +247,17 @@ impl<'a> Execution<'a> {
         let Some(row) = rows.find(|row| row.is_of(&run.config)) else {
             return Ok(false);
         };
-        let directory = directory_of(run, self.options);
         let is_overwritten = self.overwritten.contains(&(row.run.clone(), row.seed));
         if row.has_training_of(&run.config) && !is_overwritten {
             // With another sparsification the network that was kept gets another row.
-            let can_be_renewed = !row.has_config(&run.config) && directory.join(CHECKPOINT).exists();
-            if !can_be_renewed {
-                lock(&self.progress).done(None);
+            let is_kept = directory.join(CHECKPOINT).exists() && !directory.join(DISCARDED).exists();
+            let can_be_renewed = is_kept && !row.has_config(&run.config);
+            if can_be_renewed {
+                return Ok(false);
             }
-            return Ok(!can_be_renewed);
+            lock(&self.progress).done(None);
+            remove_discarded(&directory)?;
+            return Ok(true);
         }
         if stage == Stage::Selected {
             // With more candidates the choice may be another one; what is left of the run with the old one is of no use.
@@ -276,9 +280,10 @@ impl<'a> Execution<'a> {
         let made = catch_unwind(AssertUnwindSafe(|| one(run, self.source, &directory, threads)));
         let error = match made.unwrap_or_else(|_| Err(anyhow!("it panicked; the reason is above"))) {
             Ok(row) => {
+                self.discard(&directory, stage)?;
                 lock(&self.writer).append(row)?;
                 lock(&self.progress).done(Some(&title(run)));
-                return self.drop_directory(&directory, stage);
+                return remove_discarded(&directory);
             }
             Err(error) => error,
         };
@@ -287,8 +292,9 @@ impl<'a> Execution<'a> {
         }
         lock(&self.progress).failed(&title(run), &error);
         if let Some(diverged) = error.downcast_ref::<Diverged>() {
+            self.discard(&directory, stage)?;
             self.remember(run, *diverged)?;
-            return self.drop_directory(&directory, stage);
+            return remove_discarded(&directory);
         }
         lock(&self.failures).push((title(run), error));
         Ok(())
@@ -308,11 +314,11 @@ impl<'a> Execution<'a> {
         Ok(write_table(&self.options.directory.join(DIVERGED), &rows)?)
     }
 
-    /// Removes the directory of a run that has ended, unless the sweep keeps it.
-    fn drop_directory(&self, directory: &Path, stage: Stage) -> Result<()> {
+    /// Marks the directory of a run that has ended, unless the sweep keeps it: a later call removes it if this one is killed.
+    fn discard(&self, directory: &Path, stage: Stage) -> Result<()> {
         match (self.sweep.keep_runs, stage) {
             (KeepRuns::All, _) | (KeepRuns::Selected, Stage::Selected) => Ok(()),
-            _ => remove_run(directory),
+            _ => Ok(write_atomically(&directory.join(DISCARDED), |_| Ok(()))?),
         }
     }
 
@@ -340,6 +346,10 @@ impl<'a> Execution<'a> {
         error
             .context(format!("sweep {name}: {done} of {all} runs have ended; the same command goes on with the others"))
     }
+}
+
+fn remove_discarded(directory: &Path) -> Result<()> {
+    if directory.join(DISCARDED).exists() { remove_run(directory) } else { Ok(()) }
 }
 
 fn directory_of(run: &PlannedRun, options: &SweepOptions) -> PathBuf {

@@ -1,6 +1,6 @@
 //! The choice of a value on validation data.
 
-use super::{PlannedRun, Select, Sweep, combinations, show};
+use super::{PlannedRun, Select, Sweep, show};
 use crate::config::{ConfigError, Setting};
 use crate::metrics::{DivergedRow, SummaryRow};
 use anyhow::{Context, Result, bail};
@@ -48,8 +48,7 @@ impl Select {
                 })?,
             };
             let accuracy = if accuracy.is_nan() { f64::NEG_INFINITY } else { accuracy };
-            let chosen: Vec<Setting> =
-                run.settings.iter().filter(|setting| self.keys.contains(&setting.key)).cloned().collect();
+            let chosen = self.chosen_by(run);
             match candidates.iter_mut().find(|(settings, _)| *settings == chosen) {
                 Some((_, accuracies)) => accuracies.push(accuracy),
                 None => candidates.push((chosen, vec![accuracy])),
@@ -98,22 +97,9 @@ impl Sweep {
                     continue;
                 }
             };
-            let varied = &self.grids[members[0].grid];
-            let lists: Vec<String> = varied
-                .iter()
-                .filter(|axis| axis.is_list && !select.keys.contains(&axis.keys[0]))
-                .map(|axis| axis.keys[0].clone())
-                .collect();
-            let mut last_run = None;
-            for (last, more) in combinations(&select.last, &self.origin) {
-                let mut settings = fixed.clone();
-                settings.extend(chosen.iter().cloned());
-                settings.extend(last);
-                let lists: Vec<String> = lists.iter().chain(&more).cloned().collect();
-                let run = self.planned(members[0].grid, settings, &lists, "-selected")?;
-                last_run = Some(run.config.name.clone());
-                selection.runs.push(run);
-            }
+            let runs = self.runs_with_choice(select, members[0].grid, &fixed, &chosen)?;
+            let last_run = runs.last().map(|run| run.config.name.clone());
+            selection.runs.extend(runs);
             if let (Some(setting), Some(run)) = (chosen.first(), last_run) {
                 selection.choices.push(format!("{run}: {} = {}", setting.key, show(&setting.value)));
             }

@@ -300,6 +300,15 @@ const DIVERGES: &str = "[config]\nexperiment = \"area2d\"\ndata.train_points = 6
                         [select]\nkey = \"optimizer.weights.lr\"\nfinal.seed = [2]\n";
 
 #[test]
+fn lists_for_more_runs_than_a_memory_holds_are_refused() {
+    let numbers = (0..1000).map(|k| k.to_string()).collect::<Vec<_>>().join(", ");
+    let keys = ["seed", "train.epochs", "train.batch_size", "data.train_points", "data.test_grid", "train.threads"];
+    let lists: String = keys.map(|key| format!("{key} = [{numbers}]\n")).concat();
+    let error = sweep(&format!("[config]\nexperiment = \"area2d\"\n[[grid]]\n{lists}")).unwrap_err();
+    assert!(error.contains("at most 100000 runs"), "{error}");
+}
+
+#[test]
 fn runs_that_diverge_are_named_and_not_tried_again_and_the_choice_is_made() {
     let directory = tempfile::tempdir().unwrap();
     let (source, sweep) = (Source::Auto { dir: None }, sweep(DIVERGES).unwrap());

@@ -84,9 +84,17 @@ fn damaged_configs_of_checkpoints_never_panic() {
     });
 }
 
+/// The sweeps of few runs: planning thousands would be most of the time.
 #[test]
 fn damaged_sweeps_never_panic() {
-    fuzz_file("sweep", &configs(true), |path| Ok(Sweep::load(path)?));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sweep.toml");
+    let is_small = |text: &Vec<u8>| {
+        std::fs::write(&path, text).unwrap();
+        Sweep::load(&path).unwrap().count().unwrap() < 40
+    };
+    let corpus: Vec<Vec<u8>> = configs(true).into_iter().filter(is_small).collect();
+    fuzz_file("sweep", &corpus, |path| Ok(Sweep::load(path)?));
 }
 
 #[test]
