@@ -127,7 +127,7 @@ pub fn choose(choice: DeviceChoice, ordinal: usize) -> Result<()> {
 
 /// What is wrong with a GPU: there can be none in this build, or there is none that can be used.
 enum NoGpu {
-    #[cfg_attr(feature = "cuda", expect(dead_code, reason = "for builds without GPUs"))]
+    #[cfg_attr(feature = "cuda", allow(dead_code, reason = "for builds without GPUs"))]
     InThisBuild,
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "for builds with GPUs"))]
     Unusable(String),
