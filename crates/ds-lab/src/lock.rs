@@ -5,6 +5,7 @@
 
 use crate::files::FileError;
 use crate::note;
+use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,25 @@ impl DirectoryLock {
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(description().as_bytes()));
         Ok(Self { _file: file })
     }
+}
+
+/// Locks a directory whose contents pass a check, and makes it if it is missing. A directory that does not pass is left as it is,
+/// unless its lock says that another process may just be writing there.
+///
+/// # Errors
+/// Those of the check, or if the directory cannot be made or locked.
+pub fn lock_checked(directory: &Path, check: impl Fn() -> Result<()>) -> Result<DirectoryLock> {
+    let is_locked_by_programs = || directory.join(LOCK_FILE).exists();
+    if let Err(error) = check()
+        && !is_locked_by_programs()
+    {
+        return Err(error);
+    }
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
+    let lock = DirectoryLock::acquire(directory)?;
+    // Its last holder may have written since.
+    check()?;
+    Ok(lock)
 }
 
 /// This process, for a message of another one.

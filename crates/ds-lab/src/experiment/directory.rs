@@ -3,7 +3,7 @@
 use crate::checkpoint::{BEST, CHECKPOINT, Checkpoint, Position};
 use crate::config::{Config, Train};
 use crate::files::{self, FileError, write_atomically};
-use crate::lock::{DirectoryLock, LOCK_FILE};
+use crate::lock::{DirectoryLock, LOCK_FILE, lock_checked};
 use crate::metrics::{self, SummaryRow};
 use crate::sparsify;
 use anyhow::{Context, Result, bail};
@@ -76,10 +76,9 @@ impl<'a> RunDirectory<'a> {
     /// # Errors
     /// If the directory holds something that the run must not replace, or another process writes to it.
     pub(super) fn inspect(&mut self) -> Result<RunState> {
-        self.check_contents()?;
         if self.writes && self.lock.is_none() && self.path.exists() {
-            self.lock = Some(DirectoryLock::acquire(self.path)?);
-            // Its last holder may have written just before.
+            self.lock = Some(lock_checked(self.path, || self.check_contents())?);
+        } else {
             self.check_contents()?;
         }
         let goes_on = matches!(self.existing, Existing::Resume | Existing::ResumeOrStart);

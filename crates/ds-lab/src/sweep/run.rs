@@ -8,7 +8,7 @@ use crate::device;
 use crate::experiment::{DISCARDED, Existing, RunOptions, remove_if_empty, remove_run, run};
 use crate::files::{self, write_atomically};
 use crate::interrupt;
-use crate::lock::DirectoryLock;
+use crate::lock::lock_checked;
 use crate::memory;
 use crate::metrics::{DivergedRow, SummaryRow, SummaryWriter, read_summary, read_table, write_table};
 use crate::note;
@@ -68,16 +68,14 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
     let _deferred = interrupt::Deferred::begin();
     let directory = &options.directory;
     let runs = sweep.runs()?;
-    check_directory(directory, options.overwrite)?;
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
-    let _lock = DirectoryLock::acquire(directory)?;
-    check_directory(directory, options.overwrite)?;
+    let _lock = lock_checked(directory, || check_directory(directory, options.overwrite))?;
     for file in [DEFINITION, SUMMARY, DIVERGED] {
         files::remove_temporaries(directory, file)?;
     }
     let start = Instant::now();
-    let execution = Execution::begin(sweep, source, options, &runs)?;
+    // Before all others, so that the directory always says what it is.
     write_atomically(&directory.join(DEFINITION), |file| file.write_all(sweep.text.as_bytes()))?;
+    let execution = Execution::begin(sweep, source, options, &runs)?;
     let made = || -> Result<_> {
         let mut made = execution.run_all(&runs, Stage::Grid)?;
         let (rows, diverged) = (lock(&execution.writer).rows().to_vec(), lock(&execution.diverged).clone());
