@@ -22,6 +22,8 @@ use std::time::Instant;
 
 /// Seconds that the steps of a measurement may take, and its evaluations.
 const BUDGET: f64 = 0.15;
+/// Seconds that one step may take for full batches to be timed.
+const SLOW: f64 = 3.0;
 /// Measurements of one thing.
 const WINDOWS: usize = 5;
 /// Steps on a GPU before it is in its stride: kernels are loaded, algorithms chosen, a step is recorded.
@@ -146,12 +148,17 @@ fn steps(config: &Config, setup: &Setup) -> Result<f64> {
     let small = size.div_ceil(8);
     time(small, 1)?;
     let of_small = time(small, 1)?;
-    if of_small > BUDGET {
-        return Ok(of_small * size as f64 / small as f64);
+    let of_samples = of_small * size as f64 / small as f64;
+    if of_samples > SLOW {
+        return Ok(of_samples);
     }
     let first = time(size, 1)?;
+    if first > BUDGET {
+        // Memory that the first one was given for the first time is there for the second.
+        return Ok(first.min(time(size, 1)?));
+    }
     let count = (BUDGET / WINDOWS as f64 / first) as usize;
-    if first > BUDGET { Ok(first) } else { median(|| time(size, count.clamp(1, 2000))) }
+    median(|| time(size, count.clamp(1, 2000)))
 }
 
 /// (seconds of a step, seconds that the first steps take beside that), on a GPU.
