@@ -24,7 +24,7 @@ pub struct EpochSums {
     pub samples: usize,
 }
 
-/// The epoch with the best validation, whose network is kept in [`BEST`].
+/// The epoch with the best validation, whose network is kept in [`BEST`](crate::file_names::BEST).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BestEpoch {
     /// Counted from 1, as in `metrics.csv`.
@@ -82,11 +82,6 @@ pub struct Checkpoint {
 fn copied(var: &Var) -> candle_core::Result<Tensor> {
     if var.device().is_cpu() { var.as_tensor().copy() } else { var.as_tensor().to_device(&Device::Cpu) }
 }
-
-/// The file name of a run's checkpoint.
-pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// The file name of the network with the best validation.
-pub const BEST: &str = "best.safetensors";
 
 const FORMAT: &str = "deep-splines checkpoint 2";
 /// Before there was a digest.

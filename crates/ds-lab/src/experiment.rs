@@ -4,7 +4,7 @@ mod directory;
 mod replica;
 mod run;
 
-pub use directory::{DISCARDED, Existing, RunOptions, remove_if_empty, remove_run};
+pub use directory::{Existing, RunOptions, remove_if_empty, remove_run};
 pub use replica::run_replica;
 pub use run::run;
 

@@ -53,12 +53,12 @@ fn write_and_sync(
     Ok(())
 }
 
-/// Waits until a file is on the disk, where the file system can tell.
+/// Waits until the contents of a file are on the disk, where the file system can tell.
 ///
 /// # Errors
 /// If the data could not be written, because the disk is full or fails.
 pub fn sync(file: &File) -> io::Result<()> {
-    match file.sync_all() {
+    match file.sync_data() {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         result => result,
     }

@@ -14,6 +14,7 @@ pub mod data;
 pub mod device;
 pub mod estimate;
 pub mod experiment;
+pub mod file_names;
 pub mod files;
 pub mod interrupt;
 pub mod launch;

@@ -3,15 +3,13 @@
 //! The lock is an advisory one of the operating system (`flock`, `LockFileEx`) on a file `.lock` in the directory. It ends with the
 //! process that holds it, however that ends; the file stays.
 
+use crate::file_names::LOCK;
 use crate::files::FileError;
 use crate::note;
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-
-/// The name of the file that is locked.
-pub const LOCK_FILE: &str = ".lock";
 
 /// Why a directory could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +43,7 @@ impl DirectoryLock {
     /// # Errors
     /// If another process (or another part of this one) has locked the directory, or cannot write to it.
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
-        let path = directory.join(LOCK_FILE);
+        let path = directory.join(LOCK);
         let failed = |source| FileError { action: "write", path: path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -74,7 +72,7 @@ impl DirectoryLock {
 /// # Errors
 /// Those of the check, or if the directory cannot be made or locked.
 pub fn lock_checked(directory: &Path, check: impl Fn() -> Result<()>) -> Result<DirectoryLock> {
-    let is_locked_by_programs = || directory.join(LOCK_FILE).exists();
+    let is_locked_by_programs = || directory.join(LOCK).exists();
     if let Err(error) = check()
         && !is_locked_by_programs()
     {
@@ -124,7 +122,7 @@ mod tests {
         }
         drop(lock);
         drop(DirectoryLock::acquire(directory.path()).unwrap());
-        assert!(directory.path().join(LOCK_FILE).exists());
+        assert!(directory.path().join(LOCK).exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::checkpoint::write_network;
 use crate::config::{Config, Search};
 use crate::experiment::Setup;
+use crate::file_names::{SPARSIFIED, THRESHOLDS};
 use crate::metrics::{ThresholdRow, write_table};
 use crate::train::{Evaluation, evaluate};
 use anyhow::{Result, bail};
@@ -10,11 +11,6 @@ use candle_core::Tensor;
 use ds_core::activation::Spline;
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
 use std::path::Path;
-
-/// The file of the sparsified network's parameters.
-pub const NETWORK: &str = "sparsified.safetensors";
-/// The file of the thresholds that were tried.
-pub const THRESHOLDS: &str = "thresholds.csv";
 
 /// The sparsified network.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,20 +59,12 @@ impl<'a> Unchanged<'a> {
 }
 
 /// Eliminates knots at the config's threshold, or at the largest of the papers' that costs no more training accuracy than
-/// the tolerance, and saves the parameters ([`NETWORK`]) and what the search saw ([`THRESHOLDS`]) in the directory. The network
-/// is left as it was; `None` if there is nothing to sparsify.
+/// the tolerance, and saves the parameters ([`SPARSIFIED`]) and what the search saw ([`THRESHOLDS`]) in the directory. The network
+/// is left as it was.
 ///
 /// # Errors
 /// On Candle's errors, or if a file cannot be written.
-pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Option<Sparsified>> {
-    Ok(with_thresholds(config, setup, unchanged, directory)?.sparsified)
-}
-
-/// The same as [`run`]; returns the thresholds that were tried, too.
-///
-/// # Errors
-/// As for [`run`].
-pub fn with_thresholds(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
+pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
     let network = &setup.network;
     if !config.sparsify.enabled || network.splines().is_empty() {
         return Ok(Outcome::default());
@@ -103,7 +91,7 @@ pub fn with_thresholds(config: &Config, setup: &Setup, unchanged: Evaluation, di
     };
     let active_knots = splines.eliminate(threshold)?;
     let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
-    write_network(&directory.join(NETWORK), network, &config.to_toml())?;
+    write_network(&directory.join(SPARSIFIED), network, &config.to_toml())?;
     splines.restore()?;
     let (train_accuracy, test_accuracy) = (train.accuracy, test.accuracy);
     Ok(Outcome { sparsified: Some(Sparsified { threshold, active_knots, train_accuracy, test_accuracy }), tried })

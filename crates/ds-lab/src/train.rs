@@ -1,32 +1,32 @@
 //! The training loop.
 
+mod evaluation;
 mod graph;
 mod on_device;
 mod optimizers;
 mod replica;
 
+pub use evaluation::{Evaluation, count_active_knots, count_knots, evaluate};
 pub use graph::StepsOnDevice;
 pub use optimizers::Optimizers;
 
+use self::evaluation::evaluation;
 use self::on_device::{OnDevice, evaluate_on_device};
 use self::replica::Replica;
 use crate::batches::Epoch;
 use crate::bounds;
-use crate::checkpoint::{BEST, BestEpoch, CHECKPOINT, Checkpoint, EpochSums, Position, write_network};
+use crate::checkpoint::{BestEpoch, Checkpoint, EpochSums, Position, write_network};
 use crate::config::Config;
 use crate::device;
 use crate::experiment::Setup;
+use crate::file_names::{BEST, CHECKPOINT, METRICS};
 use crate::interrupt;
 use crate::metrics::{MetricsRow, MetricsWriter, Split};
 use crate::penalty::SplinePenalty;
 use crate::progress::{Loss, Progress, Status};
-use crate::samples::{Batch, Samples, shuffled};
-use crate::samples_on_device::SamplesOnDevice;
+use crate::samples::{Batch, shuffled};
 use anyhow::{Context, Result};
-use candle_core::DType;
-use ds_core::activation::Activation;
 use ds_core::graph::Graph;
-use ds_core::regularization::active_knots;
 use ds_nn::layers::Mode;
 use ds_nn::networks::Network;
 use ds_nn::parallel::Communicator;
@@ -34,15 +34,6 @@ use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::{Tape, TapeGradients};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Loss and accuracy over a data set.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Evaluation {
-    /// Mean loss.
-    pub loss: f64,
-    /// Right answers in percent, where that has a meaning.
-    pub accuracy: Option<f64>,
-}
 
 /// One training step; returns the batch's mean loss and its number of right answers.
 ///
@@ -81,39 +72,6 @@ fn update(
     optimizers.apply(&gradients)
 }
 
-fn evaluation(samples: &Samples, loss_sum: f64, correct: usize) -> Evaluation {
-    let n = samples.len().max(1) as f64;
-    let accuracy = samples.has_accuracy().then(|| 100.0 * correct as f64 / n);
-    Evaluation { loss: loss_sum / n, accuracy }
-}
-
-/// Loss and accuracy of the network over samples, in evaluation mode.
-///
-/// # Errors
-/// On Candle's errors, or if a signal was received.
-pub fn evaluate(network: &Network, samples: &Samples) -> candle_core::Result<Evaluation> {
-    let device = network.device();
-    if !device.is_cpu() {
-        let samples_there = SamplesOnDevice::new(samples, DType::F32, &device)?;
-        let (loss_sum, correct) = evaluate_on_device(network, &samples_there, None)?;
-        return Ok(evaluation(samples, loss_sum, correct));
-    }
-    let batch_size = if matches!(samples, Samples::Images { .. }) { 256 } else { 4096 };
-    let indices: Vec<usize> = (0..samples.len()).collect();
-    let (mut loss_sum, mut correct) = (0.0, 0);
-    for indices in indices.chunks(batch_size) {
-        interrupt::check().map_err(candle_core::Error::wrap)?;
-        let batch = samples.batch(indices)?;
-        let mut tape = Tape::inference();
-        let x = tape.constant(&batch.inputs);
-        let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
-        let loss = batch.targets.loss_in(&mut tape, &output)?;
-        loss_sum += tape.tensor(&loss).to_dtype(DType::F64)?.to_scalar::<f64>()? * indices.len() as f64;
-        correct += batch.targets.correct(tape.tensor(&output))?;
-    }
-    Ok(evaluation(samples, loss_sum, correct))
-}
-
 /// A run in its directory, between two steps.
 pub struct Trainer<'a> {
     config: &'a Config,
@@ -148,7 +106,7 @@ impl<'a> Trainer<'a> {
         // Both may be relative to the weights before training, so they come before those of a checkpoint.
         let mut optimizers = Optimizers::new(config, &setup.network)?;
         let penalty = SplinePenalty::new(config, &setup.network)?;
-        let metrics_path = directory.join("metrics.csv");
+        let metrics_path = directory.join(METRICS);
         let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
         let device = device::description(&setup.network.device(), communicator.map_or(1, Communicator::size));
         if resume.is_some() && position.devices.is_empty() {
@@ -444,33 +402,6 @@ pub struct Diverged {
 /// Refuses a loss, or a sum of losses, that is no number at a step (counted from 1).
 fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<(), Diverged> {
     if loss.is_finite() { Ok(()) } else { Err(Diverged { loss, step, epoch: epoch + 1 }) }
-}
-
-/// The knots with a slope change above 0, over all splines of the network; `None` if it has none.
-///
-/// # Errors
-/// On Candle's errors.
-pub fn count_active_knots(network: &Network) -> candle_core::Result<Option<usize>> {
-    let mut count = None;
-    for activation in network.activations() {
-        let active = match activation {
-            Activation::Spline(spline) => active_knots(spline, 0.0)?,
-            Activation::Lipschitz(spline) => spline.active_knots(0.0)?,
-            _ => continue,
-        };
-        *count.get_or_insert(0) += active.iter().sum::<usize>();
-    }
-    Ok(count)
-}
-
-/// The knots that can be active, over all splines of the network.
-pub fn count_knots(network: &Network) -> usize {
-    let inner = |activation: &Activation| match activation {
-        Activation::Spline(spline) => spline.channels() * (spline.grid().size() - 2),
-        Activation::Lipschitz(spline) => spline.channels() * (spline.size() - 2),
-        _ => 0,
-    };
-    network.activations().into_iter().map(inner).sum()
 }
 
 /// Samples a second since the run was started or resumed.

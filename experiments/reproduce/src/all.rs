@@ -11,6 +11,7 @@ use ds_lab::config::{Config, Experiment};
 use ds_lab::data::{ImageDataset, Location, Source, locate};
 use ds_lab::estimate::{estimate, estimate_sweep};
 use ds_lab::experiment::Setup;
+use ds_lab::file_names::SUMMARY;
 use ds_lab::files::expand_home;
 use ds_lab::interrupt;
 use ds_lab::lock::DirectoryLock;
@@ -241,7 +242,7 @@ fn run_directory(args: &AllArgs, config: &Config) -> PathBuf {
 }
 
 fn is_finished(config: &Config, directory: &Path) -> bool {
-    let rows = read_summary(&directory.join("summary.csv")).unwrap_or_default();
+    let rows = read_summary(&directory.join(SUMMARY)).unwrap_or_default();
     rows.iter().any(|row| row.is_of(config) && row.has_training_of(config))
 }
 
@@ -250,7 +251,7 @@ fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
         Work::Run(config) => {
             let directory = run_directory(args, config);
             let row = run_alone(args, planned, config, &directory)?;
-            write_summary(&args.out.join("summary.csv"), &row)?;
+            write_summary(&args.out.join(SUMMARY), &row)?;
             Ok(Outcome::Row(Box::new(row)))
         }
         Work::Sweep(sweep) => {
@@ -293,9 +294,9 @@ fn run_alone(args: &AllArgs, planned: &Planned, config: &Config, directory: &Pat
     if !status.success() {
         bail!("{} ended with {status}; its own words are above", planned.path.display());
     }
-    let rows = read_summary(&directory.join("summary.csv"))?;
+    let rows = read_summary(&directory.join(SUMMARY))?;
     let row = rows.into_iter().find(|row| row.is_of(config));
-    row.with_context(|| format!("{} has no row of the run", directory.join("summary.csv").display()))
+    row.with_context(|| format!("{} has no row of the run", directory.join(SUMMARY).display()))
 }
 
 fn duration(seconds: f64) -> String {

@@ -5,6 +5,8 @@ use anyhow::Result;
 use ds_lab::bounds::{Bounds, POINTS, certified_accuracy};
 use ds_lab::cli::DataArgs;
 use ds_lab::experiment::{Setup, radii};
+use ds_lab::file_names::BOUNDS;
+use ds_lab::lock::DirectoryLock;
 use ds_lab::metrics::write_table;
 use ds_lab::table::Table;
 use ds_lab::{out, outln};
@@ -24,7 +26,8 @@ pub struct BoundsArgs {
 
 pub fn run(args: &BoundsArgs) -> Result<()> {
     let (checkpoint, config) = run_folder::open(&args.run)?;
-    let file = args.run.join("bounds.csv");
+    let _lock = DirectoryLock::acquire(&args.run)?;
+    let file = args.run.join(BOUNDS);
     run_folder::check_table::<Bounds>(&file)?;
     let setup = Setup::new(&config, &args.data.source()?)?;
     checkpoint.restore_network(&setup.network)?;

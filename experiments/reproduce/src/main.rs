@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use ds_lab::cli::{DataArgs, RunArgs, check_instructions, exit_code, in_thread_pool, train};
 use ds_lab::compare::{self, References};
+use ds_lab::file_names::{COMPARISON, SUMMARY};
 use ds_lab::results::{Kind, Results, save};
 use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
 use ds_lab::table::Table;
@@ -152,7 +153,7 @@ fn compare(folder: &Path, args: &ReferenceArgs) -> Result<()> {
     let saved = compare::outputs(&results, &tables).and_then(|outputs| save(&outputs));
     print(&results, &tables);
     saved?;
-    outln!("written to {}", folder.join("comparison.md").display());
+    outln!("written to {}", folder.join(COMPARISON).display());
     Ok(())
 }
 
@@ -215,7 +216,7 @@ fn describe_outcome(name: &str, outcome: &Outcome, directory: &Path) -> String {
         outcome.rows.len(),
         outcome.made,
         HumanDuration(Duration::from_secs_f64(outcome.seconds)),
-        directory.join("summary.csv").display()
+        directory.join(SUMMARY).display()
     );
     for choice in &outcome.choices {
         text += &format!("\n  selected: {choice}");

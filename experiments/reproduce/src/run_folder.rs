@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
+use ds_lab::file_names::{BEST, BOUNDS, CHECKPOINT, CONFIG, METRICS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS};
 use ds_lab::files::md5;
 use ds_lab::metrics::{MetricsRow, SummaryRow};
 use ds_lab::note;
@@ -10,27 +11,18 @@ use ds_lab::results::{TableRow, read_rows};
 use std::path::Path;
 
 /// The files by which a folder is known to be that of a run or sweep, or to have results of `reproduce`.
-const FILES: [&str; 8] = [
-    "config.toml",
-    "checkpoint.safetensors",
-    "metrics.csv",
-    "summary.csv",
-    "sweep.toml",
-    "sparsified.safetensors",
-    "thresholds.csv",
-    "bounds.csv",
-];
+const FILES: [&str; 9] = [CONFIG, CHECKPOINT, METRICS, SUMMARY, SWEEP, BEST, SPARSIFIED, THRESHOLDS, BOUNDS];
 
 /// The checkpoint of a run and the config in it.
 ///
 /// # Errors
 /// If there is no checkpoint, it is damaged, or config.toml, metrics.csv or summary.csv are of another run.
 pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
-    let path = folder.join("checkpoint.safetensors");
+    let path = folder.join(CHECKPOINT);
     let checkpoint = Checkpoint::read(&path)?;
     let config = Config::from_toml(&checkpoint.config).with_context(|| format!("the config in {}", path.display()))?;
     let mut differences = Vec::new();
-    let config_file = folder.join("config.toml");
+    let config_file = folder.join(CONFIG);
     if exists(&config_file) {
         let here = Config::load(&config_file, &[]).context(
             "the config of the run cannot be read, so that it is not known whether the checkpoint is of this run; mend it, or \
@@ -41,8 +33,8 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
     } else {
         note!("NOTE: {} is not there; the config is that in the checkpoint", config_file.display());
     }
-    differences.extend(of_metrics(&rows(&folder.join("metrics.csv")), &config));
-    differences.extend(of_summary(&rows(&folder.join("summary.csv")), &config, &checkpoint.config));
+    differences.extend(of_metrics(&rows(&folder.join(METRICS)), &config));
+    differences.extend(of_summary(&rows(&folder.join(SUMMARY)), &config, &checkpoint.config));
     if !differences.is_empty() {
         bail!(
             "{} is of another run than the files beside it (there: in the checkpoint, here: in the other file):\n  {}\nput each \
@@ -67,9 +59,9 @@ pub fn check_target(folder: &Path, config: &Config) -> Result<()> {
     if there.is_empty() {
         return Ok(());
     }
-    let differences = match Config::load(&folder.join("config.toml"), &[]) {
+    let differences = match Config::load(&folder.join(CONFIG), &[]) {
         Ok(here) => config.training_differences(&here),
-        Err(_) if !there.contains(&"config.toml") => vec!["no config.toml says of which run they are".to_owned()],
+        Err(_) if !there.contains(&CONFIG) => vec!["no config.toml says of which run they are".to_owned()],
         Err(error) => return Err(error).with_context(|| format!("{} has files of another run", folder.display())),
     };
     if !differences.is_empty() {
@@ -136,7 +128,7 @@ fn of_metrics(rows: &[MetricsRow], config: &Config) -> Vec<String> {
         let seed = row.seed.to_string();
         let columns =
             identity(config, (&row.run, &seed), (&row.experiment, &row.dataset, &row.network, &row.activation));
-        different("metrics.csv", columns)
+        different(METRICS, columns)
     };
     rows.iter().map(of).find(|differences| !differences.is_empty()).unwrap_or_default()
 }
@@ -162,8 +154,8 @@ fn of_summary(rows: &[SummaryRow], config: &Config, text: &str) -> Vec<String> {
     let seed = row.seed.to_string();
     let columns = identity(config, (&row.run, &seed), (&row.experiment, &row.dataset, &row.network, &row.activation));
     let epochs = row.epochs.to_string();
-    let mut differences = different("summary.csv", columns);
-    differences.extend(different("summary.csv", vec![("epochs", config.train.epochs.to_string(), &epochs)]));
+    let mut differences = different(SUMMARY, columns);
+    differences.extend(different(SUMMARY, vec![("epochs", config.train.epochs.to_string(), &epochs)]));
     // The digest of the text itself is that of an older version, which knew fewer keys.
     let given = row.config_md5.as_ref().filter(|given| !row.has_config(config) && **given != md5(text.as_bytes()));
     if let (Some(given), true) = (given, differences.is_empty()) {

@@ -5,9 +5,11 @@ use anyhow::{Context, Result, bail};
 use ds_lab::cli::DataArgs;
 use ds_lab::config::{Experiment, Search};
 use ds_lab::experiment::Setup;
+use ds_lab::file_names::{CHECKPOINT, CONFIG, SPARSIFIED, THRESHOLDS};
 use ds_lab::files::write_atomically;
+use ds_lab::lock::DirectoryLock;
 use ds_lab::metrics::ThresholdRow;
-use ds_lab::sparsify::{self, NETWORK, Outcome, THRESHOLDS};
+use ds_lab::sparsify::{self, Outcome};
 use ds_lab::table::Table;
 use ds_lab::train::{count_active_knots, evaluate};
 use ds_lab::{note, out};
@@ -35,7 +37,7 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
         bail!(
             "{} has no knots to eliminate: its activation is {kind}; those of bspline, explicit_linear and relu_spline are \
              sparsified",
-            args.run.join("checkpoint.safetensors").display()
+            args.run.join(CHECKPOINT).display()
         );
     }
     if config.experiment == Experiment::Fit1d {
@@ -60,19 +62,20 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     let setup = Setup::new(&config, &args.data.source()?)?;
     checkpoint.restore_network(&setup.network)?;
     let Some(active) = count_active_knots(&setup.network)? else {
-        bail!("{} has no splines", args.run.join("checkpoint.safetensors").display());
+        bail!("{} has no splines", args.run.join(CHECKPOINT).display());
     };
     std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-    let config_file = out.join("config.toml");
+    let _lock = DirectoryLock::acquire(out)?;
+    let config_file = out.join(CONFIG);
     if is_elsewhere && !config_file.exists() {
         // By its config a folder is known to be of this run.
         write_atomically(&config_file, |file| file.write_all(saved_config.to_toml().as_bytes()))?;
     }
     let (train, test) = (evaluate(&setup.network, &setup.train)?, evaluate(&setup.network, &setup.test)?);
-    let Outcome { sparsified, tried } = sparsify::with_thresholds(&config, &setup, train, out)?;
+    let Outcome { sparsified, tried } = sparsify::run(&config, &setup, train, out)?;
     if sparsified.is_none() {
         let tolerance = config.sparsify.tolerance;
-        note!("NOTE: every threshold loses more than {tolerance} points, so that {NETWORK} is not written");
+        note!("NOTE: every threshold loses more than {tolerance} points, so that {SPARSIFIED} is not written");
     }
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let mut table = Table::new(

@@ -13,6 +13,7 @@ pub use papers::{PaperRow, Provenance};
 pub use references::References;
 pub use rows::effective_parameters;
 
+use crate::file_names::COMPARISON;
 use crate::files;
 use crate::results::{COMPARISON_HEAD, Kind, Output, Results};
 use crate::statistics::median;
@@ -48,7 +49,7 @@ pub fn outputs(results: &Results, tables: &[(&'static str, Table)]) -> Result<Ve
         .chain(results.left_out_table().iter().map(Table::to_markdown))
         .collect();
     let text = format!("{COMPARISON_HEAD} at revision {}.\n\n{}", files::revision(), sections.join("\n"));
-    let path = results.folder.join("comparison.md");
+    let path = results.folder.join(COMPARISON);
     let mut outputs = vec![Output { path, kind: Kind::Comparison, bytes: text.into_bytes() }];
     for (name, table) in tables {
         let path = results.folder.join(format!("comparison-{name}.csv"));

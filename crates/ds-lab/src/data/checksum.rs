@@ -1,7 +1,7 @@
 //! Checksums of contents, the same for every form of the files: MD5 of the canonical binary layout.
 
 use super::{DataError, ImageDataset, ImageSet, Part};
-use crate::files::md5;
+use crate::files::{hexadecimal, md5};
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ pub(super) fn of_records<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>
         md5.update(labels);
         md5.update(pixels);
     }
-    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(md5)
 }
 
 /// Checks labels and contents and makes a set of them, in the canonical order.

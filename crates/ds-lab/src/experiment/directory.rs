@@ -1,27 +1,17 @@
 //! The directory of a run: what it holds, who may write to it, and what may be replaced.
 
-use crate::checkpoint::{BEST, CHECKPOINT, Checkpoint, Position};
+use crate::checkpoint::{Checkpoint, Position};
 use crate::config::{Config, Train};
+use crate::file_names::{CHECKPOINT, COMPARISON, CONFIG, DISCARDED, LOCK, METRICS, OF_RUN, REPORT, SUMMARY, SWEEP};
 use crate::files::{self, FileError, write_atomically};
-use crate::lock::{DirectoryLock, LOCK_FILE, lock_checked};
+use crate::lock::{DirectoryLock, lock_checked};
 use crate::metrics::{self, SummaryRow};
-use crate::sparsify;
 use anyhow::{Context, Result, bail};
 use ds_nn::optim::multi_step;
 use std::path::{Path, PathBuf};
 
-const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.csv";
-const SUMMARY: &str = "summary.csv";
-
-/// All files that a run writes.
-const FILES: [&str; 7] = [CONFIG, METRICS, SUMMARY, CHECKPOINT, BEST, sparsify::NETWORK, sparsify::THRESHOLDS];
-
-/// A run with this file has its row in the summary of its sweep, and its directory is not kept.
-pub const DISCARDED: &str = ".discarded";
-
 /// Files of a sweep or of a folder of results, which is no place for a run.
-const OF_OTHERS: [&str; 3] = ["sweep.toml", "comparison.md", "report.html"];
+const OF_OTHERS: [&str; 3] = [SWEEP, COMPARISON, REPORT];
 
 /// What to do with a run that the output directory holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +90,8 @@ impl<'a> RunDirectory<'a> {
         Ok(RunState::Unfinished(Some(Box::new(checkpoint))))
     }
 
-    /// Makes and locks the directory, takes away what the run is to replace, and writes the resolved config. `None` stands for a
-    /// state that another process has changed since it was inspected.
+    /// Makes and locks the directory, takes away what the run is to replace, and writes the resolved config. If another process
+    /// has run here since the inspection, its state is returned and nothing is changed.
     ///
     /// # Errors
     /// As for [`inspect`](Self::inspect), or if a file cannot be written.
@@ -114,7 +104,7 @@ impl<'a> RunDirectory<'a> {
                 return Ok(Some(state));
             }
         }
-        for file in FILES {
+        for file in OF_RUN {
             let is_replaced = !resumes && (self.existing == Existing::Overwrite || file == METRICS);
             // The config is replaced in one step, so that the directory always says whose it is.
             if is_replaced && file != CONFIG {
@@ -154,7 +144,7 @@ impl<'a> RunDirectory<'a> {
             Existing::ResumeOrStart if self.has(CHECKPOINT) || self.has_own_config() => Ok(()),
             Existing::Refuse | Existing::ResumeOrStart => {
                 let is_own_config = |file: &str| file == CONFIG && self.has_own_config();
-                match OF_OTHERS.into_iter().chain(FILES).find(|file| self.has(file) && !is_own_config(file)) {
+                match OF_OTHERS.into_iter().chain(OF_RUN).find(|file| self.has(file) && !is_own_config(file)) {
                     None => Ok(()),
                     Some(file) => bail!(
                         "{path} is not the directory of this run, and it has a file {file}: --out DIR writes elsewhere, \
@@ -206,10 +196,10 @@ impl<'a> RunDirectory<'a> {
 /// # Errors
 /// If a file cannot be removed.
 pub fn remove_run(directory: &Path) -> Result<()> {
-    for file in FILES {
+    for file in OF_RUN {
         files::remove_written(directory, file)?;
     }
-    files::remove_written(directory, LOCK_FILE)?;
+    files::remove_written(directory, LOCK)?;
     files::remove_written(directory, DISCARDED)?;
     remove_if_empty(directory)
 }
@@ -278,7 +268,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let run = directory.path().join("run");
         std::fs::create_dir(&run).unwrap();
-        for file in FILES.into_iter().chain(["notes.txt", LOCK_FILE, DISCARDED, "metrics.csv.77.tmp"]) {
+        for file in OF_RUN.into_iter().chain(["notes.txt", LOCK, DISCARDED, "metrics.csv.77.tmp"]) {
             std::fs::write(run.join(file), "").unwrap();
         }
         remove_run(&run).unwrap();

@@ -3,10 +3,11 @@
 use super::directory::{RunDirectory, RunOptions, RunState};
 use super::{Setup, network_on_device, radii};
 use crate::bounds::{self, Bounds};
-use crate::checkpoint::{BEST, BestEpoch, Checkpoint, read_network};
+use crate::checkpoint::{BestEpoch, Checkpoint, read_network};
 use crate::config::{self, Config};
 use crate::data::Source;
 use crate::device;
+use crate::file_names::{BEST, SPARSIFIED, SUMMARY, THRESHOLDS};
 use crate::files;
 use crate::interrupt;
 use crate::metrics::{self, SummaryRow};
@@ -115,10 +116,10 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
     // Those of an earlier end of the run are not of this network.
-    for file in [sparsify::NETWORK, sparsify::THRESHOLDS] {
+    for file in [SPARSIFIED, THRESHOLDS] {
         files::remove_written(directory, file)?;
     }
-    let sparse = sparsify::run(config, setup, train, directory)?;
+    let sparse = sparsify::run(config, setup, train, directory)?.sparsified;
     let splines = |p: &&ds_core::Parameter| p.group != Group::Weights;
     let row = SummaryRow {
         run: config.name.clone(),
@@ -165,7 +166,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         ..SummaryRow::default()
     }
     .with_settings(config);
-    metrics::write_summary(&directory.join("summary.csv"), &row)?;
+    metrics::write_summary(&directory.join(SUMMARY), &row)?;
     log(&config.name, options, &format!("done: {}", report(&row, directory)));
     Ok(row)
 }

@@ -5,6 +5,7 @@ mod overview;
 mod pictures;
 
 use crate::config::Experiment;
+use crate::file_names::REPORT;
 use crate::plot::basis::Basis;
 use crate::results::{Kind, Output, PAGE_TITLE, Results};
 use crate::table::Table;
@@ -85,7 +86,7 @@ pub fn outputs(results: &mut Results, tables: &[Table]) -> Result<Vec<Output>> {
     tables.extend(results.left_out_table());
     sections.push(Section { title: "All runs and sweeps".to_owned(), tables, ..Section::default() });
     let page = html::page(PAGE_TITLE, INTRODUCTION, &basis, &sections);
-    outputs.push(Output { path: results.folder.join("report.html"), kind: Kind::Page, bytes: page.into_bytes() });
+    outputs.push(Output { path: results.folder.join(REPORT), kind: Kind::Page, bytes: page.into_bytes() });
     Ok(outputs)
 }
 

@@ -4,23 +4,16 @@ use super::rows::{Rows, TableRow, read_rows};
 use super::run::Run;
 use super::{LeftOut, Results, Sweep};
 use crate::config::Config;
+use crate::file_names::{CHECKPOINT, CONFIG, DIVERGED, METRICS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS};
 use crate::files::md5;
 use crate::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
-use crate::sparsify;
-use crate::sweep::DIVERGED;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SUMMARY: &str = "summary.csv";
-const METRICS: &str = "metrics.csv";
-const CONFIG: &str = "config.toml";
-const CHECKPOINT: &str = "checkpoint.safetensors";
-const SWEEP: &str = "sweep.toml";
 /// The files that are read.
-const KNOWN: [&str; 8] =
-    [SUMMARY, METRICS, CONFIG, CHECKPOINT, SWEEP, DIVERGED, sparsify::NETWORK, sparsify::THRESHOLDS];
+const KNOWN: [&str; 8] = [SUMMARY, METRICS, CONFIG, CHECKPOINT, SWEEP, DIVERGED, SPARSIFIED, THRESHOLDS];
 
 /// A folder that is still to be read, with the name of the sweep that it is inside of.
 type Waiting = (PathBuf, Option<String>);
@@ -242,11 +235,8 @@ impl Walk {
             Vec::new()
         };
         let summary = rows.into_iter().next_back();
-        let thresholds = if has(sparsify::THRESHOLDS) {
-            self.thresholds(&file(sparsify::THRESHOLDS), summary.as_ref())
-        } else {
-            Vec::new()
-        };
+        let thresholds =
+            if has(THRESHOLDS) { self.thresholds(&file(THRESHOLDS), summary.as_ref()) } else { Vec::new() };
         self.results.runs.push(Run {
             name: name.to_owned(),
             sweep: sweep.map(str::to_owned),
@@ -305,18 +295,12 @@ impl Walk {
 type ReadConfig = (Config, String);
 
 fn read_config(path: &Path) -> Result<ReadConfig, String> {
-    /// A file above this size is no config.
-    const LARGEST: u64 = 1 << 20;
-    let error = |error: std::io::Error| format!("cannot be read: {error}");
-    if fs::metadata(path).map_err(error)?.len() > LARGEST {
-        return Err(format!("is larger than {} MB", LARGEST >> 20));
-    }
-    let bytes = fs::read(path).map_err(error)?;
     let config = Config::load(path, &[]).map_err(|error| {
         let text = format!("{:#}", anyhow::Error::from(error));
         // The file is named beside its reason.
         text.strip_prefix(&format!("{}: ", path.display())).map_or(text.clone(), str::to_owned)
     })?;
+    let bytes = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
     Ok((config, md5(&bytes)))
 }
 

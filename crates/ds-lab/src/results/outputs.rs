@@ -1,5 +1,6 @@
 //! Files that comparison and report write. Only files of theirs are replaced, and all are checked before the first is written.
 
+use crate::file_names::COMPARISON;
 use crate::files::write_atomically;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
@@ -121,7 +122,7 @@ fn is_ours(output: &Output, head: &[u8]) -> bool {
 
 /// Whether a table with this header, of any version, is in the comparison.md beside it.
 fn is_table_of_comparison(path: &Path, header: &str) -> bool {
-    let Ok(bytes) = head(&path.with_file_name("comparison.md")) else { return false };
+    let Ok(bytes) = head(&path.with_file_name(COMPARISON)) else { return false };
     let text = String::from_utf8_lossy(&bytes);
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(header.as_bytes());
     let Some(Ok(columns)) = reader.records().next() else { return false };

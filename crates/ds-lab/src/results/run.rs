@@ -1,10 +1,10 @@
 //! A run that has a folder of its own.
 
-use crate::checkpoint::{CHECKPOINT, Checkpoint, read_network};
+use crate::checkpoint::{Checkpoint, read_network};
 use crate::config::{Config, Dataset};
 use crate::experiment;
+use crate::file_names::{CHECKPOINT, SPARSIFIED};
 use crate::metrics::{MetricsRow, SummaryRow, ThresholdRow};
-use crate::sparsify;
 use anyhow::{Context, Result, bail};
 use ds_core::Group;
 use ds_nn::networks::Network;
@@ -36,7 +36,7 @@ impl Run {
 
     /// The path of the sparsified network.
     pub fn sparsified_network(&self) -> PathBuf {
-        self.directory.join(sparsify::NETWORK)
+        self.directory.join(SPARSIFIED)
     }
 
     /// The network with the parameters of the checkpoint; `None` without a checkpoint.

@@ -30,7 +30,7 @@ mod parse;
 mod run;
 mod select;
 
-pub use run::{DIVERGED, Outcome, SweepOptions, count_done, run_sweep};
+pub use run::{Outcome, SweepOptions, count_done, run_sweep};
 
 use crate::config::{self, Config, ConfigError, Origin, Setting};
 use std::collections::HashMap;

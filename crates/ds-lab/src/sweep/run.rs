@@ -1,12 +1,12 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
 use super::{KeepRuns, PlannedRun, Sweep};
-use crate::checkpoint::CHECKPOINT;
 use crate::config::Config;
 use crate::data::Source;
 use crate::device;
-use crate::experiment::{DISCARDED, Existing, RunOptions, remove_if_empty, remove_run, run};
-use crate::files::{self, write_atomically};
+use crate::experiment::{Existing, RunOptions, remove_if_empty, remove_run, run};
+use crate::file_names::{CHECKPOINT, COMPARISON, CONFIG, DISCARDED, DIVERGED, METRICS, REPORT, SUMMARY, SWEEP};
+use crate::files::{self, FileError, write_atomically};
 use crate::interrupt;
 use crate::lock::lock_checked;
 use crate::memory;
@@ -21,11 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
-
-const DEFINITION: &str = "sweep.toml";
-const SUMMARY: &str = "summary.csv";
-/// The file of the runs whose loss became infinite or NaN.
-pub const DIVERGED: &str = "diverged.csv";
 
 /// How a sweep is run.
 #[derive(Debug, Clone)]
@@ -69,12 +64,12 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
     let directory = &options.directory;
     let runs = sweep.runs()?;
     let _lock = lock_checked(directory, || check_directory(directory, options.overwrite))?;
-    for file in [DEFINITION, SUMMARY, DIVERGED] {
+    for file in [SWEEP, SUMMARY, DIVERGED] {
         files::remove_temporaries(directory, file)?;
     }
     let start = Instant::now();
     // Before all others, so that the directory always says what it is.
-    write_atomically(&directory.join(DEFINITION), |file| file.write_all(sweep.text.as_bytes()))?;
+    write_atomically(&directory.join(SWEEP), |file| file.write_all(sweep.text.as_bytes()))?;
     let execution = Execution::begin(sweep, source, options, &runs)?;
     let made = || -> Result<_> {
         let mut made = execution.run_all(&runs, Stage::Grid)?;
@@ -121,14 +116,14 @@ pub fn count_done(sweep: &Sweep, directory: &Path) -> Result<usize> {
 /// Refuses a directory with files that the sweep would replace and that are not of a sweep.
 fn check_directory(directory: &Path, overwrite: bool) -> Result<()> {
     let has = |file: &str| directory.join(file).symlink_metadata().is_ok();
-    if overwrite || has(DEFINITION) {
+    if overwrite || has(SWEEP) {
         return Ok(());
     }
-    let of_others = ["config.toml", "metrics.csv", CHECKPOINT, "comparison.md", "report.html"];
+    let of_others = [CONFIG, METRICS, CHECKPOINT, COMPARISON, REPORT];
     match [SUMMARY, DIVERGED].into_iter().chain(of_others).find(|file| has(file)) {
         None => Ok(()),
         Some(file) => bail!(
-            "{} is not the directory of a sweep (it has no {DEFINITION}), and it has a file {file}: --out DIR writes elsewhere, \
+            "{} is not the directory of a sweep (it has no {SWEEP}), and it has a file {file}: --out DIR writes elsewhere, \
              --overwrite replaces it",
             directory.display()
         ),
@@ -316,7 +311,11 @@ impl<'a> Execution<'a> {
     fn discard(&self, directory: &Path, stage: Stage) -> Result<()> {
         match (self.sweep.keep_runs, stage) {
             (KeepRuns::All, _) | (KeepRuns::Selected, Stage::Selected) => Ok(()),
-            _ => Ok(write_atomically(&directory.join(DISCARDED), |_| Ok(()))?),
+            _ => {
+                let path = directory.join(DISCARDED);
+                let failed = |source| FileError { action: "write", path: path.clone(), source };
+                std::fs::File::create(&path).map(|_| ()).map_err(failed).map_err(Into::into)
+            }
         }
     }
 

@@ -1,0 +1,33 @@
+//! The names of the files of runs, sweeps and folders of results.
+
+/// Of a run: the resolved config.
+pub const CONFIG: &str = "config.toml";
+/// Of a run: a row per epoch and split.
+pub const METRICS: &str = "metrics.csv";
+/// A row per finished run: in the directory of the run, of its sweep, and of all results.
+pub const SUMMARY: &str = "summary.csv";
+/// Of a run: parameters, optimiser state and position.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Of a run: the network with the best validation.
+pub const BEST: &str = "best.safetensors";
+/// Of a run: the network after sparsification.
+pub const SPARSIFIED: &str = "sparsified.safetensors";
+/// Of a run: the thresholds that the sparsification tried.
+pub const THRESHOLDS: &str = "thresholds.csv";
+/// Of a run: bounds of the Lipschitz constant, from `reproduce bounds`.
+pub const BOUNDS: &str = "bounds.csv";
+/// Of a sweep: a copy of its definition.
+pub const SWEEP: &str = "sweep.toml";
+/// Of a sweep: the runs whose loss became infinite or NaN.
+pub const DIVERGED: &str = "diverged.csv";
+/// Of a folder of results: the tables of the comparison.
+pub const COMPARISON: &str = "comparison.md";
+/// Of a folder of results: tables and pictures on one page.
+pub const REPORT: &str = "report.html";
+/// The file that is locked in a directory that a process writes to.
+pub const LOCK: &str = ".lock";
+/// Marks the directory of a run that has its row in the summary of its sweep and is not kept.
+pub const DISCARDED: &str = ".discarded";
+
+/// All files that a run writes.
+pub const OF_RUN: [&str; 7] = [CONFIG, METRICS, SUMMARY, CHECKPOINT, BEST, SPARSIFIED, THRESHOLDS];

@@ -1,0 +1,217 @@
+//! The columns of `metrics.csv`, `summary.csv`, `thresholds.csv` and `diverged.csv`.
+
+use crate::config::{ActivationName, Config};
+use crate::files::md5;
+use serde::{Deserialize, Serialize};
+
+/// Which samples a row is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Training samples, as seen in the epoch (augmented, with dropout).
+    #[default]
+    Train,
+    /// Samples held out of the training set.
+    Validation,
+    /// Test samples.
+    Test,
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// One row of `metrics.csv`. Accuracies are percentages; what has no meaning is an empty cell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct MetricsRow {
+    pub run: String,
+    pub experiment: String,
+    pub dataset: String,
+    pub network: String,
+    pub activation: String,
+    pub seed: u64,
+    pub epoch: usize,
+    pub step: u64,
+    pub split: Split,
+    pub loss: f64,
+    pub accuracy: Option<f64>,
+    pub regularizer: f64,
+    pub lr_weights: f64,
+    pub lr_splines: f64,
+    pub active_knots: Option<usize>,
+    pub lipschitz_bound_l1: Option<f64>,
+    /// Of 1-Lipschitz networks; others have it in the summary.
+    #[serde(default)]
+    pub lipschitz_certified_l2: Option<f64>,
+    pub seconds: f64,
+    pub images_per_second: Option<f64>,
+}
+
+/// One row of `summary.csv`. Losses and accuracies are those of the network after the last epoch, in evaluation mode.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct SummaryRow {
+    pub run: String,
+    pub experiment: String,
+    pub dataset: String,
+    pub data_origin: String,
+    pub network: String,
+    pub activation: String,
+    pub seed: u64,
+    pub epochs: usize,
+    pub parameters: usize,
+    pub spline_parameters: usize,
+    pub protocol: String,
+    pub device: String,
+    pub threads: usize,
+    pub revision: String,
+    pub train_loss: f64,
+    pub train_accuracy: Option<f64>,
+    pub validation_accuracy: Option<f64>,
+    pub test_loss: f64,
+    pub test_accuracy: Option<f64>,
+    pub knots: Option<usize>,
+    pub active_knots: Option<usize>,
+    pub sparsified_threshold: Option<f64>,
+    pub sparsified_active_knots: Option<usize>,
+    pub sparsified_train_accuracy: Option<f64>,
+    pub sparsified_test_accuracy: Option<f64>,
+    pub lipschitz_bound_l1: Option<f64>,
+    pub seconds: f64,
+    pub peak_memory_mb: Option<f64>,
+    /// Units of the hidden layers of an area network, such as `4x4`.
+    #[serde(default)]
+    pub hidden: Option<String>,
+    /// Knots of a spline, the outermost two included.
+    #[serde(default)]
+    pub spline_size: Option<usize>,
+    #[serde(default)]
+    pub spline_range: Option<f64>,
+    /// Norm of the splines that was penalised: tv2, bv2 or none.
+    #[serde(default)]
+    pub norm: Option<String>,
+    #[serde(default)]
+    pub lambda: Option<f64>,
+    #[serde(default)]
+    pub weight_decay: Option<f64>,
+    /// Fraction of the training set that was held out.
+    #[serde(default)]
+    pub validation: Option<f64>,
+    /// Of the resolved config.
+    #[serde(default)]
+    pub config_md5: Option<String>,
+    /// The largest quotient ‖f(x) − f(y)‖₂/‖x − y‖₂ that was found.
+    #[serde(default)]
+    pub lipschitz_lower_l2: Option<f64>,
+    #[serde(default)]
+    pub lipschitz_certified_l2: Option<f64>,
+    /// The bound of Aziznejad2020 with p = 2.
+    #[serde(default)]
+    pub lipschitz_papers_l2: Option<f64>,
+    #[serde(default)]
+    pub lower_seconds: Option<f64>,
+    #[serde(default)]
+    pub certified_seconds: Option<f64>,
+    #[serde(default)]
+    pub papers_seconds: Option<f64>,
+    /// Radii in ℓ2 of the certified accuracies, for pixels in [0, 1].
+    #[serde(default)]
+    pub certified_radii: Option<String>,
+    #[serde(default)]
+    pub certified_accuracy_1: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_2: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_3: Option<f64>,
+    /// f32 or bf16, of what flows between layers in training.
+    #[serde(default)]
+    pub precision: Option<String>,
+    /// Of the keys of the config that change the training.
+    #[serde(default)]
+    pub training_md5: Option<String>,
+    /// The epoch with the best validation accuracy (of the lowest validation loss in regression), if its network is kept.
+    #[serde(default)]
+    pub best_epoch: Option<usize>,
+    #[serde(default)]
+    pub best_validation_accuracy: Option<f64>,
+    #[serde(default)]
+    pub best_test_accuracy: Option<f64>,
+}
+
+impl SummaryRow {
+    /// Whether it is of a run with the config's name and seed.
+    pub fn is_of(&self, config: &Config) -> bool {
+        self.run == config.name && self.seed == config.seed
+    }
+
+    /// The precision of the training. Rows of older versions name none: there was one.
+    pub fn trained_in(&self) -> &str {
+        self.precision.as_deref().unwrap_or("f32")
+    }
+
+    /// What it was computed on, and in which precision if that is not f32.
+    pub fn machine(&self) -> String {
+        let machine = format!("{}, {} threads", self.device, self.threads);
+        if self.trained_in() == "f32" { machine } else { format!("{machine}, {}", self.trained_in()) }
+    }
+
+    /// Whether it was made with this very config.
+    pub fn has_config(&self, config: &Config) -> bool {
+        self.config_md5 == Some(md5(config.to_toml().as_bytes()))
+    }
+
+    /// Whether it was trained as this config trains. Rows of older versions know their whole config only.
+    pub fn has_training_of(&self, config: &Config) -> bool {
+        self.training_md5.as_ref().is_some_and(|md5| *md5 == config.training_md5()) || self.has_config(config)
+    }
+
+    /// The settings of the run's config that tables and pictures group by.
+    #[must_use]
+    pub fn with_settings(mut self, config: &Config) -> Self {
+        let hidden: Vec<String> = config.network.hidden.iter().map(ToString::to_string).collect();
+        self.hidden = (!hidden.is_empty()).then(|| hidden.join("x"));
+        let kind = config.activation.kind;
+        let has_splines = kind.is_spline() || kind == ActivationName::LipschitzSpline;
+        self.spline_size = has_splines.then_some(config.activation.size);
+        self.spline_range = has_splines.then(|| config.activation.knot_range());
+        self.norm = has_splines.then(|| config.regularization.norm.to_string());
+        self.lambda = has_splines.then_some(config.regularization.lambda);
+        self.weight_decay = Some(config.regularization.weight_decay);
+        self.validation = Some(config.data.validation);
+        self.precision = Some(config.train.precision.to_string());
+        self.config_md5 = Some(md5(config.to_toml().as_bytes()));
+        self.training_md5 = Some(config.training_md5());
+        self
+    }
+}
+
+/// One row of `thresholds.csv`: what the search for the largest threshold saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct ThresholdRow {
+    pub threshold: f64,
+    pub active_knots: usize,
+    pub train_accuracy: f64,
+}
+
+/// One row of a sweep's `diverged.csv`: a run whose loss became infinite or NaN. It is not trained again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct DivergedRow {
+    pub run: String,
+    pub seed: u64,
+    /// Of the keys of the config that change the training.
+    pub training_md5: String,
+    pub step: u64,
+    /// Counted from 1.
+    pub epoch: usize,
+    pub loss: f64,
+    pub revision: String,
+}

@@ -1,0 +1,124 @@
+//! CSV tables that are read and written as a whole.
+
+use super::{MetricsRow, SummaryRow};
+use crate::files::{FileError, write_atomically};
+use serde::{Serialize, de::DeserializeOwned};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can be wrong with a metrics file.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The system's error.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file holds less than the checkpoint counts on.
+    #[error("{} has {found} bytes, but the checkpoint beside it was made after {expected}: rows are lost, so the run cannot go on; start it again with --overwrite", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length that the checkpoint knows.
+        expected: u64,
+    },
+    /// The file holds other rows than the checkpoint counts on.
+    #[error("the first {bytes} bytes of {} are not those that the checkpoint beside it was made after: the file was changed, so the run cannot go on; put it back, or start the run again with --overwrite", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The length that the checkpoint knows.
+        bytes: u64,
+    },
+    /// The file is no table of this kind.
+    #[error("{}: {message}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        message: String,
+    },
+}
+
+pub(super) fn write_error(path: &Path, source: io::Error) -> MetricsError {
+    MetricsError::File(FileError { action: "write", path: path.to_owned(), source })
+}
+
+pub(super) fn to_csv<R: Serialize>(rows: &[R], header: bool) -> Result<Vec<u8>, String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(header).from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row).map_err(|error| error.to_string())?;
+    }
+    writer.into_inner().map_err(|error| error.to_string())
+}
+
+/// The line with the names of the columns, as this version writes it.
+pub(super) fn header<R: Serialize + Default>() -> String {
+    let table = to_csv(&[R::default()], true).unwrap_or_default();
+    String::from_utf8_lossy(&table).lines().next().unwrap_or_default().to_owned()
+}
+
+/// Whether a table has a column of this name. A table without rows is read whatever its columns are.
+pub(super) fn has_column(table: &[u8], name: &str) -> bool {
+    let headers = csv::Reader::from_reader(table).headers().cloned();
+    headers.is_ok_and(|headers| headers.iter().any(|header| header == name))
+}
+
+/// The rows of a `metrics.csv`.
+///
+/// # Errors
+/// If the file is missing or has other columns.
+pub fn read_metrics(path: &Path) -> Result<Vec<MetricsRow>, MetricsError> {
+    read_table(path)
+}
+
+/// Writes the rows of a table, in the place of one that may be there.
+///
+/// # Errors
+/// If it cannot be written; the old one is then untouched.
+pub fn write_table<R: Serialize + Default>(path: &Path, rows: &[R]) -> Result<(), MetricsError> {
+    // A table without rows has its header all the same.
+    let bytes = if rows.is_empty() { Ok((header::<R>() + "\n").into_bytes()) } else { to_csv(rows, true) };
+    let bytes = bytes.map_err(|message| MetricsError::Table { path: path.to_owned(), message })?;
+    Ok(write_atomically(path, |file| file.write_all(&bytes))?)
+}
+
+/// The rows of a table.
+///
+/// # Errors
+/// If the file is missing or has other columns.
+pub fn read_table<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, MetricsError> {
+    let bytes = std::fs::read(path).map_err(|source| FileError { action: "read", path: path.to_owned(), source })?;
+    parse_table(path, &bytes)
+}
+
+pub(super) fn parse_table<R: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<R>, MetricsError> {
+    let error = |error: csv::Error| MetricsError::Table { path: path.to_owned(), message: error.to_string() };
+    csv::Reader::from_reader(bytes).deserialize().collect::<Result<_, _>>().map_err(error)
+}
+
+/// The rows of a `summary.csv`.
+///
+/// # Errors
+/// If the file is missing or has other columns.
+pub fn read_summary(path: &Path) -> Result<Vec<SummaryRow>, MetricsError> {
+    read_table(path)
+}
+
+/// A run's last row is the one that counts.
+pub(super) fn put(rows: &mut Vec<SummaryRow>, row: SummaryRow) {
+    match rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
+        Some(old) => *old = row,
+        None => rows.push(row),
+    }
+}
+
+/// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
+///
+/// # Errors
+/// If the file there has other columns, or cannot be written; it is then untouched.
+pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> {
+    let mut rows = if path.exists() { read_summary(path)? } else { Vec::new() };
+    put(&mut rows, row.clone());
+    write_table(path, &rows)
+}
