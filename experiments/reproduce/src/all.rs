@@ -125,6 +125,10 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     }
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     let _lock = DirectoryLock::acquire(&args.out)?;
+    if args.out.join(SUMMARY).exists() {
+        // Rows are added to it, and a foreign file is no news for the end of the first run.
+        read_summary(&args.out.join(SUMMARY))?;
+    }
     let _deferred = interrupt::Deferred::begin();
     let mut failed = 0;
     let mut outcomes = Vec::new();

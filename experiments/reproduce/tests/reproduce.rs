@@ -86,6 +86,17 @@ fn what_cannot_run_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_summary_of_others_is_refused_before_the_first_run() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("out")).unwrap();
+    folder.write("out/summary.csv", "a,b\n");
+    let output = folder.all(&[]);
+    assert!(!output.status.success() && text(&output).contains("out/summary.csv"), "{}", text(&output));
+    assert_eq!(std::fs::read_to_string(folder.path("out/summary.csv")).unwrap(), "a,b\n");
+    assert!(!Path::new(&folder.path("out/area2d")).exists());
+}
+
+#[test]
 fn wrong_arguments_say_what_to_do() {
     let folder = Folder::new();
     folder.write("configs/sweeps/wrong.toml", "[config]\nexperiment = \"area2d\"\n[[grid]]\ntrain.epoch = [1]\n");

@@ -58,12 +58,6 @@ pub(super) fn header<R: Serialize + Default>() -> String {
     String::from_utf8_lossy(&table).lines().next().unwrap_or_default().to_owned()
 }
 
-/// Whether a table has a column of this name. A table without rows is read whatever its columns are.
-pub(super) fn has_column(table: &[u8], name: &str) -> bool {
-    let headers = csv::Reader::from_reader(table).headers().cloned();
-    headers.is_ok_and(|headers| headers.iter().any(|header| header == name))
-}
-
 /// The rows of a `metrics.csv`.
 ///
 /// # Errors
@@ -87,14 +81,26 @@ pub fn write_table<R: Serialize + Default>(path: &Path, rows: &[R]) -> Result<()
 ///
 /// # Errors
 /// If the file is missing or has other columns.
-pub fn read_table<R: DeserializeOwned>(path: &Path) -> Result<Vec<R>, MetricsError> {
+pub fn read_table<R: Serialize + DeserializeOwned + Default>(path: &Path) -> Result<Vec<R>, MetricsError> {
     let bytes = std::fs::read(path).map_err(|source| FileError { action: "read", path: path.to_owned(), source })?;
     parse_table(path, &bytes)
 }
 
-pub(super) fn parse_table<R: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<R>, MetricsError> {
+pub(super) fn parse_table<R>(path: &Path, bytes: &[u8]) -> Result<Vec<R>, MetricsError>
+where
+    R: Serialize + DeserializeOwned + Default,
+{
     let error = |error: csv::Error| MetricsError::Table { path: path.to_owned(), message: error.to_string() };
-    csv::Reader::from_reader(bytes).deserialize().collect::<Result<_, _>>().map_err(error)
+    let mut reader = csv::Reader::from_reader(bytes);
+    let columns = reader.headers().map_err(error)?.clone();
+    let rows: Vec<R> = reader.deserialize().collect::<Result<_, _>>().map_err(error)?;
+    // Without a row nothing has compared the columns. An older version has fewer.
+    if rows.is_empty() && !columns.iter().zip(header::<R>().split(',')).all(|(found, ours)| found == ours) {
+        let found = columns.iter().collect::<Vec<_>>().join(",");
+        let message = format!("it has other columns than a table of this program: {found}");
+        return Err(MetricsError::Table { path: path.to_owned(), message });
+    }
+    Ok(rows)
 }
 
 /// The rows of a `summary.csv`.

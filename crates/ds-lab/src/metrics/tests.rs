@@ -71,12 +71,17 @@ fn metrics_that_were_changed_are_not_gone_on_with() {
 fn a_foreign_file_is_not_emptied() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("summary.csv");
-    for text in ["my only copy, without a line end", "a,b\n1,2\n", "a,b\n1"] {
+    for text in ["my only copy, without a line end", "a,b\n1,2\n", "a,b\n1", "a,b\n"] {
         std::fs::write(&path, text).unwrap();
         let error = SummaryWriter::open(&path).err().unwrap().to_string();
         assert!(error.contains("summary.csv"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        let error = write_summary(&path, &SummaryRow::default()).unwrap_err().to_string();
+        assert!(error.contains("summary.csv") && std::fs::read_to_string(&path).unwrap() == text, "{error}");
     }
+    // A summary without rows is one.
+    write_table::<SummaryRow>(&path, &[]).unwrap();
+    assert!(SummaryWriter::open(&path).unwrap().rows().is_empty());
 }
 
 #[test]
