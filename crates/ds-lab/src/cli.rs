@@ -95,7 +95,7 @@ impl DataArgs {
     }
 }
 
-/// What a single run is told.
+/// Arguments of a single run.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
     /// The run's config (TOML).

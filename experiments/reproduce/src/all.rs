@@ -88,7 +88,7 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     check_instructions()?;
     (args.configs, args.out) = (expand_home(&args.configs), expand_home(&args.out));
     let args = &args;
-    // A reference that cannot be read is no news for the end of all runs.
+    // A wrong file of references is reported before the runs, not after them.
     args.references.load()?;
     let source = args.data.source()?;
     let mut plan = Vec::new();
@@ -126,7 +126,7 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     let _lock = DirectoryLock::acquire(&args.out)?;
     if args.out.join(SUMMARY).exists() {
-        // Rows are added to it, and a foreign file is no news for the end of the first run.
+        // Rows are added to it: a foreign file is reported before the first run, not after it.
         read_summary(&args.out.join(SUMMARY))?;
     }
     let _deferred = interrupt::Deferred::begin();

@@ -16,7 +16,7 @@ pub struct MetricsWriter {
     hasher: Md5,
 }
 
-/// An end of a metrics file.
+/// The length of a metrics file at some time, with the state of its digest.
 pub struct MetricsMark {
     position: u64,
     hasher: Md5,
