@@ -2,10 +2,11 @@
 //! `benches/compare_pytorch.py`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use divan::{Bencher, black_box};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
+use ds_core::backend::op::{backward, forward};
 use ds_core::graph::{CandleGraph, Gradients};
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
@@ -48,26 +49,26 @@ fn linear_spline_backward(bencher: Bencher, (shape, size): (usize, usize)) {
 #[divan::bench(args = 0..3)]
 fn relu_forward(bencher: Bencher, shape: usize) {
     let x = random(&SHAPES[shape]);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&Rectifier { slope: 0.0 }).unwrap());
+    bencher.bench_local(|| forward(&Rectifier { slope: 0.0 }, [&x]).unwrap());
 }
 
 #[divan::bench(args = 0..3)]
 fn relu_backward(bencher: Bencher, shape: usize) {
     let (x, dy) = (random(&SHAPES[shape]), random(&SHAPES[shape]));
-    bencher.bench_local(|| Rectifier { slope: 0.0 }.bwd(&x, &x, &dy).unwrap());
+    bencher.bench_local(|| backward(&Rectifier { slope: 0.0 }, [&x], &x, &dy).unwrap());
 }
 
 #[divan::bench(args = 0..3)]
 fn prelu_backward(bencher: Bencher, shape: usize) {
     let (x, dy, slopes) = (random(&SHAPES[shape]), random(&SHAPES[shape]), random(&[SHAPES[shape][1]]));
-    bencher.bench_local(|| CustomOp2::bwd(&ChannelRectifier, &x, &slopes, &x, &dy).unwrap());
+    bencher.bench_local(|| backward(&ChannelRectifier, [&x, &slopes], &x, &dy).unwrap());
 }
 
 #[divan::bench(args = 0..3)]
 fn hinges_backward(bencher: Bencher, shape: usize) {
     let (x, dy) = (random(&SHAPES[shape]), random(&SHAPES[shape]));
     let (a, b) = (random(&[SHAPES[shape][1], 1]), random(&[SHAPES[shape][1], 1]));
-    bencher.bench_local(|| CustomOp3::bwd(&Hinges, &x, &a, &b, &x, &dy).unwrap());
+    bencher.bench_local(|| backward(&Hinges, [&x, &a, &b], &x, &dy).unwrap());
 }
 
 fn spline(kind: &str) -> Spline {

@@ -53,6 +53,9 @@ pub enum Error {
     /// An activation without channels, or a hinge activation without hinges.
     #[error("{0} is 0: it must be at least 1")]
     Empty(&'static str),
+    /// The images of a network are not made of 4×4 squares.
+    #[error("the side of a network's images is {0}: it must be a multiple of 4, and not 0")]
+    ImageSide(usize),
     /// An error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

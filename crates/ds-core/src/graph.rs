@@ -4,7 +4,8 @@
 //! they mix with any other Candle layer. `ds_nn::tape::Tape` records the same custom ops on a tape of its own, which spares
 //! the zeros, additions and look-ups of Candle's generic backward pass.
 
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, Var};
+use crate::backend::op::{Apply, Op};
+use candle_core::{DType, Result, Tensor, Var, bail};
 
 /// Applies custom ops and remembers what their gradients need.
 pub trait Graph {
@@ -23,23 +24,14 @@ pub trait Graph {
     /// Whether a gradient flows to this value.
     fn is_tracked(&self, value: &Self::Value) -> bool;
 
-    /// Applies an op of one argument.
-    fn apply1<O>(&mut self, op: O, a: &Self::Value) -> Result<Self::Value>
-    where
-        O: CustomOp1 + Send + Sync + 'static;
-
-    /// Applies an op of two arguments.
-    fn apply2<O>(&mut self, op: O, a: &Self::Value, b: &Self::Value) -> Result<Self::Value>
-    where
-        O: CustomOp2 + Send + Sync + 'static;
-
-    /// Applies an op of three arguments.
-    fn apply3<O>(&mut self, op: O, a: &Self::Value, b: &Self::Value, c: &Self::Value) -> Result<Self::Value>
-    where
-        O: CustomOp3 + Send + Sync + 'static;
+    /// Applies an op.
+    fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Self::Value; N]) -> Result<Self::Value>;
 
     /// The same elements in another shape.
     fn reshape(&mut self, value: &Self::Value, shape: &[usize]) -> Result<Self::Value>;
+
+    /// The elements rounded to another type; itself if it has that type. The gradient keeps the value's type.
+    fn to_dtype(&mut self, value: &Self::Value, dtype: DType) -> Result<Self::Value>;
 }
 
 /// Implements [`Graph`] for Candle's own graph, where a value is a tensor and `Tensor::backward` differentiates.
@@ -64,29 +56,21 @@ macro_rules! candle_graph {
                 value.track_op()
             }
 
-            fn apply1<O>(&mut self, op: O, a: &Tensor) -> Result<Tensor>
-            where
-                O: CustomOp1 + Send + Sync + 'static,
-            {
-                a.apply_op1(op)
-            }
-
-            fn apply2<O>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor>
-            where
-                O: CustomOp2 + Send + Sync + 'static,
-            {
-                a.apply_op2(b, op)
-            }
-
-            fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
-            where
-                O: CustomOp3 + Send + Sync + 'static,
-            {
-                a.apply_op3(b, c, op)
+            fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Tensor; N]) -> Result<Tensor> {
+                match inputs.as_slice() {
+                    [a] => a.apply_op1(Apply(op)),
+                    [a, b] => a.apply_op2(b, Apply(op)),
+                    [a, b, c] => a.apply_op3(b, c, Apply(op)),
+                    _ => bail!("{}: Candle's custom ops take one to three inputs, got {N}", O::NAME),
+                }
             }
 
             fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
                 value.reshape(shape)
+            }
+
+            fn to_dtype(&mut self, value: &Tensor, dtype: DType) -> Result<Tensor> {
+                value.to_dtype(dtype)
             }
         }
     };

@@ -33,6 +33,8 @@
 //!   2020 (Aziznejad2020).
 
 pub mod activation;
+#[doc(hidden)]
+pub mod backend;
 mod error;
 pub mod graph;
 mod grid;

@@ -5,10 +5,10 @@
 //! that all of them are exact: the slope change of an eliminated knot, c_{k−1} − 2c_k + c_{k+1}, is then exactly 0.
 
 use crate::activation::{Kind, Spline};
+use crate::backend::pointwise::tensor_of;
+use crate::backend::real::{Real, with_elements};
 use crate::dispatch_real;
-use crate::ops::pointwise::tensor_of;
-use crate::ops::real::{Real, with_elements};
-use crate::regularization::slope_changes_of;
+use crate::regularization::measures::slope_changes_of;
 use crate::{Error, Result};
 
 /// Eliminates all knots with |a| ≤ `threshold`; returns how many are kept in each function.

@@ -8,6 +8,7 @@ use candle_nn::Module;
 use common::{assert_close, check_gradients, flat, generator, tensor, uniform, variable};
 use ds_core::Grid;
 use ds_core::activation::{Activation, Apl, ClippedPRelu, Householder, Init, LipschitzSpline, PRelu, Spline};
+use ds_core::backend::op::Apply;
 use ds_core::graph::Gradients;
 use ds_core::lipschitz::bv2::sum_of_bv2;
 use ds_core::ops::channel_affine::ChannelAffine;
@@ -42,15 +43,15 @@ fn slope_projection_and_its_argument() {
         let c = variable(coefficients(rng, 3, size, 0.3), &[3, size]);
         let log_alpha = variable(uniform(rng, 3, -1.0, 1.0), &[3]);
         let what = format!("K = {size}");
-        check_gradients(&what, rng, std::slice::from_ref(&c), |v| v[0].apply_op1(projection).unwrap());
-        check_gradients(&what, rng, &[c, log_alpha], |v| v[0].apply_op2(&v[1], projection).unwrap());
+        check_gradients(&what, rng, std::slice::from_ref(&c), |v| v[0].apply_op1(Apply(projection)).unwrap());
+        check_gradients(&what, rng, &[c, log_alpha], |v| v[0].apply_op2(&v[1], Apply(projection)).unwrap());
     }
     for shape in SHAPES {
         let x = variable(uniform(rng, shape.iter().product(), -2.0, 2.0), shape);
         let log_alpha = variable(uniform(rng, shape[1], -1.0, 1.0), &[shape[1]]);
         let affine = ChannelAffine { shift: -0.3 };
-        check_gradients("x + s", rng, std::slice::from_ref(&x), |v| v[0].apply_op1(affine).unwrap());
-        check_gradients("α·x + s", rng, &[x, log_alpha], |v| v[0].apply_op2(&v[1], affine).unwrap());
+        check_gradients("x + s", rng, std::slice::from_ref(&x), |v| v[0].apply_op1(Apply(affine)).unwrap());
+        check_gradients("α·x + s", rng, &[x, log_alpha], |v| v[0].apply_op2(&v[1], Apply(affine)).unwrap());
     }
 }
 
@@ -61,7 +62,7 @@ fn the_projection_clips_slopes_and_keeps_means() {
     for size in [3, 4, 21, 50] {
         let projection = SlopeProjection { size, step: 0.1 };
         let c = coefficients(rng, 40, size, 0.1);
-        let p = flat(&tensor(c.clone(), &[40, size]).apply_op1(projection).unwrap());
+        let p = flat(&tensor(c.clone(), &[40, size]).apply_op1(Apply(projection)).unwrap());
         let width = if size % 2 == 0 { size + 1 } else { size };
         assert_eq!(p.len(), 40 * width);
         for (c, p) in c.chunks_exact(size).zip(p.chunks_exact(width)) {
@@ -136,7 +137,7 @@ fn splines_are_max_min_in_another_basis() {
     let back = (tensor(vec![1.0, -1.0, 1.0, 1.0], &[2, 2]) * 0.5f64.sqrt()).unwrap();
     let spline = LipschitzSpline::new(2, 5, 1.0, Init::MaxMin, false, DType::F64, &Device::Cpu).unwrap();
     let y = spline.forward(&x.matmul(&turn).unwrap()).unwrap().matmul(&back).unwrap();
-    let expected = x.apply_op1(pairs::MaxMin).unwrap();
+    let expected = x.apply_op1(Apply(pairs::MaxMin)).unwrap();
     assert_close("max-min", &flat(&y), &flat(&expected), 1e-12);
 }
 
@@ -201,23 +202,25 @@ fn pairs_and_clipped_slopes() {
     let rng = &mut generator(5);
     for shape in SHAPES {
         let x = variable(uniform(rng, shape.iter().product(), -2.0, 2.0), shape);
-        check_gradients("max-min", rng, std::slice::from_ref(&x), |v| v[0].apply_op1(pairs::MaxMin).unwrap());
+        check_gradients("max-min", rng, std::slice::from_ref(&x), |v| v[0].apply_op1(Apply(pairs::MaxMin)).unwrap());
         let angles = variable(uniform(rng, shape[1] / 2, -3.0, 3.0), &[shape[1] / 2]);
-        check_gradients("householder", rng, &[x, angles], |v| v[0].apply_op2(&v[1], pairs::Householder).unwrap());
+        check_gradients("householder", rng, &[x, angles], |v| {
+            v[0].apply_op2(&v[1], Apply(pairs::Householder)).unwrap()
+        });
     }
     let slopes = variable(vec![-1.5, -0.5, 0.0, 0.9, 2.0], &[5]);
-    check_gradients("clip", rng, std::slice::from_ref(&slopes), |v| v[0].apply_op1(UnitClip).unwrap());
-    assert_eq!(flat(&slopes.apply_op1(UnitClip).unwrap()), [-1.0, -0.5, 0.0, 0.9, 1.0]);
+    check_gradients("clip", rng, std::slice::from_ref(&slopes), |v| v[0].apply_op1(Apply(UnitClip)).unwrap());
+    assert_eq!(flat(&slopes.apply_op1(Apply(UnitClip)).unwrap()), [-1.0, -0.5, 0.0, 0.9, 1.0]);
 }
 
 #[test]
 fn pairs_against_their_definitions() {
     let x = tensor(vec![1.0, 3.0, 2.0, -1.0, 5.0, 0.0, 5.0, 4.0], &[1, 4, 2]);
-    let y = flat(&x.apply_op1(pairs::MaxMin).unwrap());
+    let y = flat(&x.apply_op1(Apply(pairs::MaxMin)).unwrap());
     assert_eq!(y, [2.0, 3.0, 1.0, -1.0, 5.0, 4.0, 5.0, 0.0]);
     let rng = &mut generator(6);
     let angles = uniform(rng, 2, -3.0, 3.0);
-    let y = flat(&x.apply_op2(&tensor(angles.clone(), &[2]), pairs::Householder).unwrap());
+    let y = flat(&x.apply_op2(&tensor(angles.clone(), &[2]), Apply(pairs::Householder)).unwrap());
     for (pair, angle) in angles.iter().enumerate() {
         for pixel in 0..2 {
             let at = |v: &[f64], second: usize| v[(2 * pair + second) * 2 + pixel];
@@ -231,7 +234,7 @@ fn pairs_against_their_definitions() {
         }
     }
     let odd = tensor(vec![0.0; 6], &[2, 3]);
-    let error = odd.apply_op1(pairs::MaxMin).unwrap_err().to_string();
+    let error = odd.apply_op1(Apply(pairs::MaxMin)).unwrap_err().to_string();
     assert!(error.contains("max-min") && error.contains("even"), "{error}");
     let error = Householder::new(3, DType::F64, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("householder") && error.contains("3 is odd"), "{error}");

@@ -1,23 +1,23 @@
-//! The GPU side of the ops on an emulated device, against the CPU's, on random shapes.
+//! The GPU side of the ops on an emulated device, against the CPU's, on random shapes. What only a GPU can show (speed, the rounding
+//! of its units) is left to tests/gpu.rs.
 #![allow(clippy::unwrap_used)]
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 #[path = "cuda/emulated.rs"]
 mod emulated;
 
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Layout, Tensor, Var};
 use ds_core::Grid;
 use ds_core::activation::{Init, Kind, LinearTerm, Spline};
+use ds_core::backend::gpu::GpuInput;
+use ds_core::backend::op::{Backward, Gradient, Op};
 use ds_core::graph::Gradients;
-use ds_core::ops::gpu::norm::{NormLayer, Parametrization, add_gradients};
-use ds_core::ops::gpu::{Address, linear_spline, pointwise, reparametrization};
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
-use ds_core::ops::planes::Planes;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use ds_core::regularization::Norm;
-use emulated::{TYPES, device, put, random, random_of, random_shape};
+use emulated::{TYPES, Tolerances, compare, device, random, random_of, random_shape};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -27,40 +27,17 @@ fn rectifiers_and_hinges() {
     for (round, dtype) in TYPES.into_iter().flat_map(|dtype| (0..30).map(move |round| (round, dtype))) {
         let Some(gpu) = device(round % 2) else { return };
         let shape = random_shape(rng, 1);
-        let what = format!("round {round}, {dtype:?}, {shape:?}");
-        let (x, dy) = (random_of(rng, &shape, dtype), random_of(rng, &shape, dtype));
-        let (on_x, on_dy) = (put(rng, &gpu, &x, dtype).address(), put(rng, &gpu, &dy, dtype).address());
-        let n = x.elem_count();
+        let what = &format!("round {round}, {dtype:?}, {shape:?}");
+        let x = random_of(rng, &shape, dtype);
+        let (slopes, hinges) = (random(rng, &[shape[1]]), [shape[1], rng.random_range(1..6)]);
+        let (a, b, f32) = (random(rng, &hinges), random(rng, &hinges), DType::F32);
+        let tolerances = |result, gradients| Tolerances { result, gradients, outliers: 0 };
         let op = Rectifier { slope: 0.01 };
-        let y = x.apply_op1_no_bwd(&op).unwrap();
-        let ours = pointwise::rectifier(&gpu, 0.01, dtype, on_x, n).unwrap();
-        gpu.assert_close(&what, &ours, &y, 1e-6, 0);
-        let dx = op.bwd(&x, &y, &dy).unwrap().unwrap();
-        let ours = pointwise::rectifier_gradient(&gpu, 0.01, dtype, on_x, on_dy, n).unwrap();
-        gpu.assert_close(&what, &ours, &dx, 1e-6, 0);
-
-        let planes = Planes::new(x.shape(), shape[1], "test").unwrap();
-        let slopes = random(rng, &[shape[1]]);
-        let on_slopes = gpu.put_tensor(&slopes).address();
-        let y = x.apply_op2_no_bwd(&slopes, &ChannelRectifier).unwrap();
-        let ours = pointwise::channel_rectifier(&gpu, planes, dtype, on_x, on_slopes).unwrap();
-        gpu.assert_close(&what, &ours, &y, 1e-6, 0);
-        let (dx, ds) = ChannelRectifier.bwd(&x, &slopes, &y, &dy).unwrap();
-        let ours = pointwise::channel_rectifier_gradient(&gpu, planes, dtype, on_x, on_slopes, on_dy).unwrap();
-        gpu.assert_close(&format!("{what}: PReLU ∂x"), &ours.0, &dx.unwrap(), 1e-6, 0);
-        gpu.assert_close(&format!("{what}: PReLU ∂slopes"), &ours.1, &ds.unwrap(), 1e-5, 0);
-
-        let s = rng.random_range(1..6);
-        let (a, b) = (random(rng, &[shape[1], s]), random(rng, &[shape[1], s]));
-        let (on_a, on_b) = (gpu.put_tensor(&a).address(), gpu.put_tensor(&b).address());
-        let y = x.apply_op3_no_bwd(&a, &b, &Hinges).unwrap();
-        let ours = pointwise::hinges(&gpu, planes, s, dtype, on_x, (on_a, on_b)).unwrap();
-        gpu.assert_close(&format!("{what}: hinges"), &ours, &y, 1e-5, 0);
-        let (dx, da, db) = Hinges.bwd(&x, &a, &b, &y, &dy).unwrap();
-        let ours = pointwise::hinges_gradient(&gpu, planes, s, dtype, on_x, (on_a, on_b), on_dy).unwrap();
-        gpu.assert_close(&format!("{what}: hinges ∂x"), &ours.0, &dx.unwrap(), 1e-5, 0);
-        gpu.assert_close(&format!("{what}: hinges ∂a"), &ours.1, &da.unwrap(), 1e-5, 0);
-        gpu.assert_close(&format!("{what}: hinges ∂b"), &ours.2, &db.unwrap(), 1e-5, 0);
+        compare(rng, &gpu, what, (&op, &op), [(&x, dtype)], &tolerances(1e-6, &[1e-6]));
+        let (op, inputs) = (ChannelRectifier, [(&x, dtype), (&slopes, f32)]);
+        compare(rng, &gpu, what, (&op, &op), inputs, &tolerances(1e-6, &[1e-6, 1e-5]));
+        let (op, inputs) = (Hinges, [(&x, dtype), (&a, f32), (&b, f32)]);
+        compare(rng, &gpu, what, (&op, &op), inputs, &tolerances(1e-5, &[1e-5; 3]));
         gpu.end();
     }
 }
@@ -68,25 +45,59 @@ fn rectifiers_and_hinges() {
 #[test]
 fn splines() {
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
-    for (round, dtype) in TYPES.into_iter().flat_map(|dtype| (0..30).map(move |round| (round, dtype))) {
-        let Some(gpu) = device(round % 2) else { return };
-        let shape = random_shape(rng, 1);
-        let grid = Grid::from_step([3, 21, 51][round % 3], rng.random_range(0.05..0.2)).unwrap();
-        let what = format!("round {round}, {dtype:?}, {shape:?}, K={}", grid.size());
-        let (x, dy) = (random_of(rng, &shape, dtype), random_of(rng, &shape, dtype));
-        let c = random(rng, &[shape[1], grid.size()]);
-        let planes = Planes::new(x.shape(), shape[1], "test").unwrap();
-        let (on_x, on_dy) = (put(rng, &gpu, &x, dtype).address(), put(rng, &gpu, &dy, dtype).address());
-        let on_c = gpu.put_tensor(&c).address();
+    let types = [DType::F32, DType::F32, DType::BF16, DType::F16];
+    for (round, dtype) in types.into_iter().flat_map(|dtype| (0..30).map(move |round| (round, dtype))) {
+        let Some(gpu) = device(rng.random_range(0..2)) else { return };
+        let inner = [1, 3, 9, 31, 32, 49, 64, 100, 256, 1000][rng.random_range(0..10)];
+        let few = if inner > 100 { 3 } else { 4 };
+        let outer = [1, 2, 7, 33, 130][rng.random_range(0..few + usize::from(inner <= 100))];
+        let shape = [outer, [1, 2, 5, 40][rng.random_range(0..few)], inner];
+        let grid =
+            Grid::from_step([3, 5, 21, 51, 53, 201][rng.random_range(0..6)], rng.random_range(0.05..0.2)).unwrap();
+        let what = &format!("round {round}, {dtype:?}, {shape:?}, K={}", grid.size());
+        let (x, c) = (random_of(rng, &shape, dtype), random(rng, &[shape[1], grid.size()]));
         let op = LinearSpline::new(grid);
-        let ours = linear_spline::forward(&gpu, grid, planes, dtype, on_x, on_c).unwrap();
-        gpu.assert_close(&what, &ours, &op.forward(&x, &c).unwrap(), 1e-5, 0);
-        let (dx, dc) = op.backward(&x, &c, &dy).unwrap();
-        let ours = linear_spline::backward(&gpu, grid, planes, dtype, (on_x, on_c), on_dy).unwrap();
-        gpu.assert_close(&format!("{what}: ∂x"), &ours.0, &dx, 1e-5, 0);
-        gpu.assert_close(&format!("{what}: ∂c"), &ours.1, &dc, 1e-5, 0);
+        let tolerances = Tolerances { result: 1e-5, gradients: &[1e-5; 2], outliers: 0 };
+        compare(rng, &gpu, what, (&op, &op), [(&x, dtype), (&c, DType::F32)], &tolerances);
         gpu.end();
     }
+}
+
+#[test]
+fn inputs_that_are_no_numbers_and_inputs_at_knots() {
+    let Some(gpu) = device(0) else { return };
+    let grid = Grid::from_step(51, 0.16).unwrap();
+    let step = grid.step() as f32;
+    // Knots, the numbers just left of them, and what has no segment.
+    let mut x: Vec<f32> = (0..64).map(|k| (k / 2 - 15) as f32 * step).collect();
+    x.iter_mut().step_by(2).for_each(|x| *x = x.next_down());
+    (x[0], x[2], x[4], x[6]) = (f32::NAN, f32::INFINITY, -1e30, f32::NEG_INFINITY);
+    let c: Vec<f32> = (0..51).map(|k| (k * k) as f32).collect();
+    let arrays = [gpu.put(&x), gpu.put(&c), gpu.put(&[1.0; 64])];
+    let layouts = [&[1, 1, 64][..], &[1, 51], &[1, 1, 64]].map(Layout::contiguous);
+    let input = |k: usize| GpuInput::new(&gpu, &arrays[k], &layouts[k], DType::F32, "test").unwrap();
+    let (op, inputs) = (LinearSpline::new(grid), [input(0), input(1)]);
+    let y = gpu.get(&op.gpu(&gpu, &inputs).unwrap());
+    assert!(y[0].is_nan() && y[2] == f32::INFINITY && y[4] < -1e28 && y[6] == f32::NEG_INFINITY, "{:?}", &y[..8]);
+    let [dx, _, _] = op.gpu_backward(&gpu, &Backward { inputs: &inputs, y: input(0), dy: input(2) }).unwrap();
+    let Gradient::Value(dx) = dx else { panic!("no gradient") };
+    for (k, (x, dx)) in x.iter().zip(&gpu.get(&dx)).enumerate().filter(|(k, _)| *k > 6 || k % 2 == 1) {
+        // The quotient as a division rounds it.
+        let i = ((x / step).floor() + 25.0) as usize;
+        assert!((dx - (c[i + 1] - c[i]) / step).abs() < 1e-2, "{k}: {dx} at {x}");
+    }
+    gpu.end();
+}
+
+#[test]
+fn an_empty_batch_has_gradients_of_0() {
+    let Some(gpu) = device(0) else { return };
+    let (rng, grid) = (&mut ChaCha8Rng::seed_from_u64(5), Grid::from_step(5, 0.5).unwrap());
+    let (x, c) = (Tensor::zeros((0, 2, 4), DType::F32, &Device::Cpu).unwrap(), random(rng, &[2, 5]));
+    let op = LinearSpline::new(grid);
+    let tolerances = Tolerances { result: 0.0, gradients: &[0.0; 2], outliers: 0 };
+    compare(rng, &gpu, "empty", (&op, &op), [(&x, DType::F32), (&c, DType::F32)], &tolerances);
+    gpu.end();
 }
 
 #[test]
@@ -95,29 +106,14 @@ fn reparametrizations() {
     for round in 0..12 {
         let Some(gpu) = device(0) else { return };
         let grid = Grid::from_step([3, 5, 51][round % 3], rng.random_range(0.05..0.5)).unwrap();
-        let (channels, size) = (rng.random_range(1..40), grid.size());
-        let (b1, b0, dc) = (random(rng, &[channels]), random(rng, &[channels]), random(rng, &[channels, size]));
-        let (on_b1, on_b0) = (gpu.put_tensor(&b1).address(), gpu.put_tensor(&b0).address());
-        let on_dc = gpu.put_tensor(&dc).address();
-        let c = random(rng, &[channels, size]);
+        let (channels, size, f32) = (rng.random_range(1..40), grid.size(), DType::F32);
+        let (b1, b0) = (random(rng, &[channels]), random(rng, &[channels]));
+        let (c, a) = (random(rng, &[channels, size]), random(rng, &[channels, size - 2]));
+        let tolerances = &Tolerances { result: 1e-6, gradients: &[1e-6; 3], outliers: 0 };
         let op = AddLinearTerm { grid };
-        let out = c.apply_op3_no_bwd(&b1, &b0, &op).unwrap();
-        let on_c = gpu.put_tensor(&c).address();
-        let ours = reparametrization::add_linear_term(&gpu, grid, channels, on_c, on_b1, on_b0).unwrap();
-        gpu.assert_close("c + b1·x + b0", &ours, &out, 1e-6, 0);
-        let (_, db1, db0) = op.bwd(&c, &b1, &b0, &out, &dc).unwrap();
-        let ours = reparametrization::linear_term_gradient(&gpu, grid, channels, on_dc).unwrap();
-        gpu.assert_close("∂b1", &ours.0, &db1.unwrap(), 1e-6, 0);
-        gpu.assert_close("∂b0", &ours.1, &db0.unwrap(), 1e-6, 0);
-        let a = random(rng, &[channels, size - 2]);
+        compare(rng, &gpu, "c + b1·x + b0", (&op, &op), [(&c, f32), (&b1, f32), (&b0, f32)], tolerances);
         let op = SumOfRelus { grid };
-        let out = a.apply_op3_no_bwd(&b1, &b0, &op).unwrap();
-        let on_a = gpu.put_tensor(&a).address();
-        let ours = reparametrization::sum_of_relus(&gpu, grid, channels, on_a, on_b1, on_b0).unwrap();
-        gpu.assert_close("Σ ReLU", &ours, &out, 1e-6, 0);
-        let (da, _, _) = op.bwd(&a, &b1, &b0, &out, &dc).unwrap();
-        let ours = reparametrization::sum_of_relus_gradient(&gpu, grid, channels, on_dc).unwrap();
-        gpu.assert_close("∂a", &ours, &da.unwrap(), 1e-6, 0);
+        compare(rng, &gpu, "Σ ReLU", (&op, &op), [(&a, f32), (&b1, f32), (&b0, f32)], tolerances);
         gpu.end();
     }
 }
@@ -136,85 +132,50 @@ impl Gradients for Store {
     }
 }
 
+/// A layer of each parametrisation in turn, and straight lines, whose slope changes are 0 or noise.
+fn spline(rng: &mut ChaCha8Rng, k: usize) -> Spline {
+    let grid = Grid::from_step([3, 5, 51][k % 3], [0.1, 0.4][k % 2]).unwrap();
+    let channels = rng.random_range(1..20);
+    if k % 4 == 0 {
+        return Spline::bspline(channels, grid, Init::LeakyRelu, DType::F32, &Device::Cpu).unwrap();
+    }
+    let mut var = |shape: &[usize]| Var::from_tensor(&random(rng, shape)).unwrap();
+    let knots = var(&[channels, grid.size() - if k % 4 == 3 { 2 } else { 0 }]);
+    let linear = LinearTerm { weight: var(&[channels]), bias: var(&[channels]), fixed_bias: k % 5 == 0 };
+    let kind = match k % 4 {
+        1 => Kind::BSpline { coefficients: knots },
+        2 => Kind::ExplicitLinear { coefficients: knots, linear },
+        _ => Kind::ReluSpline { slopes: knots, linear },
+    };
+    Spline::from_parameters(grid, kind).unwrap()
+}
+
 #[test]
 fn norm_gradients_of_all_layers_in_one_launch() {
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
     for norm in [Norm::Tv2, Norm::Bv2] {
         let Some(gpu) = device(0) else { return };
-        let (mut layers, mut checks) = (Vec::new(), Vec::new());
         // More than one launch takes.
-        for k in 0..40 {
-            let grid = Grid::from_step([3, 5, 51][k % 3], [0.1, 0.4][k % 2]).unwrap();
-            let (channels, weight) = (rng.random_range(1..20), rng.random_range(0.1..1.0));
-            let (dtype, cpu) = (DType::F32, &Device::Cpu);
-            let spline = match k % 4 {
-                // Straight lines, whose slope changes are 0 or noise.
-                0 => Spline::bspline(channels, grid, Init::LeakyRelu, dtype, cpu).unwrap(),
-                kind => {
-                    let of_relus = kind == 3;
-                    let width = grid.size() - if of_relus { 2 } else { 0 };
-                    let var = |t: Tensor| Var::from_tensor(&t).unwrap();
-                    let knots = var(random(rng, &[channels, width]));
-                    let linear = LinearTerm {
-                        weight: var(random(rng, &[channels])),
-                        bias: var(random(rng, &[channels])),
-                        fixed_bias: k % 5 == 0,
-                    };
-                    let kind = match kind {
-                        1 => Kind::BSpline { coefficients: knots },
-                        2 => Kind::ExplicitLinear { coefficients: knots, linear },
-                        _ => Kind::ReluSpline { slopes: knots, linear },
-                    };
-                    Spline::from_parameters(grid, kind).unwrap()
-                }
-            };
-            let mut store = Store::default();
-            for parameter in spline.parameters("s") {
-                let gradient = random(rng, parameter.var.dims());
-                store.set_gradient(&parameter.var, gradient);
-            }
-            let put = |store: &Store, var: &Var| gpu.put_tensor(store.gradient(var).unwrap());
-            let mut layer = NormLayer {
-                parametrization: match spline.kind() {
-                    Kind::BSpline { .. } => Parametrization::Coefficients,
-                    Kind::ExplicitLinear { .. } => Parametrization::ExplicitLinear,
-                    Kind::ReluSpline { .. } => Parametrization::SlopeChanges,
-                },
-                grid,
-                channels,
-                weight,
-                knots: gpu.put_tensor(spline.knot_parameters()).address(),
-                gradient: Address::NONE,
-                linear: [Address::NONE; 2],
-                linear_gradient: [Address::NONE; 2],
-            };
-            let mut arrays = vec![(spline.knot_parameters().clone(), put(&store, spline.knot_parameters()))];
-            layer.gradient = arrays[0].1.address();
-            if let Some(linear) = spline.linear_term() {
-                layer.linear = [&linear.weight, &linear.bias].map(|var| gpu.put_tensor(var).address());
-                arrays.push((linear.weight.clone(), put(&store, &linear.weight)));
-                if norm == Norm::Bv2 {
-                    layer.linear_gradient[0] = arrays[1].1.address();
-                    if !linear.fixed_bias {
-                        arrays.push((linear.bias.clone(), put(&store, &linear.bias)));
-                        layer.linear_gradient[1] = arrays[2].1.address();
-                    }
-                }
-            }
-            // On copies: the CPU adds in place.
-            for (_, gradient) in &mut store.0 {
-                *gradient = gradient.copy().unwrap();
-            }
-            norm.add_gradient(&spline, weight, &mut store).unwrap();
-            layers.push(layer);
-            checks.push((k, arrays, store));
+        let splines: Vec<(Spline, f64)> = (0..40).map(|k| (spline(rng, k), rng.random_range(0.1..1.0))).collect();
+        let layers: Vec<(&Spline, f64)> = splines.iter().map(|(spline, weight)| (spline, *weight)).collect();
+        let (mut ours, mut expected) = (Store::default(), Store::default());
+        for parameter in splines.iter().flat_map(|(spline, _)| spline.parameters("s")) {
+            let gradient = random(rng, parameter.var.dims());
+            // A copy: the CPU adds in place.
+            expected.set_gradient(&parameter.var, gradient.copy().unwrap());
+            ours.set_gradient(&parameter.var, gradient);
         }
-        // SAFETY: the arrays are those of the layers.
-        unsafe { add_gradients(&gpu, &layers, norm == Norm::Bv2).unwrap() };
-        for (k, arrays, store) in checks {
-            for (var, array) in arrays {
-                let expected = store.gradient(&var).unwrap();
-                gpu.assert_close(&format!("{norm:?}, layer {k}, {:?}", var.shape()), &array, expected, 1e-5, 0);
+        norm.add_gradients_on(&gpu, &layers, &mut ours).unwrap();
+        norm.add_gradients(&layers, &mut expected).unwrap();
+        for (k, (spline, _)) in splines.iter().enumerate() {
+            for (name, var) in spline.parameters("s").into_iter().map(|p| (p.name, p.var)) {
+                // Gradients that the norm does not change need not be on the device.
+                if norm == Norm::Tv2 && var.id() != spline.knot_parameters().id() {
+                    continue;
+                }
+                let array = gpu.array_of(ours.gradient(&var).unwrap());
+                let expected = expected.gradient(&var).unwrap();
+                gpu.assert_close(&format!("{norm:?}, layer {k}, {name}"), &array, expected, 1e-5, 0);
             }
         }
         gpu.end();

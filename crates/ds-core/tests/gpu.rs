@@ -8,6 +8,7 @@ mod on_card;
 use candle_core::{DType, Device, Tensor, Var};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
+use ds_core::backend::op::{Apply, backward, forward};
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
@@ -112,14 +113,16 @@ fn all_activations_agree_with_the_cpu() {
         let (b1, b0) = (of(&[channels]), of(&[channels]));
         for dtype in [DType::F32, DType::BF16] {
             let (what, x) = (format!("{what}, {dtype:?}"), x.to_dtype(dtype).unwrap());
-            check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Rectifier { slope: 0.01 }).unwrap());
-            check(&what, &gpu, &[x.clone(), slopes.clone()], |t| t[0].apply_op2(&t[1], ChannelRectifier).unwrap());
+            check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Apply(Rectifier { slope: 0.01 })).unwrap());
+            check(&what, &gpu, &[x.clone(), slopes.clone()], |t| {
+                t[0].apply_op2(&t[1], Apply(ChannelRectifier)).unwrap()
+            });
             let arguments = [x, a.clone(), b.clone()];
-            check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], Hinges).unwrap());
+            check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], Apply(Hinges)).unwrap());
         }
         let arguments = [c, b1.clone(), b0.clone()];
-        check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], AddLinearTerm { grid }).unwrap());
-        check(&what, &gpu, &[changes, b1, b0], |t| t[0].apply_op3(&t[1], &t[2], SumOfRelus { grid }).unwrap());
+        check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], Apply(AddLinearTerm { grid })).unwrap());
+        check(&what, &gpu, &[changes, b1, b0], |t| t[0].apply_op3(&t[1], &t[2], Apply(SumOfRelus { grid })).unwrap());
     });
 }
 

@@ -8,6 +8,7 @@ use candle_nn::Module;
 use common::{assert_close, check_gradients, flat, generator, tensor, uniform, variable};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
+use ds_core::backend::op::Apply;
 use ds_core::graph::Gradients;
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
@@ -43,7 +44,7 @@ fn linear_spline() {
             let x = inputs(rng, grid, shape);
             let c = variable(uniform(rng, shape[1] * size, -1.0, 1.0), &[shape[1], size]);
             check_gradients(&format!("spline K={size} {shape:?}"), rng, &[x, c], |arguments| {
-                arguments[0].apply_op2(&arguments[1], LinearSpline::new(grid)).unwrap()
+                arguments[0].apply_op2(&arguments[1], Apply(LinearSpline::new(grid))).unwrap()
             });
         }
     }
@@ -73,10 +74,10 @@ fn parametrisations() {
         let (b1, b0) = (vector(2, &[2]), vector(2, &[2]));
         let rng = &mut generator(4);
         check_gradients("c + b1·x + b0", rng, &[c, b1.clone(), b0.clone()], |v| {
-            v[0].apply_op3(&v[1], &v[2], AddLinearTerm { grid }).unwrap()
+            v[0].apply_op3(&v[1], &v[2], Apply(AddLinearTerm { grid })).unwrap()
         });
         check_gradients("sum of ReLUs", rng, &[a, b1, b0], |v| {
-            v[0].apply_op3(&v[1], &v[2], SumOfRelus { grid }).unwrap()
+            v[0].apply_op3(&v[1], &v[2], Apply(SumOfRelus { grid })).unwrap()
         });
     }
 }
@@ -116,15 +117,17 @@ fn rectifiers_and_hinges() {
         let x = variable(away(rng, n), shape);
         for slope in [0.0, 0.01] {
             check_gradients("rectifier", rng, std::slice::from_ref(&x), |v| {
-                v[0].apply_op1(Rectifier { slope }).unwrap()
+                v[0].apply_op1(Apply(Rectifier { slope })).unwrap()
             });
         }
         let slopes = variable(uniform(rng, shape[1], -0.5, 0.5), &[shape[1]]);
-        check_gradients("PReLU", rng, &[x.clone(), slopes], |v| v[0].apply_op2(&v[1], ChannelRectifier).unwrap());
+        check_gradients("PReLU", rng, &[x.clone(), slopes], |v| {
+            v[0].apply_op2(&v[1], Apply(ChannelRectifier)).unwrap()
+        });
         for hinges in [1, 3] {
             let a = variable(uniform(rng, shape[1] * hinges, -1.0, 1.0), &[shape[1], hinges]);
             let b = variable(uniform(rng, shape[1] * hinges, -1.0, 1.0), &[shape[1], hinges]);
-            check_gradients("APL", rng, &[x.clone(), a, b], |v| v[0].apply_op3(&v[1], &v[2], Hinges).unwrap());
+            check_gradients("APL", rng, &[x.clone(), a, b], |v| v[0].apply_op3(&v[1], &v[2], Apply(Hinges)).unwrap());
         }
     }
 }
@@ -132,7 +135,7 @@ fn rectifiers_and_hinges() {
 #[test]
 fn the_gradient_at_0_is_that_of_the_negative_side() {
     let x = variable(vec![0.0, -0.0, 1.0], &[3, 1]);
-    let y = x.apply_op1(Rectifier { slope: 0.0 }).unwrap();
+    let y = x.apply_op1(Apply(Rectifier { slope: 0.0 })).unwrap();
     let gradients = y.sum_all().unwrap().backward().unwrap();
     assert_eq!(flat(gradients.get(&x).unwrap()), [0.0, 0.0, 1.0]);
 }

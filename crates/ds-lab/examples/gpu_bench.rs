@@ -55,20 +55,18 @@ mod bench {
 mod bench {
     use super::Row;
     use anyhow::Result;
-    use candle_core::{CustomOp1, DType, Device, Tensor};
+    use candle_core::{DType, Device, Tensor};
     use ds_core::Grid;
     use ds_core::activation::{Init, Spline};
-    use ds_core::ops::gpu::cuda;
+    use ds_core::backend::gpu::cuda;
+    use ds_core::backend::op::{backward, forward};
     use ds_core::ops::linear_spline::LinearSpline;
     use ds_core::ops::rectifier::Rectifier;
     use ds_lab::config::{Config, Precision};
-    use ds_lab::data::ImageSet;
-    use ds_lab::experiment::network;
+    use ds_lab::data::{ImageSet, Normalization, Samples};
     use ds_lab::files::revision;
-    use ds_lab::penalty::SplinePenalty;
-    use ds_lab::samples::{Normalization, Samples};
-    use ds_lab::samples_on_device::SamplesOnDevice;
-    use ds_lab::train::{Optimizers, StepsOnDevice};
+    use ds_lab::run::penalty::SplinePenalty;
+    use ds_lab::run::{At, Model, Optimizers, execution, network};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::time::Instant;
@@ -184,8 +182,8 @@ mod bench {
         let [x, dy] = arrays(device, dtype)?;
         let op = Rectifier { slope: 0.0 };
         of_layer(&x, PASSES, || {
-            let y = x.apply_op1_no_bwd(&op)?;
-            op.bwd(&x, &y, &dy)?;
+            let y = forward(&op, [&x])?;
+            backward(&op, [&x], &y, &dy)?;
             Ok(())
         })
     }
@@ -206,32 +204,28 @@ mod bench {
     fn step(device: &Device, graphs: bool, name: &str, kind: &str, precision: Precision) -> Result<Measured> {
         let text = format!("experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
         let config = Config::from_toml(&text)?;
-        let network = network(&config, 10)?.copied(DType::F32, device)?;
+        let network = network(&config, 10)?.to(DType::F32, device)?;
         let mut optimizers = Optimizers::new(&config, &network)?;
         let penalty = SplinePenalty::new(&config, &network)?;
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let count = 2000;
-        let set = ImageSet {
-            images: (0..count * 3 * 32 * 32).map(|_| rng.random()).collect(),
-            labels: (0..count).map(|k| (k % 10) as u8).collect(),
-            channels: 3,
-            height: 32,
-            width: 32,
-            classes: 10,
-        };
-        let samples = Samples::images(set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] });
-        let samples = SamplesOnDevice::new(&samples, precision.dtype(), device)?;
-        let mut steps = StepsOnDevice::new(&network, penalty, graphs.then_some(128))?;
+        let pixels = (0..count * 3 * 32 * 32).map(|_| rng.random()).collect();
+        let set = ImageSet::new(pixels, (0..count).map(|k| (k % 10) as u8).collect(), (3, 32, 32), 10)?;
+        let samples = Samples::images(&set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] })?;
+        let samples = samples.to(precision.dtype(), device)?;
+        let totals = Model::totals_on(device)?;
+        let model = Model { network: &network, penalty: penalty.as_ref(), totals: &totals };
+        let mut execution = execution(&network, None, graphs.then_some(128))?;
         let mut done = 0;
         let mut run = || -> Result<()> {
             done += 1;
             let indices: Vec<usize> = (0..128).map(|k| (k + 128 * done) % count).collect();
             let batch = samples.batch(&indices, Some(&mut rng))?;
             // Far beyond the last milestone: random images shall not make the loss diverge.
-            steps.step(batch, &mut optimizers, (100_000, done as u64))?;
-            Ok(())
+            let at = At { epoch: 100_000, dropout: done as u64 };
+            Ok(execution.step(&model, batch, 128, &mut optimizers, at)?)
         };
-        // With graphs, one has been recorded after these.
+        // With graphs, one has been captured after these.
         for _ in 0..5 {
             run()?;
         }

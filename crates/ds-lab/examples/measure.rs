@@ -14,23 +14,21 @@
 //! ```
 
 use anyhow::{Context, Result, bail};
-use candle_core::{CustomOp1, CustomOp2, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
+use ds_core::backend::op::{backward, forward};
+use ds_core::backend::simd::{Instructions, instructions};
 use ds_core::graph::CandleGraph;
 use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::Rectifier;
-use ds_core::ops::simd::{Instructions, instructions};
-use ds_lab::batches::Epoch;
 use ds_lab::cli::in_thread_pool;
 use ds_lab::config::Config;
-use ds_lab::data::ImageSet;
-use ds_lab::experiment::network;
-use ds_lab::penalty::SplinePenalty;
-use ds_lab::samples::{Normalization, Samples};
-use ds_lab::train::{Optimizers, evaluate, step};
+use ds_lab::data::{Epoch, ImageSet, Normalization, Samples};
+use ds_lab::run::penalty::SplinePenalty;
+use ds_lab::run::{At, Model, Optimizers, evaluate, execution, network};
+use ds_nn::Network;
 use ds_nn::memory::Recycling;
-use ds_nn::networks::Network;
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::LANES;
 use ds_nn::ops::conv2d::Conv2d;
@@ -42,7 +40,6 @@ use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::io::{BufRead, Write};
-use std::sync::Arc;
 use std::time::Instant;
 
 #[global_allocator]
@@ -69,8 +66,8 @@ fn activation(kind: &str, shape: &[usize]) -> Result<Case> {
         "relu" => {
             return Ok(Box::new(move || {
                 let op = Rectifier { slope: 0.0 };
-                let y = x.apply_op1_no_bwd(&op)?;
-                op.bwd(&x, &y, &dy)?;
+                let y = forward(&op, [&x])?;
+                backward(&op, [&x], &y, &dy)?;
                 Ok(())
             }));
         }
@@ -94,14 +91,19 @@ fn convolution(direction: &str, shape: &[usize]) -> Result<Case> {
     let shape = [images / LANES, channels, side, side, LANES];
     let (x, dy, w) = (random(&shape)?, random(&shape)?, random(&[channels, channels, 3, 3])?);
     let window = Window { kernel: 3, stride: 1, padding: 1 };
-    let op = Conv2d { window, input_gradient: direction == "input", weight_gradient: direction == "weight" };
+    let op = Conv2d {
+        window,
+        input_gradient: direction == "input",
+        weight_gradient: direction == "weight",
+        options: Default::default(),
+    };
     Ok(match direction {
         "forward" => Box::new(move || {
-            x.apply_op2_no_bwd(&w, &op)?;
+            forward(&op, [&x, &w])?;
             Ok(())
         }),
         "input" | "weight" => Box::new(move || {
-            CustomOp2::bwd(&op, &x, &w, &dy, &dy)?;
+            backward(&op, [&x, &w], &dy, &dy)?;
             Ok(())
         }),
         other => bail!("unknown direction {other}"),
@@ -115,20 +117,18 @@ fn samples(name: &str, count: usize) -> Result<Samples> {
         "resnet32" | "nin" => (3, 32),
         "convnet" => (1, 28),
         _ => {
-            let points = (0..count).map(|_| [rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0)]).collect();
+            let points: Vec<_> =
+                (0..count).map(|_| [rng.random_range(-1.0..1.0), rng.random_range(-1.0..1.0)]).collect();
             let targets = (0..count).map(|k| (k % 2) as f32).collect();
-            return Ok(Samples::Points { points: Arc::new(points), targets: Arc::new(targets) });
+            return Ok(Samples::points(&points, targets)?);
         }
     };
-    let set = ImageSet {
-        images: (0..count * channels * side * side).map(|_| rng.random()).collect(),
-        labels: (0..count).map(|k| (k % 10) as u8).collect(),
-        channels,
-        height: side,
-        width: side,
-        classes: 10,
-    };
-    Ok(Samples::images(set, &Normalization { mean: vec![0.5; channels], deviation: vec![0.25; channels] }))
+    let (images, labels) = (
+        (0..count * channels * side * side).map(|_| rng.random()).collect(),
+        (0..count).map(|k| (k % 10) as u8).collect(),
+    );
+    let set = ImageSet::new(images, labels, (channels, side, side), 10)?;
+    Ok(Samples::images(&set, &Normalization { mean: vec![0.5; channels], deviation: vec![0.25; channels] })?)
 }
 
 fn config_of(name: &str, kind: &str) -> Result<Config> {
@@ -152,14 +152,18 @@ fn prepared(name: &str, kind: &str) -> Result<(Config, Network, Optimizers)> {
 fn training_step(name: &str, kind: &str) -> Result<Case> {
     let (config, network, mut optimizers) = prepared(name, kind)?;
     let size = config.train.batch_size;
-    let batch = samples(name, size)?.batch(&(0..size).collect::<Vec<_>>())?;
-    let penalty = SplinePenalty::new(&config, &network)?;
-    let mut count = 0;
+    let batch = samples(name, size)?.batch(&(0..size).collect::<Vec<_>>(), None)?;
+    let (penalty, totals) = (SplinePenalty::new(&config, &network)?, Model::totals_on(&Device::Cpu)?);
+    let mut execution = execution(&network, None, None)?;
+    let mut dropout = 0;
     Ok(Box::new(move || {
-        count += 1;
+        dropout += 1;
+        let model = Model { network: &network, penalty: penalty.as_ref(), totals: &totals };
         // Far beyond the last milestone: random images shall not make the loss diverge.
-        step(&network, &batch, penalty.as_ref(), &mut optimizers, 100_000, count)?;
-        Ok(())
+        execution.step(&model, batch.clone(), size, &mut optimizers, At { epoch: 100_000, dropout })?;
+        // As training does after a step on the CPU.
+        totals.to_vec1::<f64>()?;
+        Ok(totals.zero_set()?)
     }))
 }
 
@@ -177,16 +181,17 @@ fn epoch(name: &str, kind: &str) -> Result<Case> {
     let (config, network, mut optimizers) = prepared(name, kind)?;
     let (train, augment) = if name == "convnet" { (60_000, false) } else { (50_000, true) };
     let (train, test) = (samples(name, train)?, samples(name, 10_000)?);
-    let penalty = SplinePenalty::new(&config, &network)?;
+    let (penalty, totals) = (SplinePenalty::new(&config, &network)?, Model::totals_on(&Device::Cpu)?);
+    let mut execution = execution(&network, None, None)?;
     Ok(Box::new(move || {
         let order: Vec<usize> = (0..train.len()).collect();
         let (size, seed) = (config.train.batch_size, Seed(0));
-        let batches = Epoch { samples: &train, order: &order, size, taken: 0, step: 0, augment, seed };
-        let mut count = 0;
-        batches.for_each(|batch| {
-            count += 1;
-            step(&network, &batch, penalty.as_ref(), &mut optimizers, 100_000, count)?;
-            Ok(())
+        let batches = Epoch { samples: &train, order: &order, size, taken: 0, step: 0, augment, seed, replica: (0, 1) };
+        let model = Model { network: &network, penalty: penalty.as_ref(), totals: &totals };
+        let mut dropout = 0;
+        batches.for_each(|batch, count| {
+            dropout += 1;
+            Ok(execution.step(&model, batch, count, &mut optimizers, At { epoch: 100_000, dropout })?)
         })?;
         evaluate(&network, &test)?;
         Ok(())

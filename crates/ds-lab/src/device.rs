@@ -1,58 +1,105 @@
-//! The device that a process computes on, chosen once by its command line; the CPU where nothing was chosen.
+//! The device that a run computes on, and how.
 
-use crate::cli::DeviceChoice;
 use crate::config::{NetworkKind, Precision};
 use crate::note;
 use anyhow::{Result, bail};
 use candle_core::Device;
-use std::sync::OnceLock;
+use ds_core::backend::gpu::cuda;
+use ds_nn::ops::conv2d;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static CHOSEN: OnceLock<Device> = OnceLock::new();
-
-/// Whether the GPU was asked for by name, so that nothing else may be taken in its place.
-static INSISTS: AtomicBool = AtomicBool::new(false);
-
-/// Whether it was said that a network has no kernels for the GPU.
-static SAID: AtomicBool = AtomicBool::new(false);
-
-static WITHOUT_GRAPHS: AtomicBool = AtomicBool::new(false);
-
-/// Whether training on one GPU replays its steps as CUDA graphs.
-pub fn uses_graphs() -> bool {
-    !WITHOUT_GRAPHS.load(Ordering::Relaxed)
+/// What to compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DeviceChoice {
+    /// The GPU if there is one, else the CPU.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
-/// Chooses that for this process; without a choice it does.
-pub fn use_graphs(graphs: bool) {
-    WITHOUT_GRAPHS.store(!graphs, Ordering::Relaxed);
+/// The device of a process and its options: made from the command line and passed down.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The device.
+    pub device: Device,
+    /// Whether training steps on a GPU are replayed as CUDA graphs.
+    pub cuda_graphs: bool,
+    /// The arithmetic of convolutions on a GPU.
+    pub convolutions: conv2d::Options,
+    /// Whether the GPU was asked for by name, so that nothing else may be taken in its place.
+    required: bool,
+    /// Whether it was said that a network has no kernels for the GPU; clones share it.
+    warned: Arc<AtomicBool>,
 }
 
-/// The device of this process.
-pub fn current() -> Device {
-    CHOSEN.get().cloned().unwrap_or(Device::Cpu)
-}
-
-/// The device that a network of this kind trains on: that of the process, or the CPU for a network without GPU kernels.
-///
-/// # Errors
-/// If the network has no GPU kernels and `--device cuda` was given.
-pub fn for_network(kind: NetworkKind) -> Result<Device> {
-    let (device, note) = device_of(kind, current(), INSISTS.load(Ordering::Relaxed))?;
-    if let Some(note) = note.filter(|_| !SAID.swap(true, Ordering::Relaxed)) {
-        note!("{note}");
+impl Context {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self::on(Device::Cpu)
     }
-    Ok(device)
-}
 
-fn device_of(kind: NetworkKind, device: Device, insists: bool) -> Result<(Device, Option<String>)> {
-    if device.is_cpu() || !kind.is_lipschitz() {
-        return Ok((device, None));
+    /// A device that was opened before.
+    pub fn on(device: Device) -> Self {
+        let convolutions = conv2d::Options::default();
+        Self { device, cuda_graphs: true, convolutions, required: false, warned: Arc::default() }
     }
-    if insists {
-        bail!("--device cuda: {kind} networks have no GPU kernels; use --device cpu");
+
+    /// The device of a choice; of several GPUs the one with this number.
+    ///
+    /// # Errors
+    /// If a GPU is asked for and there is none.
+    pub fn new(choice: DeviceChoice, ordinal: usize) -> Result<Self> {
+        let (device, note) = match choice {
+            DeviceChoice::Cpu => (Device::Cpu, None),
+            DeviceChoice::Auto | DeviceChoice::Cuda => chosen(choice, gpu(ordinal))?,
+        };
+        if let Some(note) = note {
+            note!("{note}");
+        }
+        Ok(Self { required: choice == DeviceChoice::Cuda, ..Self::on(device) })
     }
-    Ok((Device::Cpu, Some(format!("NOTE: {kind} networks have no GPU kernels: they are trained on the CPU"))))
+
+    /// The device that a network of this kind trains on: this one, or the CPU for a network without GPU kernels.
+    ///
+    /// # Errors
+    /// If the network has no GPU kernels and `--device cuda` was given.
+    pub fn device_of(&self, kind: NetworkKind) -> Result<Device> {
+        if self.device.is_cpu() || !kind.is_lipschitz() {
+            return Ok(self.device.clone());
+        }
+        if self.required {
+            bail!("--device cuda: {kind} networks have no GPU kernels; use --device cpu");
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            note!("NOTE: {kind} networks have no GPU kernels: they are trained on the CPU");
+        }
+        Ok(Device::Cpu)
+    }
+
+    /// Refuses a precision that the device does not train in.
+    ///
+    /// # Errors
+    /// If that is so, with what to do.
+    pub fn check_precision(&self, precision: Precision) -> Result<()> {
+        match (precision, &self.device) {
+            (Precision::F32, _) => Ok(()),
+            (Precision::Bf16, Device::Cuda(device)) => match cuda::compute_capability(device)? {
+                (8.., _) => Ok(()),
+                (major, minor) => bail!(
+                    "train.precision = \"bf16\": {} has compute capability {major}.{minor}, and bf16 needs 8.0 or newer; set \
+                     train.precision = \"f32\"",
+                    description(&self.device, 1)
+                ),
+            },
+            (Precision::Bf16, _) => bail!(
+                "train.precision = \"bf16\" needs an NVIDIA GPU, and this run is on the CPU: use --device cuda (docs/cuda.md), or \
+                 set train.precision = \"f32\""
+            ),
+        }
+    }
 }
 
 /// Between the descriptions of devices that a run was trained on one after the other.
@@ -61,9 +108,8 @@ pub const THEN: &str = ", then ";
 /// The description of a number of devices in summaries: `cpu`, or `cuda` with the card's name; with the number, if it is not one.
 pub fn description(device: &Device, count: usize) -> String {
     let one = match device {
-        #[cfg(feature = "cuda")]
         Device::Cuda(device) => {
-            let name = ds_core::ops::gpu::cuda::name(device);
+            let name = cuda::name(device);
             name.map_or_else(|_| "cuda".to_owned(), |name| format!("cuda ({name})"))
         }
         _ => "cpu".to_owned(),
@@ -73,63 +119,18 @@ pub fn description(device: &Device, count: usize) -> String {
 
 /// The most memory that was in use on the device, or by the process where that is the CPU, in MB.
 pub fn peak_memory_mb(device: &Device) -> Option<f64> {
-    #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
-        let bytes = ds_core::ops::gpu::cuda::peak_memory(device).ok()?;
+        let bytes = cuda::peak_memory(device).ok()?;
         return Some((bytes as f64 / 1e3).round() / 1e3);
     }
-    #[cfg(not(feature = "cuda"))]
-    let _ = device;
     crate::files::peak_memory_mb()
 }
 
-/// Refuses a precision that the device does not train in.
-///
-/// # Errors
-/// If that is so, with what to do.
-pub fn check_precision(precision: Precision) -> Result<()> {
-    match (precision, current()) {
-        (Precision::F32, _) => Ok(()),
-        #[cfg(feature = "cuda")]
-        (Precision::Bf16, Device::Cuda(device)) => match ds_core::ops::gpu::cuda::compute_capability(&device)? {
-            (8.., _) => Ok(()),
-            (major, minor) => bail!(
-                "train.precision = \"bf16\": {} has compute capability {major}.{minor}, and bf16 needs 8.0 or newer; set \
-                 train.precision = \"f32\"",
-                description(&current(), 1)
-            ),
-        },
-        (Precision::Bf16, _) => bail!(
-            "train.precision = \"bf16\" needs an NVIDIA GPU, and this run is on the CPU: use --device cuda (docs/cuda.md), or \
-             set train.precision = \"f32\""
-        ),
-    }
-}
-
-/// Chooses the device of the process, before anything is computed; of several GPUs the one with this number.
-///
-/// # Errors
-/// If a GPU is asked for and cannot be had.
-pub fn choose(choice: DeviceChoice, ordinal: usize) -> Result<()> {
-    let (device, note) = match choice {
-        DeviceChoice::Cpu => (Device::Cpu, None),
-        DeviceChoice::Auto | DeviceChoice::Cuda => chosen(choice, gpu(ordinal))?,
-    };
-    if let Some(note) = note {
-        note!("{note}");
-    }
-    INSISTS.store(choice == DeviceChoice::Cuda, Ordering::Relaxed);
-    if CHOSEN.get_or_init(|| device.clone()).location() != device.location() {
-        bail!("the device was chosen already: {}", description(&current(), 1));
-    }
-    Ok(())
-}
-
-/// What is wrong with a GPU: there can be none in this build, or there is none that can be used.
+/// Why there is no GPU.
 enum NoGpu {
-    #[cfg_attr(feature = "cuda", allow(dead_code, reason = "for builds without GPUs"))]
-    InThisBuild,
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "for builds with GPUs"))]
+    /// The build has no CUDA support.
+    NotBuilt,
+    /// No GPU can be used, for this reason.
     Unusable(String),
 }
 
@@ -139,14 +140,14 @@ fn chosen(choice: DeviceChoice, gpu: Result<Device, NoGpu>) -> Result<(Device, O
                  CUDA_VISIBLE_DEVICES hides neither";
     match (choice, gpu) {
         (_, Ok(device)) => Ok((device, None)),
-        (DeviceChoice::Cuda, Err(NoGpu::InThisBuild)) => bail!(
+        (DeviceChoice::Cuda, Err(NoGpu::NotBuilt)) => bail!(
             "--device cuda: this build computes on the CPU only; build with `--features cuda` (docs/cuda.md), or use \
              --device cpu"
         ),
         (DeviceChoice::Cuda, Err(NoGpu::Unusable(reason))) => {
             bail!("--device cuda: there is no usable NVIDIA GPU: {reason}; {check}, or use --device cpu")
         }
-        (_, Err(NoGpu::InThisBuild)) => Ok((Device::Cpu, None)),
+        (_, Err(NoGpu::NotBuilt)) => Ok((Device::Cpu, None)),
         (_, Err(NoGpu::Unusable(reason))) => {
             let note = format!("NOTE: the CPU is used, for there is no usable NVIDIA GPU: {reason}; {check}");
             Ok((Device::Cpu, Some(note)))
@@ -155,38 +156,31 @@ fn chosen(choice: DeviceChoice, gpu: Result<Device, NoGpu>) -> Result<(Device, O
 }
 
 /// A GPU, or why there is none.
-#[cfg(feature = "cuda")]
 fn gpu(ordinal: usize) -> Result<Device, NoGpu> {
-    if let Some(device @ Device::Cuda(_)) = CHOSEN.get() {
-        return Ok(device.clone());
-    }
-    catch_driver_panic(|| ds_core::ops::gpu::cuda::open(ordinal)).map_err(NoGpu::Unusable)
+    query_driver(|| cuda::open(ordinal))
 }
 
-/// How many GPUs there are, or why there are none.
+/// The number of GPUs.
 ///
 /// # Errors
-/// If the driver does not tell.
-#[cfg(feature = "cuda")]
+/// The reason in a line, if there are none.
 pub fn gpus() -> Result<usize, String> {
-    catch_driver_panic(ds_core::ops::gpu::cuda::count)
+    query_driver(cuda::count).map_err(|error| match error {
+        NoGpu::NotBuilt => "this build computes on the CPU only".to_owned(),
+        NoGpu::Unusable(reason) => reason,
+    })
 }
 
-/// The driver's answer, or its error in a line.
-#[cfg(feature = "cuda")]
-fn catch_driver_panic<T>(query: impl FnOnce() -> candle_core::Result<T> + std::panic::UnwindSafe) -> Result<T, String> {
+/// The driver's answer, or why there is none.
+fn query_driver<T>(query: impl FnOnce() -> candle_core::Result<T> + std::panic::UnwindSafe) -> Result<T, NoGpu> {
     // The libraries end in a panic where they find no driver at all.
     match std::panic::catch_unwind(query) {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(candle_core::Error::NotCompiledWithCudaSupport)) => Err(NoGpu::NotBuilt),
         // Without the backtrace that may follow.
-        Ok(Err(error)) => Err(error.to_string().lines().next().unwrap_or_default().to_owned()),
-        Err(_) => Err("the driver could not be used".to_owned()),
+        Ok(Err(error)) => Err(NoGpu::Unusable(error.to_string().lines().next().unwrap_or_default().to_owned())),
+        Err(_) => Err(NoGpu::Unusable("the driver could not be used".to_owned())),
     }
-}
-
-#[cfg(not(feature = "cuda"))]
-fn gpu(_ordinal: usize) -> Result<Device, NoGpu> {
-    Err(NoGpu::InThisBuild)
 }
 
 #[cfg(test)]
@@ -194,37 +188,31 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[cfg(not(feature = "cuda"))]
     #[test]
-    fn a_build_without_gpus_says_how_to_make_one_with() {
-        let error = choose(DeviceChoice::Cuda, 0).expect_err("this build has no GPUs").to_string();
+    fn without_a_gpu_the_reason_and_the_cure_are_said() {
+        let error = chosen(DeviceChoice::Cuda, Err(NoGpu::NotBuilt)).unwrap_err().to_string();
         assert!(error.contains("--features cuda") && error.contains("--device cpu"), "{error}");
-        choose(DeviceChoice::Auto, 0).expect("the CPU is always there");
-        assert_eq!(description(&current(), 1), "cpu");
-        assert_eq!(description(&current(), 2), "2 × cpu");
-    }
-
-    #[test]
-    fn a_gpu_that_cannot_be_used_is_told_of_with_the_reason() {
+        let (device, note) = chosen(DeviceChoice::Auto, Err(NoGpu::NotBuilt)).unwrap();
+        assert!(device.is_cpu() && note.is_none());
         let unusable = || Err(NoGpu::Unusable("no driver".to_owned()));
         let (device, note) = chosen(DeviceChoice::Auto, unusable()).unwrap();
         assert!(device.is_cpu() && note.is_some_and(|note| note.contains("no driver") && note.contains("nvidia-smi")));
         let error = chosen(DeviceChoice::Cuda, unusable()).unwrap_err().to_string();
         assert!(error.contains("no driver") && error.contains("--device cpu"), "{error}");
-        let (device, note) = chosen(DeviceChoice::Auto, Err(NoGpu::InThisBuild)).unwrap();
-        assert!(device.is_cpu() && note.is_none());
+        assert_eq!(description(&Device::Cpu, 1), "cpu");
+        assert_eq!(description(&Device::Cpu, 2), "2 × cpu");
+        assert!(Context::cpu().check_precision(Precision::Bf16).is_err());
     }
 
     #[test]
     fn networks_without_gpu_kernels_are_trained_on_the_cpu() {
-        let (device, note) = device_of(NetworkKind::Lipschitz, Device::Cpu, false).unwrap();
-        assert!(device.is_cpu() && note.is_none());
-        #[cfg(feature = "cuda")]
-        if let Ok(gpu) = gpu(0) {
-            let (device, note) = device_of(NetworkKind::Lipschitz, gpu.clone(), false).unwrap();
-            assert!(device.is_cpu() && note.is_some_and(|note| note.contains("lipschitz")));
-            assert!(device_of(NetworkKind::LipschitzConv, gpu.clone(), true).is_err());
-            assert!(device_of(NetworkKind::Resnet32, gpu, true).unwrap().0.is_cuda());
-        }
+        assert!(Context::cpu().device_of(NetworkKind::Lipschitz).unwrap().is_cpu());
+        let Ok(gpu) = gpu(0) else { return };
+        let context = Context::on(gpu);
+        assert!(context.device_of(NetworkKind::Lipschitz).unwrap().is_cpu());
+        assert!(context.warned.load(Ordering::Relaxed));
+        let required = Context { required: true, ..context };
+        assert!(required.device_of(NetworkKind::LipschitzConv).is_err());
+        assert!(required.device_of(NetworkKind::Resnet32).unwrap().is_cuda());
     }
 }

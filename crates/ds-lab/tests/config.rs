@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use ds_lab::config::{Config, KEYS, protocol, reference_doc};
-use ds_lab::metrics::read_summary;
+use ds_lab::results::metrics::read_summary;
 use ds_lab::sweep::Sweep;
 use std::path::{Path, PathBuf};
 
@@ -364,7 +364,7 @@ fn lipschitz_networks_have_configs() {
             assert_eq!(load(&config.to_toml(), &[]).unwrap(), config);
             assert_eq!((config.network.lipschitz, config.data.normalize), (Some(3.0), Some(false)));
             assert_eq!(protocol(&config, false), "full");
-            let network = ds_lab::experiment::network(&config, 10).unwrap();
+            let network = ds_lab::run::network(&config, 10).unwrap();
             let takes_pairs = network.activations().iter().any(|activation| activation.takes_pairs());
             assert_eq!(network.lipschitz_bound_l1().unwrap().is_none(), takes_pairs);
         }

@@ -28,12 +28,9 @@ fn error(dataset: ImageDataset, directory: &Path) -> String {
 
 /// The records of one file of CIFAR's binary version.
 fn binary(set: &ImageSet, images: std::ops::Range<usize>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for i in images {
-        bytes.push(set.labels[i]);
-        bytes.extend_from_slice(set.image(i));
-    }
-    bytes
+    let (pixels, labels) = (set.pixels().unwrap(), set.label_bytes().unwrap());
+    let record = |i: usize| [&labels[i..=i], &pixels[i * 3072..(i + 1) * 3072]].concat();
+    images.flat_map(record).collect()
 }
 
 fn cifar10(root: &Path) -> (ImageSet, ImageSet) {
@@ -82,7 +79,10 @@ fn cifar10_has_the_same_pixels_from_parquet_and_from_binary_files() {
 fn mnist_is_read_gzipped_and_plain_and_verified() {
     let Some(root) = real_data().filter(|root| root.join("mnist").exists()) else { return };
     let zipped = load_images(ImageDataset::Mnist, &from(&root)).unwrap();
-    assert_eq!((zipped.train.len(), zipped.test.len(), zipped.train.channels), (60_000, 10_000, 1));
+    assert_eq!(
+        (zipped.train.len(), zipped.test.len(), zipped.train.images.dims()),
+        (60_000, 10_000, &[60_000, 1, 28, 28][..])
+    );
     let directory = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(root.join("mnist")).unwrap() {
         let path = entry.unwrap().path();
@@ -189,10 +189,11 @@ fn rows_and_columns_of_pictures_are_not_swapped() {
         "",
     )
     .unwrap();
+    let pixels = sample.test.pixels().unwrap();
     let picture = image::load_from_memory(&records[5].encoded).unwrap().to_rgb8();
     for (x, y, pixel) in picture.enumerate_pixels() {
         for channel in 0..3 {
-            let ours = sample.test.image(5)[channel * 1024 + y as usize * 32 + x as usize];
+            let ours = pixels[5 * 3072 + channel * 1024 + y as usize * 32 + x as usize];
             assert_eq!(ours, pixel.0[channel], "channel {channel} row {y} column {x}");
         }
     }
@@ -230,7 +231,7 @@ fn the_sample_is_of_cifar10_only() {
     assert!(sample.is_sample && sample.origin.contains("sample"));
     assert_eq!((sample.train.len(), sample.test.len()), (2560, 512));
     for class in 0..10 {
-        assert_eq!(sample.train.labels.iter().filter(|&&label| label == class).count(), 256);
+        assert_eq!(sample.train.label_bytes().unwrap().into_iter().filter(|&label| label == class).count(), 256);
     }
     let message = load_images(ImageDataset::Mnist, &Source::Sample).unwrap_err().to_string();
     assert!(message.contains("no shipped sample of mnist"), "{message}");
@@ -353,7 +354,8 @@ fn torchvisions_pickles_of_cifar10_are_read() {
     let folder = directory.path().join("cifar-10-batches-py");
     std::fs::create_dir(&folder).unwrap();
     let batch = |set: &ImageSet, images: std::ops::Range<usize>| {
-        pickle(&[("labels", set.labels[images.clone()].to_vec())], &set.images[images.start * 3072..images.end * 3072])
+        let (pixels, labels) = (set.pixels().unwrap(), set.label_bytes().unwrap());
+        pickle(&[("labels", labels[images.clone()].to_vec())], &pixels[images.start * 3072..images.end * 3072])
     };
     for k in 0..5 {
         std::fs::write(folder.join(format!("data_batch_{}", k + 1)), batch(&train, k * 10_000..(k + 1) * 10_000))

@@ -8,40 +8,26 @@ mod on_card;
 
 use candle_core::{DType, Device, Tensor};
 use ds_lab::config::{Config, Precision};
-use ds_lab::data::ImageSet;
-use ds_lab::experiment::network;
-use ds_lab::penalty::SplinePenalty;
-use ds_lab::samples::{Normalization, Samples};
-use ds_lab::samples_on_device::SamplesOnDevice;
-use ds_lab::train::{Optimizers, StepsOnDevice};
-use ds_nn::networks::Network;
-use ds_nn::ops::gpu::{Options, set_options};
+use ds_lab::data::{ImageSet, Normalization, Samples};
+use ds_lab::run::penalty::SplinePenalty;
+use ds_lab::run::{At, Model, Optimizers, execution, network};
+use ds_nn::Network;
+use ds_nn::ops::conv2d;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
 
-fn device() -> Option<Device> {
-    set_options(Options { tf32: true, deterministic: true });
-    on_card::device()
-}
-
 fn images() -> Samples {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
-    let set = ImageSet {
-        images: (0..96 * 3 * 32 * 32).map(|_| rng.random()).collect(),
-        labels: (0..96).map(|k| (k % 10) as u8).collect(),
-        channels: 3,
-        height: 32,
-        width: 32,
-        classes: 10,
-    };
-    Samples::images(set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] })
+    let pixels = (0..96 * 3 * 32 * 32).map(|_| rng.random()).collect();
+    let set = ImageSet::new(pixels, (0..96).map(|k| (k % 10) as u8).collect(), (3, 32, 32), 10).unwrap();
+    Samples::images(&set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] }).unwrap()
 }
 
 /// Samples of a full batch.
 const FULL: usize = 32;
 
-/// The samples and the epoch of each step: the fourth full batch is recorded, the learning rate falls and smaller batches come
+/// The samples and the epoch of each step: the fourth full batch is captured, the learning rate falls and smaller batches come
 /// among those that are replayed.
 const STEPS: [(usize, usize); 12] = [
     (FULL, 0),
@@ -70,37 +56,42 @@ fn bits(tensor: &Tensor) -> Vec<u64> {
 }
 
 fn trained(config: &Config, start: &Network, gpu: &Device, graphs: bool) -> Left {
-    let there = start.copied(DType::F32, gpu).unwrap();
+    let mut there = start.to(DType::F32, gpu).unwrap();
+    there.set_convolution_options(conv2d::Options { tf32: true, deterministic: true });
     let mut optimizers = Optimizers::new(config, &there).unwrap();
     let penalty = SplinePenalty::new(config, &there).unwrap();
-    let samples = SamplesOnDevice::new(&images(), config.train.precision.dtype(), gpu).unwrap();
-    let mut steps = StepsOnDevice::new(&there, penalty, graphs.then_some(FULL)).unwrap();
+    let samples = images().to(config.train.precision.dtype(), gpu).unwrap();
+    let totals = Model::totals_on(gpu).unwrap();
+    let model = Model { network: &there, penalty: penalty.as_ref(), totals: &totals };
+    let mut execution = execution(&there, None, graphs.then_some(FULL)).unwrap();
     let mut left = Vec::new();
     for (k, (count, epoch)) in STEPS.into_iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(k as u64);
         let indices: Vec<usize> = (0..count).map(|i| (7 * k + 5 * i) % samples.len()).collect();
         let batch = samples.batch(&indices, Some(&mut rng)).unwrap();
-        steps.step(batch, &mut optimizers, (epoch, 1000 + k as u64)).unwrap();
+        let at = At { epoch, dropout: 1000 + k as u64 };
+        execution.step(&model, batch, count, &mut optimizers, at).unwrap();
         if k == 7 {
-            assert_eq!(steps.is_recorded(), graphs, "a graph was recorded");
+            assert_eq!(execution.is_captured(), graphs, "a graph was captured");
             // What a row of the metrics does, and what a resumption does.
-            left.push(("totals until then".to_owned(), bits(steps.totals())));
-            steps.totals().zero_set().unwrap();
+            left.push(("totals until then".to_owned(), bits(&totals)));
+            totals.zero_set().unwrap();
             for optimizer in [&mut optimizers.weights, &mut optimizers.splines] {
                 let state: HashMap<String, Tensor> = optimizer.state().unwrap().into_iter().collect();
                 optimizer.restore(optimizer.steps(), |name| state.get(name).cloned()).unwrap();
             }
         }
     }
-    assert_eq!(steps.is_recorded(), graphs);
-    let totals = steps.totals().to_vec1::<f64>().unwrap();
-    assert!(totals[0].is_finite() && totals[0] > 0.0, "{totals:?}");
-    left.push(("totals".to_owned(), bits(steps.totals())));
+    assert_eq!(execution.is_captured(), graphs);
+    let loss = totals.to_vec1::<f64>().unwrap()[0];
+    assert!(loss.is_finite() && loss > 0.0, "{loss}");
+    left.push(("totals".to_owned(), bits(&totals)));
     if graphs {
         // What a graph updates is not what other optimisers have.
         let mut others = Optimizers::new(config, &there).unwrap();
         let batch = samples.batch(&(0..FULL).map(|k| k % samples.len()).collect::<Vec<_>>(), None).unwrap();
-        let error = steps.step(batch, &mut others, (2, 0)).unwrap_err().to_string();
+        let at = At { epoch: 2, dropout: 0 };
+        let error = execution.step(&model, batch, FULL, &mut others, at).unwrap_err().to_string();
         assert!(error.contains("other optimisers"), "{error}");
     }
     left.extend(there.parameters().iter().map(|p| (p.name.clone(), bits(&p.var))));
@@ -114,7 +105,7 @@ fn trained(config: &Config, start: &Network, gpu: &Device, graphs: bool) -> Left
 
 #[test]
 fn graphs_leave_the_bits_that_single_launches_leave() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     let all = [("resnet32", "bspline"), ("nin", "relu"), ("resnet32", "explicit_linear")];
     let all = all.into_iter().flat_map(|of| [(of, Precision::F32), (of, Precision::Bf16)]);
     on_card::each(all, |((name, activation), precision)| {
@@ -136,25 +127,25 @@ fn graphs_leave_the_bits_that_single_launches_leave() {
     });
 }
 
-/// A step that fetches something cannot be recorded; the device must work after that.
+/// A step that fetches something cannot be captured; the device must work after that.
 #[test]
-fn what_cannot_be_recorded_is_said_and_does_no_harm() {
-    use ds_core::ops::gpu::cuda::Graph;
-    let Some(gpu) = device() else { return };
+fn what_cannot_be_captured_is_said_and_does_no_harm() {
+    use ds_core::backend::gpu::cuda::Graph;
+    let Some(gpu) = on_card::device() else { return };
     let x = Tensor::new(&[1f32, 2.0, 3.0], &gpu).unwrap();
     let cuda = gpu.as_cuda_device().unwrap();
     // SAFETY: this test has the device for itself.
-    let record = |launches: &dyn Fn() -> candle_core::Result<()>| unsafe { Graph::record(cuda, launches) };
-    let fetched = record(&|| x.affine(2.0, 0.0)?.to_vec1::<f32>().map(drop));
-    assert!(fetched.is_err(), "a fetch was recorded");
-    let uploaded = record(&|| Tensor::new(&[4f32, 5.0], &gpu)?.affine(2.0, 0.0).map(drop));
-    assert!(uploaded.is_err(), "an upload was recorded");
+    let capture = |launches: &dyn Fn() -> candle_core::Result<()>| unsafe { Graph::capture(cuda, launches) };
+    let fetched = capture(&|| x.affine(2.0, 0.0)?.to_vec1::<f32>().map(drop));
+    assert!(fetched.is_err(), "a fetch was captured");
+    let uploaded = capture(&|| Tensor::new(&[4f32, 5.0], &gpu)?.affine(2.0, 0.0).map(drop));
+    assert!(uploaded.is_err(), "an upload was captured");
     assert_eq!(x.affine(2.0, 1.0).unwrap().to_vec1::<f32>().unwrap(), [3.0, 5.0, 7.0]);
     // What can be is launched as often as it is asked for, on what is there then.
     let y = x.zeros_like().unwrap();
     let add = || -> candle_core::Result<()> { y.slice_set(&y.add(&x)?, 0, 0) };
     add().unwrap();
-    let graph = record(&add).unwrap();
+    let graph = capture(&add).unwrap();
     for _ in 0..3 {
         // SAFETY: both tensors are there and where they were.
         unsafe { graph.launch().unwrap() };

@@ -90,11 +90,12 @@ fn child() {
 const LOADED: &str = "loaded 60000 and 10000 from hub (ylecun/mnist)";
 
 fn parquet(set: &ImageSet) -> Vec<u8> {
+    let (pixels, labels) = (set.pixels().unwrap(), set.label_bytes().unwrap());
     let encode = |i: usize| {
-        let image = image::GrayImage::from_raw(28, 28, set.image(i).to_vec()).unwrap();
+        let image = image::GrayImage::from_raw(28, 28, pixels[i * 784..(i + 1) * 784].to_vec()).unwrap();
         let mut bytes = std::io::Cursor::new(Vec::new());
         image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-        Record { encoded: bytes.into_inner(), labels: vec![set.labels[i]] }
+        Record { encoded: bytes.into_inner(), labels: vec![labels[i]] }
     };
     let records: Vec<Record> = (0..set.len()).map(encode).collect();
     let directory = tempdir().unwrap();
@@ -129,8 +130,7 @@ fn hub_with(train: &[u8], test: &[u8]) -> FakeHub {
 
 /// A parquet file of a few black images.
 fn tiny(count: usize) -> Vec<u8> {
-    let images = vec![0; count * 784];
-    parquet(&ImageSet { images, labels: vec![0; count], channels: 1, height: 28, width: 28, classes: 10 })
+    parquet(&ImageSet::new(vec![0; count * 784], vec![0; count], (1, 28, 28), 10).unwrap())
 }
 
 #[test]

@@ -3,13 +3,19 @@
 
 use ds_core::Group;
 use ds_core::activation::Activation;
-use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::Source;
-use ds_lab::experiment::{Existing, RunOptions, Setup, run, target};
-use ds_lab::metrics::read_metrics;
-use ds_lab::penalty::SplinePenalty;
-use ds_lab::train::{Optimizers, count_active_knots, count_knots};
+use ds_lab::device::Context;
+use ds_lab::results::metrics::{SummaryRow, read_metrics};
+use ds_lab::run::checkpoint::Checkpoint;
+use ds_lab::run::penalty::SplinePenalty;
+use ds_lab::run::{Existing, RunOptions, Setup, target};
+use ds_lab::run::{Optimizers, count_active_knots, count_knots};
+
+/// A run on the CPU.
+fn run(config: &Config, source: &Source, options: &RunOptions) -> anyhow::Result<SummaryRow> {
+    ds_lab::run::run(config, source, options, &Context::cpu())
+}
 
 fn config(dataset: &str, more: &str) -> Config {
     Config::from_toml(&format!(
@@ -57,7 +63,10 @@ fn scalings_have_a_rate_of_their_own() {
     let options = RunOptions { directory: directory.path().to_owned(), existing: Existing::Refuse, quiet: true };
     run(&config, &source, &options).unwrap();
     let checkpoint = Checkpoint::read(&directory.path().join("checkpoint.safetensors")).unwrap();
-    let (before, after) = (Setup::new(&config, &source).unwrap(), Setup::new(&config, &source).unwrap());
+    let (before, after) = (
+        Setup::new(&config, &source, &Context::cpu()).unwrap(),
+        Setup::new(&config, &source, &Context::cpu()).unwrap(),
+    );
     checkpoint.restore_network(&after.network).unwrap();
     let moved = |group: Group| -> f32 {
         let pairs = before.network.parameters().into_iter().zip(after.network.parameters());
@@ -79,7 +88,7 @@ fn scalings_have_a_rate_of_their_own() {
 fn splines_are_counted_and_penalised() {
     let source = Source::Auto { dir: None };
     let config = config("slopes_pm1", "[regularization]\nlambda = 0.5");
-    let setup = Setup::new(&config, &source).unwrap();
+    let setup = Setup::new(&config, &source, &Context::cpu()).unwrap();
     // |x| in 30 channels, each with a slope change of 2; no knot lies at 0, so that it is shared by two.
     let penalty = SplinePenalty::new(&config, &setup.network).unwrap().unwrap();
     assert!((penalty.value(&setup.network).unwrap() - 0.5 * 30.0 * 2.0).abs() < 1e-3);

@@ -4,8 +4,8 @@
 use ds_core::graph::Gradients;
 use ds_core::regularization::{slope_changes, tv2};
 use ds_lab::config::Config;
-use ds_lab::experiment::network;
-use ds_lab::penalty::{SplinePenalty, decay_factors};
+use ds_lab::run::network;
+use ds_lab::run::penalty::{SplinePenalty, decay_factors};
 use ds_nn::tape::TapeGradients;
 
 fn config(per_layer: bool) -> Config {

@@ -6,12 +6,12 @@ mod threads;
 
 use anyhow::Result;
 use candle_core::Tensor;
-use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::Source;
-use ds_lab::experiment::{Existing, RunOptions, Setup, run, run_replica};
-use ds_lab::metrics::{MetricsRow, SummaryRow, read_metrics};
-use ds_lab::train::Trainer;
+use ds_lab::device::Context;
+use ds_lab::results::metrics::{MetricsRow, SummaryRow, read_metrics};
+use ds_lab::run::checkpoint::Checkpoint;
+use ds_lab::run::{Existing, RunOptions, Setup, Trainer, run, run_replica};
 use ds_nn::parallel::Communicator;
 use std::path::Path;
 use tempfile::tempdir;
@@ -40,12 +40,12 @@ fn options(directory: &Path, resume: bool) -> RunOptions {
 
 /// What every rank returns.
 fn run_on(size: usize, config: &Config, source: &Source, options: &RunOptions) -> Vec<Result<Option<SummaryRow>>> {
-    replicas(size, |communicator| run_replica(config, source, options, communicator))
+    replicas(size, |communicator| run_replica(config, source, options, communicator, &Context::cpu()))
 }
 
 /// Trains, and leaves out what comes after the last step.
 fn train(config: &Config, source: &Source, directory: &Path, communicator: Option<&dyn Communicator>) -> Setup {
-    let setup = Setup::new(config, source).unwrap();
+    let setup = Setup::new(config, source, &Context::cpu()).unwrap();
     Trainer::new(config, &setup, directory, None, communicator).unwrap().run(true).unwrap();
     setup
 }
@@ -74,7 +74,7 @@ fn assert_alike(what: &str, ours: &[MetricsRow], expected: &[MetricsRow]) {
 #[test]
 fn the_rows_of_one_process() {
     let alone = tempdir().unwrap();
-    let summary = run(&area(), &GENERATED, &options(alone.path(), false)).unwrap();
+    let summary = run(&area(), &GENERATED, &options(alone.path(), false), &Context::cpu()).unwrap();
     for size in [1, 2, 3] {
         let together = tempdir().unwrap();
         let results = run_on(size, &area(), &GENERATED, &options(together.path(), false));
@@ -124,7 +124,7 @@ fn weights_and_statistics_are_the_same_bits_everywhere() {
             }
         }
         // What the first one wrote is that, too.
-        let setup = Setup::new(&config, &source).unwrap();
+        let setup = Setup::new(&config, &source, &Context::cpu()).unwrap();
         Checkpoint::read(&directory.path().join("checkpoint.safetensors"))
             .unwrap()
             .restore_network(&setup.network)
@@ -142,7 +142,10 @@ fn broken_off(size: usize, directory: &Path) {
     let errors = replicas(size, |communicator| {
         let sums = if communicator.rank() + 1 == size { 550 } else { usize::MAX };
         let dying = Counting::new(communicator, sums);
-        format!("{:#}", run_replica(&area(), &GENERATED, &options(directory, false), dying).unwrap_err())
+        format!(
+            "{:#}",
+            run_replica(&area(), &GENERATED, &options(directory, false), dying, &Context::cpu()).unwrap_err()
+        )
     });
     let (last, others) = errors.split_last().unwrap();
     assert!(last.contains("killed") && others.iter().all(|error| error.contains("has ended")), "{errors:?}");
@@ -160,7 +163,7 @@ fn a_run_goes_on_with_another_number_of_replicas() {
         broken_off(2, broken.path());
         let options = options(broken.path(), true);
         if size == 0 {
-            run(&area(), &GENERATED, &options).unwrap();
+            run(&area(), &GENERATED, &options, &Context::cpu()).unwrap();
         } else {
             run_on(size, &area(), &GENERATED, &options).into_iter().for_each(|row| drop(row.unwrap()));
         }
@@ -178,7 +181,7 @@ fn all_fail_when_one_does_or_the_run_diverges() {
         if communicator.rank() == 1 {
             anyhow::bail!("no data here");
         }
-        run_replica(&area(), &GENERATED, &options(directory.path(), false), communicator)
+        run_replica(&area(), &GENERATED, &options(directory.path(), false), communicator, &Context::cpu())
     });
     assert!(results.iter().all(Result::is_err));
     let mut config = area();

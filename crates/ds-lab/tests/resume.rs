@@ -3,10 +3,16 @@
 
 use ds_lab::config::{Config, Precision, Train};
 use ds_lab::data::Source;
-use ds_lab::experiment::{Existing, RunOptions, Setup, run};
+use ds_lab::device::Context;
 use ds_lab::lock::DirectoryLock;
-use ds_lab::metrics::{MetricsRow, Split, read_metrics, read_summary};
+use ds_lab::results::metrics::{MetricsRow, Split, SummaryRow, read_metrics, read_summary};
+use ds_lab::run::{Existing, RunOptions, Setup};
 use std::path::Path;
+
+/// A run on the CPU.
+fn run(config: &Config, source: &Source, options: &RunOptions) -> anyhow::Result<SummaryRow> {
+    ds_lab::run::run(config, source, options, &Context::cpu())
+}
 
 fn config(text: &str) -> Config {
     Config::from_toml(text).unwrap()
@@ -289,10 +295,10 @@ fn the_network_of_the_best_epoch_is_kept() {
     let best = of_validation.iter().filter_map(|row| row.accuracy).fold(0.0, f64::max);
     assert_eq!(summary.best_validation_accuracy, Some(best));
     let epoch = of_validation.iter().find(|row| row.accuracy == Some(best)).unwrap().epoch;
-    let network = ds_lab::experiment::network(&kept, 1).unwrap();
-    ds_lab::checkpoint::read_network(&directory.path().join("best.safetensors"), &network).unwrap();
-    let setup = Setup::new(&kept, &source).unwrap();
-    let evaluation = ds_lab::train::evaluate(&network, setup.validation.as_ref().unwrap()).unwrap();
+    let network = ds_lab::run::network(&kept, 1).unwrap();
+    ds_lab::run::checkpoint::read_network(&directory.path().join("best.safetensors"), &network).unwrap();
+    let setup = Setup::new(&kept, &source, &Context::cpu()).unwrap();
+    let evaluation = ds_lab::run::evaluate(&network, setup.validation.as_ref().unwrap()).unwrap();
     assert_eq!(evaluation.accuracy, Some(best));
     assert!(summary.best_epoch.is_some_and(|of_summary| of_summary >= epoch), "{summary:?}");
     // It is not of the last epoch, and a test set is nothing to choose on.
@@ -305,7 +311,7 @@ fn the_network_of_the_best_epoch_is_kept() {
 fn validation_takes_samples_out_of_training() {
     let source = Source::Auto { dir: None };
     let held_out = Config { data: ds_lab::config::Data { validation: 0.1, ..area(1).data }, ..area(1) };
-    let setup = Setup::new(&held_out, &source).unwrap();
+    let setup = Setup::new(&held_out, &source, &Context::cpu()).unwrap();
     assert_eq!((setup.train.len(), setup.validation.as_ref().unwrap().len()), (1350, 150));
     let directory = tempfile::tempdir().unwrap();
     let summary = run(&held_out, &source, &options(directory.path())).unwrap();

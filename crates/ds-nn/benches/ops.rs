@@ -2,23 +2,23 @@
 //! `benches/compare_pytorch.py`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use divan::{Bencher, black_box};
+use ds_core::backend::op::{backward, forward};
 use ds_core::graph::Gradients;
 use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::memory::Recycling;
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::{FromBlocks, LANES, ToBlocks};
-use ds_nn::ops::conv2d::Conv2d;
+use ds_nn::ops::conv2d::{Conv2d, Options};
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::Dropout;
-use ds_nn::ops::loss::CrossEntropy;
-use ds_nn::ops::norm_activation::{Function, Moments, NormActivation, Statistics};
+use ds_nn::ops::loss::{Kind, Loss};
+use ds_nn::ops::norm_activation::{Function, NormActivation, Statistics};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use mimalloc::MiMalloc;
-use std::sync::{Arc, Mutex};
 
 #[global_allocator]
 static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
@@ -55,26 +55,26 @@ fn convolution(k: usize, input_gradient: bool) -> (Conv2d, Tensor, Tensor, Tenso
     let (inputs, outputs, side, kernel, stride) = CONVOLUTIONS[k];
     let window = Window { kernel, stride, padding: kernel / 2 };
     let (x, w) = (images(inputs, side), random(&[outputs, inputs, kernel, kernel]));
-    let op = Conv2d { window, input_gradient, weight_gradient: !input_gradient };
+    let op = Conv2d { window, input_gradient, weight_gradient: !input_gradient, options: Options::default() };
     (op, x, w, images(outputs, side.div_ceil(stride)))
 }
 
 #[divan::bench(args = 0..9)]
 fn convolution_forward(bencher: Bencher, k: usize) {
     let (op, x, w, _) = convolution(k, false);
-    bencher.bench_local(|| x.apply_op2_no_bwd(&w, &op).unwrap());
+    bencher.bench_local(|| forward(&op, [&x, &w]).unwrap());
 }
 
 #[divan::bench(args = 0..9)]
 fn convolution_input_gradient(bencher: Bencher, k: usize) {
     let (op, x, w, dy) = convolution(k, true);
-    bencher.bench_local(|| CustomOp2::bwd(&op, &x, &w, &dy, &dy).unwrap());
+    bencher.bench_local(|| backward(&op, [&x, &w], &dy, &dy).unwrap());
 }
 
 #[divan::bench(args = 0..9)]
 fn convolution_weight_gradient(bencher: Bencher, k: usize) {
     let (op, x, w, dy) = convolution(k, false);
-    bencher.bench_local(|| CustomOp2::bwd(&op, &x, &w, &dy, &dy).unwrap());
+    bencher.bench_local(|| backward(&op, [&x, &w], &dy, &dy).unwrap());
 }
 
 fn fused(function: &str) -> (NormActivation, Tensor) {
@@ -83,28 +83,29 @@ fn fused(function: &str) -> (NormActivation, Tensor) {
         "relu" => (Function::Rectifier { slope: 0.0 }, 2),
         _ => (Function::Spline(Grid::from_range(51, 4.0).unwrap()), 53),
     };
-    let statistics = Statistics::Batch(Arc::new(Mutex::new(Moments::default())));
+    let var = || Var::zeros(16, DType::F32, &Device::Cpu).unwrap();
+    let statistics = Statistics::new(var(), var(), 0.1, true);
     (NormActivation { statistics, epsilon: 1e-5, function }, random(&[16, width]))
 }
 
 #[divan::bench(args = ["identity", "relu", "spline"])]
 fn norm_activation_forward(bencher: Bencher, function: &str) {
     let ((op, parameters), x) = (fused(function), images(16, 32));
-    bencher.bench_local(|| x.apply_op2_no_bwd(&parameters, &op).unwrap());
+    bencher.bench_local(|| forward(&op, [&x, &parameters]).unwrap());
 }
 
 #[divan::bench(args = ["identity", "relu", "spline"])]
 fn norm_activation_backward(bencher: Bencher, function: &str) {
     let ((op, parameters), x, dy) = (fused(function), images(16, 32), images(16, 32));
-    x.apply_op2_no_bwd(&parameters, &op).unwrap();
-    bencher.bench_local(|| CustomOp2::bwd(&op, &x, &parameters, &x, &dy).unwrap());
+    forward(&op, [&x, &parameters]).unwrap();
+    bencher.bench_local(|| backward(&op, [&x, &parameters], &x, &dy).unwrap());
 }
 
 #[divan::bench(args = ["relu", "spline"])]
 fn norm_residual_activation_backward(bencher: Bencher, function: &str) {
     let ((op, parameters), x, residual, dy) = (fused(function), images(16, 32), images(16, 32), images(16, 32));
-    x.apply_op3_no_bwd(&residual, &parameters, &op).unwrap();
-    bencher.bench_local(|| CustomOp3::bwd(&op, &x, &residual, &parameters, &x, &dy).unwrap());
+    forward(&op, [&x, &residual, &parameters]).unwrap();
+    bencher.bench_local(|| backward(&op, [&x, &residual, &parameters], &x, &dy).unwrap());
 }
 
 const POOL: Window = Window { kernel: 3, stride: 2, padding: 1 };
@@ -112,71 +113,72 @@ const POOL: Window = Window { kernel: 3, stride: 2, padding: 1 };
 #[divan::bench]
 fn max_pool_forward(bencher: Bencher) {
     let x = images(96, 32);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&MaxPool(POOL)).unwrap());
+    bencher.bench_local(|| forward(&MaxPool(POOL), [&x]).unwrap());
 }
 
 #[divan::bench]
 fn max_pool_backward(bencher: Bencher) {
     let (x, dy) = (images(96, 32), images(96, 16));
-    let y = x.apply_op1_no_bwd(&MaxPool(POOL)).unwrap();
-    bencher.bench_local(|| MaxPool(POOL).bwd(&x, &y, &dy).unwrap());
+    let y = forward(&MaxPool(POOL), [&x]).unwrap();
+    bencher.bench_local(|| backward(&MaxPool(POOL), [&x], &y, &dy).unwrap());
 }
 
 #[divan::bench]
 fn average_pool_forward(bencher: Bencher) {
     let x = images(192, 16);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&AveragePool(POOL)).unwrap());
+    bencher.bench_local(|| forward(&AveragePool(POOL), [&x]).unwrap());
 }
 
 #[divan::bench]
 fn average_pool_backward(bencher: Bencher) {
     let (x, dy) = (images(192, 16), images(192, 8));
-    bencher.bench_local(|| AveragePool(POOL).bwd(&x, &dy, &dy).unwrap());
+    bencher.bench_local(|| backward(&AveragePool(POOL), [&x], &dy, &dy).unwrap());
 }
 
 #[divan::bench]
 fn dropout(bencher: Bencher) {
     let x = images(96, 16);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&Dropout { probability: 0.5, key: black_box(7), step: None }).unwrap());
+    bencher.bench_local(|| forward(&Dropout { probability: 0.5, key: black_box(7), step: None }, [&x]).unwrap());
 }
 
 #[divan::bench]
 fn sum(bencher: Bencher) {
     let (a, b) = (images(16, 32), images(16, 32));
-    bencher.bench_local(|| a.apply_op2_no_bwd(&b, &Sum).unwrap());
+    bencher.bench_local(|| forward(&Sum, [&a, &b]).unwrap());
 }
 
 #[divan::bench]
 fn to_blocks(bencher: Bencher) {
     let x = random(&[BATCH, 3, 32, 32]);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&ToBlocks).unwrap());
+    bencher.bench_local(|| forward(&ToBlocks, [&x]).unwrap());
 }
 
 #[divan::bench]
 fn from_blocks(bencher: Bencher) {
     let x = images(64, 8);
-    bencher.bench_local(|| x.apply_op1_no_bwd(&FromBlocks).unwrap());
+    bencher.bench_local(|| forward(&FromBlocks, [&x]).unwrap());
 }
 
 /// (rows, inputs, outputs): the area network's and ResNet32's last layer.
 #[divan::bench(args = [(10, 4, 4), (BATCH, 64, 10)])]
 fn dense_forward(bencher: Bencher, (rows, inputs, outputs): (usize, usize, usize)) {
     let (x, w, b) = (random(&[rows, inputs]), random(&[outputs, inputs]), random(&[outputs]));
-    bencher.bench_local(|| x.apply_op3_no_bwd(&w, &b, &Dense { input_gradient: true }).unwrap());
+    bencher.bench_local(|| forward(&Dense { input_gradient: true }, [&x, &w, &b]).unwrap());
 }
 
 #[divan::bench(args = [(10, 4, 4), (BATCH, 64, 10)])]
 fn dense_backward(bencher: Bencher, (rows, inputs, outputs): (usize, usize, usize)) {
     let (x, w, dy) = (random(&[rows, inputs]), random(&[outputs, inputs]), random(&[rows, outputs]));
-    bencher.bench_local(|| CustomOp2::bwd(&Dense { input_gradient: true }, &x, &w, &dy, &dy).unwrap());
+    bencher.bench_local(|| backward(&Dense { input_gradient: true }, [&x, &w], &dy, &dy).unwrap());
 }
 
 #[divan::bench]
 fn cross_entropy_backward(bencher: Bencher) {
-    let labels: Arc<[u8]> = (0..BATCH).map(|k| (k % 10) as u8).collect();
-    let (x, dy, op) = (random(&[BATCH, 10]), random(&[1]).squeeze(0).unwrap(), CrossEntropy { labels });
-    let loss = x.apply_op1_no_bwd(&op).unwrap();
-    bencher.bench_local(|| op.bwd(&x, &loss, &dy).unwrap());
+    let labels: Vec<u8> = (0..BATCH).map(|k| (k % 10) as u8).collect();
+    let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+    let (x, dy, op) = (random(&[BATCH, 10]), random(&[1]).squeeze(0).unwrap(), Loss::from(Kind::CrossEntropy));
+    let loss = forward(&op, [&x, &labels]).unwrap();
+    bencher.bench_local(|| backward(&op, [&x, &labels], &loss, &dy).unwrap());
 }
 
 struct Same(Tensor);

@@ -2,14 +2,45 @@
 //! optimisers and the networks of the papers.
 //!
 //! Layers are generic over [`ds_core::graph::Graph`]: they train on the fast [`tape::Tape`] and also work in Candle's own
-//! graph.
+//! graph. A [`Network`] is a list of named layers; those of the papers are functions in [`networks`].
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use ds_core::graph::{Gradients, Graph};
+//! use ds_core::{Grid, activation::{ActivationKind, Init}};
+//! use ds_nn::layers::Mode;
+//! use ds_nn::networks::resnet32;
+//! use ds_nn::ops::loss::{Kind, Loss};
+//! use ds_nn::optim::{Decay, Optimizer, Rule};
+//! use ds_nn::rng::{Purpose, Seed};
+//! use ds_nn::tape::Tape;
+//!
+//! let activation = ActivationKind::BSpline { grid: Grid::from_range(51, 4.0)?, init: Init::LeakyRelu };
+//! let network = resnet32(&mut Seed(0).generator(Purpose::Weights, 0), 10, activation)?;
+//! let decay = Decay { weights: 5e-4, hinges: 0.0 };
+//! let mut optimizer = Optimizer::new(Rule::Sgd { momentum: 0.9 }, decay, network.parameters())?;
+//! let images = Tensor::randn(0f32, 1.0, (2, 3, 32, 32), &Device::Cpu)?;
+//! let labels = Tensor::new(&[3u8, 7], &Device::Cpu)?;
+//!
+//! let mut tape = Tape::recording();
+//! let (x, targets) = (tape.constant(&images), tape.constant(&labels));
+//! let logits = network.forward_in(&mut tape, &x, Mode::training(0))?;
+//! let loss = tape.apply(Loss::from(Kind::CrossEntropy), [&logits, &targets])?;
+//! let gradients = tape.backward(&loss)?;
+//! optimizer.step(&gradients, 0.1)?;
+//! # Ok::<(), ds_core::Error>(())
+//! ```
 
-pub mod constrained;
+#[doc(hidden)]
+pub mod backend;
 pub mod layers;
 pub mod memory;
+mod network;
 pub mod networks;
 pub mod ops;
 pub mod optim;
 pub mod parallel;
 pub mod rng;
 pub mod tape;
+
+pub use network::Network;

@@ -3,9 +3,10 @@
 //! A training step allocates the same large tensors every time. Allocators give large blocks back to the system, which
 //! clears every page before it hands it out again; that costs as much as the arithmetic of a batch norm.
 
+use ds_core::backend::sync::lock;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Blocks from this size on are kept, in bytes.
 const LARGE: usize = 1 << 17;
@@ -45,7 +46,7 @@ impl<A> Recycling<A> {
     }
 
     fn pop(&self, class: usize) -> *mut u8 {
-        let mut stack = self.free[class].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stack = lock(&self.free[class]);
         let top = stack.0;
         if !top.is_null() {
             // SAFETY: free blocks hold the next one's address in their first bytes.
@@ -116,7 +117,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Recycling<A> {
             // SAFETY: the block came from `inner` with this layout.
             return unsafe { self.inner.dealloc(pointer, layout) };
         };
-        let mut stack = self.free[class].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stack = lock(&self.free[class]);
         // SAFETY: the block is ours again, aligned and larger than an address.
         unsafe { pointer.cast::<*mut u8>().write(stack.0) };
         stack.0 = pointer;

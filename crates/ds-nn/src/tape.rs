@@ -1,10 +1,12 @@
-//! A tape for custom ops: what Candle's backward pass does, without its zeros, its additions into them and its searches.
+//! A tape for the ops of this project: what Candle's backward pass does, without its zeros, its additions into them and its
+//! searches.
 //!
-//! The ops are the same Candle custom ops, and their `bwd` is called in the same way. A gradient that arrives first is kept
+//! A gradient that arrives first is kept
 //! as it is, and everything that is not needed any more is dropped while the tape unwinds.
 
 use crate::ops::sum::Sum;
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, Var, bail};
+use candle_core::{DType, Result, Tensor, TensorId, Var, bail};
+use ds_core::backend::op::{self, MAX_INPUTS, Op};
 use ds_core::graph::{Gradients, Graph};
 
 /// A tensor on the tape; `slot` is where its gradient will be summed, if it takes one.
@@ -14,26 +16,46 @@ pub struct Value {
     slot: Option<usize>,
 }
 
-enum Op {
-    One(Box<dyn CustomOp1>, Value),
-    Two(Box<dyn CustomOp2>, Value, Value),
-    Three(Box<dyn CustomOp3>, Value, Value, Value),
-    Reshape(Value),
+/// An op on the tape, with its inputs.
+trait Recorded {
+    /// Where the gradients of the inputs are summed.
+    fn slots(&self) -> [Option<usize>; MAX_INPUTS];
+
+    /// The gradients of the inputs, from the op's output and its gradient.
+    fn backward(&self, y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]>;
 }
 
-impl Op {
-    /// Where the gradients of its arguments are summed.
-    fn slots(&self) -> [Option<usize>; 3] {
-        match self {
-            Self::One(_, a) | Self::Reshape(a) => [a.slot, None, None],
-            Self::Two(_, a, b) => [a.slot, b.slot, None],
-            Self::Three(_, a, b, c) => [a.slot, b.slot, c.slot],
-        }
+struct Applied<O, const N: usize> {
+    op: O,
+    inputs: [Value; N],
+}
+
+impl<O: Op, const N: usize> Recorded for Applied<O, N> {
+    fn slots(&self) -> [Option<usize>; MAX_INPUTS] {
+        std::array::from_fn(|k| self.inputs.get(k).and_then(|input| input.slot))
+    }
+
+    fn backward(&self, y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+        op::backward(&self.op, self.inputs.each_ref().map(|input| &input.tensor), y, dy)
+    }
+}
+
+/// The same elements in another shape, or rounded to another type.
+struct Converted(Value);
+
+impl Recorded for Converted {
+    fn slots(&self) -> [Option<usize>; MAX_INPUTS] {
+        [self.0.slot, None, None]
+    }
+
+    fn backward(&self, _y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+        let input = &self.0.tensor;
+        Ok([Some(dy.to_dtype(input.dtype())?.reshape(input.shape())?), None, None])
     }
 }
 
 struct Node {
-    op: Op,
+    op: Box<dyn Recorded>,
     output: Tensor,
     slot: usize,
 }
@@ -63,12 +85,12 @@ impl Tape {
         self.slots - 1
     }
 
-    fn record(&mut self, output: Tensor, tracked: bool, op: impl FnOnce() -> Op) -> Value {
+    fn record<R: Recorded + 'static>(&mut self, output: Tensor, tracked: bool, op: impl FnOnce() -> R) -> Value {
         if !tracked {
             return Value { tensor: output, slot: None };
         }
         let slot = self.new_slot();
-        self.nodes.push(Node { op: op(), output: output.clone(), slot });
+        self.nodes.push(Node { op: Box::new(op()), output: output.clone(), slot });
         Value { tensor: output, slot: Some(slot) }
     }
 
@@ -99,11 +121,13 @@ impl Tape {
         }
         let mut uses = if complete.is_some() { self.uses_of_parameters() } else { Vec::new() };
         let mut sums = GradientSums(vec![None; self.slots]);
-        sums.add(loss, Some(loss.tensor.ones_like()?))?;
+        sums.add(loss.slot, Some(loss.tensor.ones_like()?))?;
         for Node { op, output, slot } in self.nodes.into_iter().rev() {
             let slots = op.slots();
             if let Some(gradient) = sums.0[slot].take() {
-                sums.add_of(op, &output, &gradient)?;
+                for (slot, gradient) in slots.into_iter().zip(op.backward(&output, &gradient)?) {
+                    sums.add(slot, gradient)?;
+                }
             }
             let Some(complete) = &mut complete else { continue };
             for slot in slots.into_iter().flatten() {
@@ -144,32 +168,13 @@ type Complete<'a> = &'a mut dyn FnMut(&Var, &Tensor) -> Result<()>;
 struct GradientSums(Vec<Option<Tensor>>);
 
 impl GradientSums {
-    fn add(&mut self, to: &Value, gradient: Option<Tensor>) -> Result<()> {
-        let (Some(slot), Some(gradient)) = (to.slot, gradient) else { return Ok(()) };
+    fn add(&mut self, slot: Option<usize>, gradient: Option<Tensor>) -> Result<()> {
+        let (Some(slot), Some(gradient)) = (slot, gradient) else { return Ok(()) };
         self.0[slot] = Some(match self.0[slot].take() {
             None => gradient,
-            Some(sum) => sum.contiguous()?.apply_op2_no_bwd(&gradient.contiguous()?, &Sum)?,
+            Some(sum) => op::forward(&Sum, [&sum, &gradient])?,
         });
         Ok(())
-    }
-
-    /// Those of the arguments of an op, whose output has this gradient.
-    fn add_of(&mut self, op: Op, output: &Tensor, gradient: &Tensor) -> Result<()> {
-        match op {
-            Op::One(op, a) => self.add(&a, op.bwd(&a.tensor, output, gradient)?),
-            Op::Two(op, a, b) => {
-                let (ga, gb) = op.bwd(&a.tensor, &b.tensor, output, gradient)?;
-                self.add(&a, ga)?;
-                self.add(&b, gb)
-            }
-            Op::Three(op, a, b, c) => {
-                let (ga, gb, gc) = op.bwd(&a.tensor, &b.tensor, &c.tensor, output, gradient)?;
-                self.add(&a, ga)?;
-                self.add(&b, gb)?;
-                self.add(&c, gc)
-            }
-            Op::Reshape(a) => self.add(&a, Some(gradient.reshape(a.tensor.shape())?)),
-        }
     }
 }
 
@@ -202,36 +207,23 @@ impl Graph for Tape {
         value.slot.is_some()
     }
 
-    fn apply1<O>(&mut self, op: O, a: &Value) -> Result<Value>
-    where
-        O: CustomOp1 + Send + Sync + 'static,
-    {
-        let output = a.tensor.apply_op1_no_bwd(&op)?;
-        let tracked = a.slot.is_some();
-        Ok(self.record(output, tracked, || Op::One(Box::new(op), a.clone())))
-    }
-
-    fn apply2<O>(&mut self, op: O, a: &Value, b: &Value) -> Result<Value>
-    where
-        O: CustomOp2 + Send + Sync + 'static,
-    {
-        let output = a.tensor.apply_op2_no_bwd(&b.tensor, &op)?;
-        let tracked = a.slot.is_some() || b.slot.is_some();
-        Ok(self.record(output, tracked, || Op::Two(Box::new(op), a.clone(), b.clone())))
-    }
-
-    fn apply3<O>(&mut self, op: O, a: &Value, b: &Value, c: &Value) -> Result<Value>
-    where
-        O: CustomOp3 + Send + Sync + 'static,
-    {
-        let output = a.tensor.apply_op3_no_bwd(&b.tensor, &c.tensor, &op)?;
-        let tracked = a.slot.is_some() || b.slot.is_some() || c.slot.is_some();
-        Ok(self.record(output, tracked, || Op::Three(Box::new(op), a.clone(), b.clone(), c.clone())))
+    fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Result<Value> {
+        let output = op::forward(&op, inputs.map(|input| &input.tensor))?;
+        let tracked = inputs.iter().any(|input| input.slot.is_some());
+        Ok(self.record(output, tracked, || Applied { op, inputs: inputs.map(Value::clone) }))
     }
 
     fn reshape(&mut self, value: &Value, shape: &[usize]) -> Result<Value> {
         let output = value.tensor.reshape(shape)?;
-        Ok(self.record(output, value.slot.is_some(), || Op::Reshape(value.clone())))
+        Ok(self.record(output, value.slot.is_some(), || Converted(value.clone())))
+    }
+
+    fn to_dtype(&mut self, value: &Value, dtype: DType) -> Result<Value> {
+        if value.tensor.dtype() == dtype {
+            return Ok(value.clone());
+        }
+        let output = value.tensor.to_dtype(dtype)?;
+        Ok(self.record(output, value.slot.is_some(), || Converted(value.clone())))
     }
 }
 

@@ -5,16 +5,18 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, check_gradients, flat, generator, random, uniform};
+use ds_core::activation::ActivationKind;
 use ds_core::activation::Init;
+use ds_core::backend::op::{backward, forward};
 use ds_core::graph::{CandleGraph, Gradients, Graph};
 use ds_core::lipschitz::certified::TopSingular;
-use ds_nn::constrained::{ConstrainedConvolution, ConstrainedLinear, Constraint};
-use ds_nn::layers::Mode;
-use ds_nn::networks::{ActivationKind, Images, LipschitzConvNet, LipschitzNet, Network};
+use ds_nn::Network;
+use ds_nn::layers::{ConstrainedConv2d, ConstrainedLinear, Constraint, Layer, Mode};
+use ds_nn::networks::{self, Images};
 use ds_nn::ops::Window;
 use ds_nn::ops::almost_orthogonal::AlmostOrthogonal;
-use ds_nn::ops::conv2d::Conv2d;
-use ds_nn::ops::loss::MeanSquaredError;
+use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::orthonormal::{PolarFactor, polar_factor};
 use ds_nn::ops::scale::Scale;
 use ds_nn::ops::spectral::SpectralNormalization;
@@ -95,20 +97,20 @@ fn gradients_of_constraints() {
     for shape in [&[5, 3][..], &[3, 5], &[4, 4], &[3, 2, 2, 2], &[7, 1]] {
         let w = Var::from_tensor(&polar_factor(random(rng, shape).as_tensor()).unwrap()).unwrap();
         check_gradients(&format!("polar factor {shape:?}"), std::slice::from_ref(&w), |tape, v| {
-            tape.apply1(PolarFactor { factor: polar_factor(&w)? }, &v[0])
+            tape.apply(PolarFactor { factor: polar_factor(&w)? }, [&v[0]])
         });
         let w = random(rng, shape);
-        check_gradients(&format!("spectral {shape:?}"), &[w], |tape, v| tape.apply1(SpectralNormalization, &v[0]));
+        check_gradients(&format!("spectral {shape:?}"), &[w], |tape, v| tape.apply(SpectralNormalization, [&v[0]]));
     }
     for (outputs, inputs, kernel, stride) in
         [(4, 3, 3, 1), (2, 5, 3, 1), (3, 2, 3, 2), (3, 2, 2, 2), (2, 2, 5, 3), (3, 1, 1, 1)]
     {
         let w = random(rng, &[outputs, inputs, kernel, kernel]);
         check_gradients(&format!("almost orthogonal {:?}, stride {stride}", w.shape()), &[w], |tape, v| {
-            tape.apply1(AlmostOrthogonal { stride }, &v[0])
+            tape.apply(AlmostOrthogonal { stride }, [&v[0]])
         });
     }
-    check_gradients("scale", &[random(rng, &[3, 2])], |tape, v| tape.apply1(Scale { factor: -2.5 }, &v[0]));
+    check_gradients("scale", &[random(rng, &[3, 2])], |tape, v| tape.apply(Scale { factor: -2.5 }, [&v[0]]));
 }
 
 #[test]
@@ -136,8 +138,8 @@ fn unrolled(kernel: &Tensor, window: Window, side: usize) -> (usize, usize, Vec<
     let inputs = kernel.dims()[1] * side * side;
     let identity = Tensor::eye(inputs, DType::F64, &Device::Cpu).unwrap();
     let images = identity.reshape((inputs, kernel.dims()[1], side, side)).unwrap();
-    let op = Conv2d { window, input_gradient: false, weight_gradient: false };
-    let columns = CandleGraph.apply2(op, &images, &kernel.to_dtype(DType::F64).unwrap()).unwrap();
+    let op = Conv2d { window, input_gradient: false, weight_gradient: false, options: Options::default() };
+    let columns = CandleGraph.apply(op, [&images, &kernel.to_dtype(DType::F64).unwrap()]).unwrap();
     let columns = columns.flatten_from(1).unwrap();
     (inputs, columns.dims()[1], flat(&columns))
 }
@@ -150,8 +152,8 @@ fn convolutions_have_norm_1_at_most() {
     {
         for (inputs, outputs) in [(1, 4), (3, 2), (4, 4)] {
             let window = Window { kernel, stride, padding };
-            let layer = ConstrainedConvolution::new(rng, inputs, outputs, window).unwrap();
-            let norm = |layer: &ConstrainedConvolution| {
+            let layer = ConstrainedConv2d::new(rng, inputs, outputs, window).unwrap();
+            let norm = |layer: &ConstrainedConv2d| {
                 let (rows, columns, matrix) = unrolled(&layer.effective_weight().unwrap(), window, 8);
                 largest_singular_value(rows, columns, &matrix)
             };
@@ -194,7 +196,7 @@ fn almost_orthogonal_kernels_by_their_definition() {
         }
         expected.push(1.0 / f64::sqrt(total));
     }
-    let scaled = flat(&w.apply_op1_no_bwd(&AlmostOrthogonal { stride: 1 }).unwrap());
+    let scaled = flat(&forward(&AlmostOrthogonal { stride: 1 }, [&w]).unwrap());
     for (n, (scaled, k)) in scaled.iter().zip(&k).enumerate() {
         assert!((scaled - k * expected[n / 9 % inputs]).abs() < 1e-12);
     }
@@ -246,10 +248,10 @@ fn no_pair_of_inputs_beats_the_constant() {
     let rng = &mut generator(8);
     for kind in kinds() {
         for (weights, constant) in [(Constraint::Orthonormal, 1.0), (Constraint::Spectral, 3.0)] {
-            let dense = LipschitzNet::new(rng, (48, &[10, 6], 3), weights, kind, constant).unwrap();
+            let dense = networks::lipschitz(rng, (48, &[10, 6], 3), weights, kind, constant).unwrap();
             let images = Images { channels: 3, side: 4 };
-            let conv = LipschitzConvNet::new(rng, images, (&[4, 6], 3), weights, kind, constant).unwrap();
-            for network in [Network::Lipschitz(dense), Network::LipschitzConv(conv)] {
+            let conv = networks::lipschitz_conv(rng, images, (&[4, 6], 3), weights, kind, constant).unwrap();
+            for network in [dense, conv] {
                 scramble(rng, &network);
                 for reach in [0.01, 1.0] {
                     let x = random(rng, &[32, 3, 4, 4]).to_dtype(DType::F32).unwrap();
@@ -271,7 +273,7 @@ fn no_pair_of_inputs_beats_the_constant() {
 fn what_does_not_fit_is_an_error() {
     let rng = &mut generator(9);
     let net = |rng: &mut ChaCha8Rng, hidden: &[usize], kind| {
-        LipschitzNet::new(rng, (4, hidden, 1), Constraint::Orthonormal, kind, 1.0)
+        networks::lipschitz(rng, (4, hidden, 1), Constraint::Orthonormal, kind, 1.0)
     };
     let error = net(rng, &[5], ActivationKind::MaxMin).unwrap_err().to_string();
     assert!(error.contains("max_min") && error.contains("even"), "{error}");
@@ -281,11 +283,11 @@ fn what_does_not_fit_is_an_error() {
     let error = network.forward_in(&mut CandleGraph, &x, Mode::Evaluation).unwrap_err().to_string();
     assert!(error.contains("4 numbers"), "{error}");
     let images = Images { channels: 1, side: 6 };
-    let conv = LipschitzConvNet::new(rng, images, (&[4], 3), Constraint::Spectral, ActivationKind::Relu, 1.0);
+    let conv = networks::lipschitz_conv(rng, images, (&[4], 3), Constraint::Spectral, ActivationKind::Relu, 1.0);
     assert!(conv.unwrap_err().to_string().contains("multiple of 4"));
-    let conv = LipschitzConvNet::new(rng, Images::MNIST, (&[], 3), Constraint::Spectral, ActivationKind::Relu, 1.0);
+    let conv = networks::lipschitz_conv(rng, Images::MNIST, (&[], 3), Constraint::Spectral, ActivationKind::Relu, 1.0);
     assert!(conv.is_err());
-    assert!(ConstrainedConvolution::new(rng, 1, 1, Window { kernel: 0, stride: 0, padding: 0 }).is_err());
+    assert!(ConstrainedConv2d::new(rng, 1, 1, Window { kernel: 0, stride: 0, padding: 0 }).is_err());
 }
 
 /// |x| from lines: the loss falls, and weights stay orthonormal.
@@ -294,19 +296,19 @@ fn training_learns_and_keeps_constraints() {
     for weights in [Constraint::Orthonormal, Constraint::Spectral] {
         let rng = &mut generator(10);
         let kind = ActivationKind::Lipschitz { size: 10, range: 1.0, init: Init::Identity, scaling: true };
-        let net = LipschitzNet::new(rng, (1, &[10, 10, 10], 1), weights, kind, 1.0).unwrap();
-        let network = Network::Lipschitz(net.clone());
+        let network = networks::lipschitz(rng, (1, &[10, 10, 10], 1), weights, kind, 1.0).unwrap();
         let x: Vec<f32> = (0..64).map(|k| k as f32 / 31.5 - 1.0).collect();
-        let targets: std::sync::Arc<[f32]> = x.iter().map(|x| x.abs()).collect();
+        let targets: Vec<f32> = x.iter().map(|x| x.abs()).collect();
+        let targets = Tensor::new(targets, &Device::Cpu).unwrap();
         let x = Tensor::from_vec(x, (64, 1), &Device::Cpu).unwrap();
         let decay = Decay { weights: 0.0, hinges: 0.0 };
         let mut optimizer = Optimizer::new(Rule::Adam, decay, network.parameters()).unwrap();
         let mut losses = Vec::new();
         for step in 0..300 {
             let mut tape = Tape::recording();
-            let x = tape.constant(&x);
+            let (x, targets) = (tape.constant(&x), tape.constant(&targets));
             let y = network.forward_in(&mut tape, &x, Mode::training(step)).unwrap();
-            let loss = tape.apply1(MeanSquaredError { targets: targets.clone() }, &y).unwrap();
+            let loss = tape.apply(Loss::from(Kind::MeanSquaredError), [&y, &targets]).unwrap();
             losses.push(flat(tape.tensor(&loss))[0]);
             let gradients = tape.backward(&loss).unwrap();
             assert!(network.parameters().iter().all(|p| gradients.gradient(&p.var).is_some()));
@@ -314,7 +316,8 @@ fn training_learns_and_keeps_constraints() {
         }
         let last = losses.last().unwrap();
         assert!(last < &(losses[0] / 30.0), "{weights:?}: from {} to {last}", losses[0]);
-        for (linear, _) in net.hidden() {
+        for (_, layer) in &network.layers {
+            let Layer::ConstrainedLinear(linear) = layer else { continue };
             let effective = linear.effective_weight().unwrap();
             let (rows, columns) = effective.dims2().unwrap();
             assert!(largest_singular_value(rows, columns, &flat(&effective)) <= 1.0 + 1e-6);
@@ -331,12 +334,12 @@ fn weights_do_not_depend_on_the_number_of_threads() {
         pool.install(|| {
             let q = polar_factor(&wide).unwrap();
             let op = PolarFactor { factor: q.clone() };
-            let dw = candle_core::CustomOp1::bwd(&op, &wide, &q, &wide).unwrap().unwrap();
+            let [dw, ..] = backward(&op, [&wide], &q, &wide).unwrap();
             let aol = AlmostOrthogonal { stride: 1 };
-            let k = kernel.apply_op1_no_bwd(&aol).unwrap();
-            let dk = candle_core::CustomOp1::bwd(&aol, &kernel, &k, &kernel).unwrap().unwrap();
+            let k = forward(&aol, [&kernel]).unwrap();
+            let [dk, ..] = backward(&aol, [&kernel], &k, &kernel).unwrap();
             let bound = dense_bound(200, 300, &flat(&wide));
-            [flat(&q), flat(&dw), flat(&k), flat(&dk), vec![bound]]
+            [flat(&q), flat(&dw.unwrap()), flat(&k), flat(&dk.unwrap()), vec![bound]]
         })
     };
     assert_eq!(run(1), run(3));

@@ -7,27 +7,30 @@ mod on_card;
 #[path = "common/papers.rs"]
 mod papers;
 
-use candle_core::{CustomOp3, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use ds_core::backend::op::{backward, forward};
 use ds_core::graph::{Gradients, Graph};
+use ds_nn::Network;
 use ds_nn::layers::Mode;
-use ds_nn::networks::Network;
 use ds_nn::ops::Window;
-use ds_nn::ops::cast::cast;
-use ds_nn::ops::conv2d::Conv2d;
+use ds_nn::ops::conv2d::{Conv2d, Options};
 use ds_nn::ops::dense::Dense;
-use ds_nn::ops::gpu::{Options, set_options};
+use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
-use ds_nn::ops::target_loss::TargetLoss;
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use ds_nn::tape::{Tape, Value};
 use papers::{networks, targets};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The device, for comparisons in f32.
-fn device() -> Option<Device> {
-    set_options(Options { tf32: false, deterministic: true });
-    on_card::device()
+/// For comparisons in f32.
+const IN_F32: Options = Options { tf32: false, deterministic: true };
+
+/// A network on the GPU that convolves in f32.
+fn put(network: &Network, gpu: &Device) -> Network {
+    let mut there = network.to(DType::F32, gpu).unwrap();
+    there.set_convolution_options(IN_F32);
+    there
 }
 
 fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
@@ -55,7 +58,7 @@ fn assert_close(what: &str, ours: &Tensor, expected: &Tensor, tolerance: f64) {
 
 #[test]
 fn convolutions_and_dense_layers_agree_with_the_cpu() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     let rounds = [DType::F32, DType::BF16].into_iter().flat_map(|dtype| (0..40).map(move |k| (k, dtype)));
     on_card::each(rounds, |(round, dtype)| {
@@ -72,36 +75,35 @@ fn convolutions_and_dense_layers_agree_with_the_cpu() {
         let (x, w, b) = (data(&shape), data(&[outputs, inputs, kernel, kernel]), data(&[outputs]));
         let on_b = b.to_device(&gpu).unwrap();
         let what = format!("round {round}, {dtype:?}, {shape:?} to {outputs}, {window:?}");
-        let op = Conv2d { window, input_gradient: true, weight_gradient: true };
-        let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
-        let ours = on(&x).apply_op3_no_bwd(&on(&w), &on_b, &op).unwrap();
+        let op = Conv2d { window, input_gradient: true, weight_gradient: true, options: IN_F32 };
+        let y = forward(&op, [&x, &w, &b]).unwrap();
+        let ours = forward(&op, [&on(&x), &on(&w), &on_b]).unwrap();
         assert_close(&what, &ours, &y, twice);
         let dy = data(y.dims());
-        let expected = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
-        let got = CustomOp3::bwd(&op, &on(&x), &on(&w), &on_b, &ours, &on(&dy)).unwrap();
-        assert_close(&format!("{what}: ∂x"), &got.0.unwrap(), &expected.0.unwrap(), once);
-        assert_close(&format!("{what}: ∂W"), &got.1.unwrap(), &expected.1.unwrap(), once);
-        assert_close(&format!("{what}: ∂b"), &got.2.unwrap(), &expected.2.unwrap(), sums);
+        let expected = backward(&op, [&x, &w, &b], &y, &dy).unwrap();
+        let got = backward(&op, [&on(&x), &on(&w), &on_b], &ours, &on(&dy)).unwrap();
+        assert_close(&format!("{what}: ∂x"), got[0].as_ref().unwrap(), expected[0].as_ref().unwrap(), once);
+        assert_close(&format!("{what}: ∂W"), got[1].as_ref().unwrap(), expected[1].as_ref().unwrap(), once);
+        assert_close(&format!("{what}: ∂b"), got[2].as_ref().unwrap(), expected[2].as_ref().unwrap(), sums);
 
         let (rows, op) = (draws.random_range(1..300), Dense { input_gradient: true });
         let (x, w, b) = (data(&[rows, inputs]), data(&[outputs, inputs]), data(&[outputs]));
         let on_b = b.to_device(&gpu).unwrap();
-        let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
-        let ours = on(&x).apply_op3_no_bwd(&on(&w), &on_b, &op).unwrap();
+        let y = forward(&op, [&x, &w, &b]).unwrap();
+        let ours = forward(&op, [&on(&x), &on(&w), &on_b]).unwrap();
         assert_close(&format!("{what}: dense"), &ours, &y, twice);
         let dy = data(y.dims());
-        let expected = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
-        let got = CustomOp3::bwd(&op, &on(&x), &on(&w), &on_b, &ours, &on(&dy)).unwrap();
-        assert_close(&format!("{what}: dense ∂x"), &got.0.unwrap(), &expected.0.unwrap(), once);
-        assert_close(&format!("{what}: dense ∂W"), &got.1.unwrap(), &expected.1.unwrap(), once);
-        assert_close(&format!("{what}: dense ∂b"), &got.2.unwrap(), &expected.2.unwrap(), sums);
+        let expected = backward(&op, [&x, &w, &b], &y, &dy).unwrap();
+        let got = backward(&op, [&on(&x), &on(&w), &on_b], &ours, &on(&dy)).unwrap();
+        assert_close(&format!("{what}: dense ∂x"), got[0].as_ref().unwrap(), expected[0].as_ref().unwrap(), once);
+        assert_close(&format!("{what}: dense ∂W"), got[1].as_ref().unwrap(), expected[1].as_ref().unwrap(), once);
+        assert_close(&format!("{what}: dense ∂b"), got[2].as_ref().unwrap(), expected[2].as_ref().unwrap(), sums);
     });
 }
 
 #[test]
 fn convolutions_with_few_channels_agree_with_the_cpu() {
-    let Some(gpu) = device() else { return };
-    set_options(Options { tf32: true, deterministic: true });
+    let Some(gpu) = on_card::device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(7);
     let windows = [(3, 1, 1), (3, 2, 1), (1, 2, 0)].map(|(kernel, stride, padding)| Window { kernel, stride, padding });
     let [same, strided, shortcut] = windows;
@@ -128,25 +130,30 @@ fn convolutions_with_few_channels_agree_with_the_cpu() {
         let x = data(&[n, inputs, height * window.stride, width * window.stride]);
         let (w, dy) = (data(&[outputs, inputs, window.kernel, window.kernel]), data(&[n, outputs, height, width]));
         let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
-        let op = Conv2d { window, input_gradient: true, weight_gradient: true };
-        let y = x.apply_op3_no_bwd(&w, &b, &op).unwrap();
-        let (dx, dw, _) = CustomOp3::bwd(&op, &x, &w, &b, &y, &dy).unwrap();
+        let op = Conv2d {
+            window,
+            input_gradient: true,
+            weight_gradient: true,
+            options: Options { tf32: true, deterministic: true },
+        };
+        let y = forward(&op, [&x, &w, &b]).unwrap();
+        let [dx, dw, _] = backward(&op, [&x, &w, &b], &y, &dy).unwrap();
         let on = |t: &Tensor| t.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();
         let (on_x, on_w, on_b, on_dy) = (on(&x), on(&w), b.to_device(&gpu).unwrap(), on(&dy));
         let tolerance = if dtype == DType::F32 { 1e-5 } else { 1.0 / 256.0 };
-        let ours = on_x.apply_op3_no_bwd(&on_w, &on_b, &op).unwrap();
+        let ours = forward(&op, [&on_x, &on_w, &on_b]).unwrap();
         assert_close(&what, &ours, &y, tolerance);
-        let gradients = || CustomOp3::bwd(&op, &on_x, &on_w, &on_b, &ours, &on_dy).unwrap();
+        let gradients = || backward(&op, [&on_x, &on_w, &on_b], &ours, &on_dy).unwrap();
         let (ours, again) = (gradients(), gradients());
-        assert_close(&format!("{what}: ∂x"), ours.0.as_ref().unwrap(), &dx.unwrap(), tolerance);
-        assert_close(&format!("{what}: ∂W"), ours.1.as_ref().unwrap(), &dw.unwrap(), tolerance);
-        assert_eq!(flat(&ours.1.unwrap()), flat(&again.1.unwrap()), "{what}: another ∂W");
+        assert_close(&format!("{what}: ∂x"), ours[0].as_ref().unwrap(), &dx.unwrap(), tolerance);
+        assert_close(&format!("{what}: ∂W"), ours[1].as_ref().unwrap(), &dw.unwrap(), tolerance);
+        assert_eq!(flat(ours[1].as_ref().unwrap()), flat(again[1].as_ref().unwrap()), "{what}: another ∂W");
     });
 }
 
 #[test]
 fn pools_agree_with_the_cpu() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(2);
     on_card::each(0..20, |round| {
         let kernel = rng.random_range(1..5);
@@ -154,24 +161,24 @@ fn pools_agree_with_the_cpu() {
         let shape = [4, 6, rng.random_range(5..33), rng.random_range(5..33)];
         let x = random(rng, &shape);
         let (there, what) = (x.to_device(&gpu).unwrap(), format!("round {round}, {shape:?}, {window:?}"));
-        let max = (there.apply_op1_no_bwd(&MaxPool(window)).unwrap(), x.apply_op1_no_bwd(&MaxPool(window)).unwrap());
+        let max = (forward(&MaxPool(window), [&there]).unwrap(), forward(&MaxPool(window), [&x]).unwrap());
         assert_close(&format!("{what}: max"), &max.0, &max.1, 1e-6);
         let (ours, expected) =
-            (there.apply_op1_no_bwd(&AveragePool(window)).unwrap(), x.apply_op1_no_bwd(&AveragePool(window)).unwrap());
+            (forward(&AveragePool(window), [&there]).unwrap(), forward(&AveragePool(window), [&x]).unwrap());
         assert_close(&format!("{what}: mean"), &ours, &expected, 1e-6);
     });
 }
 
 /// The loss of a training step in the type of x.
-fn loss_of(tape: &mut Tape, network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> Value {
+fn loss_of(tape: &mut Tape, network: &Network, x: &Tensor, t: &Tensor, loss: Kind) -> Value {
     let (x, t) = (tape.constant(x), tape.constant(t));
     let output = network.forward_in(tape, &x, Mode::training(7)).unwrap();
-    let output = cast(tape, &output, DType::F32).unwrap();
-    tape.apply2(loss, &output, &t).unwrap()
+    let output = tape.to_dtype(&output, DType::F32).unwrap();
+    tape.apply(Loss::from(loss), [&output, &t]).unwrap()
 }
 
 /// Loss and gradients by name of a training step.
-fn step(network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> (Tensor, Vec<(String, Tensor)>) {
+fn step(network: &Network, x: &Tensor, t: &Tensor, loss: Kind) -> (Tensor, Vec<(String, Tensor)>) {
     let mut tape = Tape::recording();
     let loss = loss_of(&mut tape, network, x, t, loss);
     let value = tape.tensor(&loss).clone();
@@ -182,10 +189,10 @@ fn step(network: &Network, x: &Tensor, t: &Tensor, loss: TargetLoss) -> (Tensor,
 
 #[test]
 fn networks_agree_with_the_cpu_and_with_themselves() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
     on_card::each(networks(), |(name, network, shape)| {
-        let there = network.copied(DType::F32, &gpu).unwrap();
+        let there = put(&network, &gpu);
         let x = random(rng, &shape);
         let (t, loss) = targets(&shape);
         let (on_x, on_t) = (x.to_device(&gpu).unwrap(), t.to_device(&gpu).unwrap());
@@ -219,10 +226,10 @@ fn networks_agree_with_the_cpu_and_with_themselves() {
 
 #[test]
 fn networks_in_bf16_are_near_those_in_f32() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(5);
     on_card::each(networks(), |(name, network, shape)| {
-        let there = network.copied(DType::F32, &gpu).unwrap();
+        let there = put(&network, &gpu);
         let (x, (t, loss)) = (random(rng, &shape), targets(&shape));
         let narrow = x.to_dtype(DType::BF16).unwrap().to_device(&gpu).unwrap();
         let on_t = t.to_device(&gpu).unwrap();
@@ -242,12 +249,12 @@ fn networks_in_bf16_are_near_those_in_f32() {
 
 #[test]
 fn training_in_bf16_learns_as_much_as_in_f32() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     on_card::each(papers::networks_to_train(), |(name, network, shape)| {
         let (x, (t, loss)) = (random(&mut ChaCha8Rng::seed_from_u64(6), &shape), targets(&shape));
         let t = t.to_device(&gpu).unwrap();
         let losses = [DType::F32, DType::BF16].map(|dtype| {
-            let network = network.copied(DType::F32, &gpu).unwrap();
+            let network = put(&network, &gpu);
             let x = x.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();
             let decay = Decay { weights: 0.0, hinges: 0.0 };
             let mut optimizer = Optimizer::new(Rule::Adam, decay, network.parameters()).unwrap();
@@ -266,11 +273,11 @@ fn training_in_bf16_learns_as_much_as_in_f32() {
 
 #[test]
 fn optimisers_agree_with_the_cpu() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = on_card::device() else { return };
     let rng = &mut ChaCha8Rng::seed_from_u64(4);
     for rule in [Rule::Sgd { momentum: 0.9 }, Rule::Adam] {
         let (_, network, shape) = networks().swap_remove(2);
-        let there = network.copied(DType::F32, &gpu).unwrap();
+        let there = put(&network, &gpu);
         let of = |network: &Network| {
             let decay = Decay { weights: 1e-3, hinges: 0.0 };
             Optimizer::new(rule, decay, network.parameters()).unwrap()

@@ -4,20 +4,20 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{check_gradients, flat, generator, random, uniform};
+use common::{check_gradients, flat, generator, labels, random, statistics};
 use ds_core::Grid;
+use ds_core::backend::op::Apply;
 use ds_core::graph::{CandleGraph, Graph};
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::{FromBlocks, ToBlocks};
-use ds_nn::ops::conv2d::Conv2d;
+use ds_nn::ops::conv2d::{Conv2d, Options};
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::Dropout;
-use ds_nn::ops::loss::{BinaryCrossEntropy, CrossEntropy, MeanSquaredError};
-use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
+use ds_nn::ops::loss::{Kind, Loss};
+use ds_nn::ops::norm_activation::{ChannelParameters, Function, NormActivation};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use rand::Rng;
-use std::sync::{Arc, Mutex};
 
 /// Random convolutions: odd sizes, one channel, one image, strides 1 and 2, padding 0 to 2.
 #[test]
@@ -33,12 +33,18 @@ fn convolution() {
         let w = random(rng, &[outputs, inputs, kernel, kernel]);
         let what = format!("{window:?} {:?} -> {outputs}", x.shape());
         check_gradients(&what, &[x.clone(), w.clone()], |tape, v| {
-            tape.apply2(Conv2d { window, input_gradient: true, weight_gradient: true }, &v[0], &v[1])
+            tape.apply(
+                Conv2d { window, input_gradient: true, weight_gradient: true, options: Options::default() },
+                [&v[0], &v[1]],
+            )
         });
         let b = random(rng, &[outputs]);
         check_gradients(&format!("{what} with bias"), &[w, b], |tape, v| {
             let x = tape.constant(&x);
-            tape.apply3(Conv2d { window, input_gradient: false, weight_gradient: true }, &x, &v[0], &v[1])
+            tape.apply(
+                Conv2d { window, input_gradient: false, weight_gradient: true, options: Options::default() },
+                [&x, &v[0], &v[1]],
+            )
         });
     }
 }
@@ -55,22 +61,13 @@ fn batch_norm_with_activation_and_residual() {
     ];
     for shape in [&[3, 2, 4, 5][..], &[1, 1, 3, 3], &[5, 3, 1, 1], &[2, 4, 9, 7], &[2, 3, 3, 2, 16], &[6, 4]] {
         let channels = shape[1];
-        let fixed =
-            Arc::new(Moments { mean: uniform(rng, channels, -1.0, 1.0), variance: uniform(rng, channels, 0.1, 2.0) });
         for function in functions {
             for of_batch in [true, false] {
                 let (x, residual) = (random(rng, shape), random(rng, shape));
                 let (gamma, beta) = (random(rng, &[channels]), random(rng, &[channels]));
                 let coefficients = random(rng, &[channels, grid.size()]);
                 let what = format!("{function:?} {shape:?}, batch statistics: {of_batch}");
-                let op = || {
-                    let statistics = if of_batch {
-                        Statistics::Batch(Arc::new(Mutex::new(Moments::default())))
-                    } else {
-                        Statistics::Fixed(fixed.clone())
-                    };
-                    NormActivation { statistics, epsilon: 1e-5, function }
-                };
+                let op = || NormActivation { statistics: statistics(channels, of_batch), epsilon: 1e-5, function };
                 let is_spline = matches!(function, Function::Spline(_));
                 let mut arguments = vec![x, residual, gamma, beta];
                 if is_spline {
@@ -78,20 +75,20 @@ fn batch_norm_with_activation_and_residual() {
                 }
                 check_gradients(&format!("{what}, residual"), &arguments, |tape, v| {
                     let parameters = if is_spline {
-                        tape.apply3(ChannelParameters, &v[2], &v[3], &v[4])?
+                        tape.apply(ChannelParameters, [&v[2], &v[3], &v[4]])?
                     } else {
-                        tape.apply2(ChannelParameters, &v[2], &v[3])?
+                        tape.apply(ChannelParameters, [&v[2], &v[3]])?
                     };
-                    tape.apply3(op(), &v[0], &v[1], &parameters)
+                    tape.apply(op(), [&v[0], &v[1], &parameters])
                 });
                 arguments.remove(1);
                 check_gradients(&what, &arguments, |tape, v| {
                     let parameters = if is_spline {
-                        tape.apply3(ChannelParameters, &v[1], &v[2], &v[3])?
+                        tape.apply(ChannelParameters, [&v[1], &v[2], &v[3]])?
                     } else {
-                        tape.apply2(ChannelParameters, &v[1], &v[2])?
+                        tape.apply(ChannelParameters, [&v[1], &v[2]])?
                     };
-                    tape.apply2(op(), &v[0], &parameters)
+                    tape.apply(op(), [&v[0], &parameters])
                 });
             }
         }
@@ -103,11 +100,11 @@ fn blocks() {
     let rng = &mut generator(12);
     let x = random(rng, &[32, 3, 2, 5]);
     check_gradients("to and from blocks", &[x], |tape, v| {
-        let blocks = tape.apply1(ToBlocks, &v[0])?;
+        let blocks = tape.apply(ToBlocks, [&v[0]])?;
         assert_eq!(tape.tensor(&blocks).dims(), [2, 3, 2, 5, 16]);
         let window = Window { kernel: 2, stride: 1, padding: 0 };
-        let pooled = tape.apply1(AveragePool(window), &blocks)?;
-        tape.apply1(FromBlocks, &pooled)
+        let pooled = tape.apply(AveragePool(window), [&blocks])?;
+        tape.apply(FromBlocks, [&pooled])
     });
 }
 
@@ -120,10 +117,10 @@ fn pools() {
         let x = random(rng, &[2, 3, 7, 9]);
         x.set(&(x.as_tensor() - 1.5).unwrap()).unwrap();
         check_gradients(&format!("max {window:?}"), std::slice::from_ref(&x), |tape, v| {
-            tape.apply1(MaxPool(window), &v[0])
+            tape.apply(MaxPool(window), [&v[0]])
         });
         check_gradients(&format!("average {window:?}"), std::slice::from_ref(&x), |tape, v| {
-            tape.apply1(AveragePool(window), &v[0])
+            tape.apply(AveragePool(window), [&v[0]])
         });
     }
 }
@@ -131,7 +128,7 @@ fn pools() {
 #[test]
 fn the_first_of_equal_maxima_takes_the_gradient() {
     let x = Var::from_tensor(&Tensor::zeros((1, 1, 2, 2), DType::F64, &Device::Cpu).unwrap()).unwrap();
-    let y = x.apply_op1(MaxPool(Window { kernel: 2, stride: 2, padding: 0 })).unwrap();
+    let y = x.apply_op1(Apply(MaxPool(Window { kernel: 2, stride: 2, padding: 0 }))).unwrap();
     let gradients = y.sum_all().unwrap().backward().unwrap();
     assert_eq!(flat(gradients.get(&x).unwrap()), [1.0, 0.0, 0.0, 0.0]);
 }
@@ -143,8 +140,8 @@ fn dense() {
     for (rows, inputs, outputs) in [(1, 1, 1), (10, 2, 4), (3, 5, 2), (33, 30, 21)] {
         let arguments = [random(rng, &[rows, inputs]), random(rng, &[outputs, inputs]), random(rng, &[outputs])];
         let op = Dense { input_gradient: true };
-        check_gradients("dense with bias", &arguments, |tape, v| tape.apply3(op, &v[0], &v[1], &v[2]));
-        check_gradients("dense", &arguments[..2], |tape, v| tape.apply2(op, &v[0], &v[1]));
+        check_gradients("dense with bias", &arguments, |tape, v| tape.apply(op, [&v[0], &v[1], &v[2]]));
+        check_gradients("dense", &arguments[..2], |tape, v| tape.apply(op, [&v[0], &v[1]]));
     }
 }
 
@@ -152,9 +149,9 @@ fn dense() {
 fn sum_and_dropout() {
     let rng = &mut generator(5);
     let arguments = [random(rng, &[2, 3, 4, 5]), random(rng, &[2, 3, 4, 5])];
-    check_gradients("sum", &arguments, |tape, v| tape.apply2(Sum, &v[0], &v[1]));
+    check_gradients("sum", &arguments, |tape, v| tape.apply(Sum, [&v[0], &v[1]]));
     check_gradients("dropout", &arguments[..1], |tape, v| {
-        tape.apply1(Dropout { probability: 0.4, key: 99, step: None }, &v[0])
+        tape.apply(Dropout { probability: 0.4, key: 99, step: None }, [&v[0]])
     });
 }
 
@@ -163,7 +160,7 @@ fn dropout_keeps_its_share_and_the_mean() {
     let mut graph = CandleGraph;
     let ones = Tensor::ones((100, 1000), DType::F32, &Device::Cpu).unwrap();
     for probability in [0.1, 0.5, 0.9] {
-        let y = flat(&graph.apply1(Dropout { probability, key: 3, step: None }, &ones).unwrap());
+        let y = flat(&graph.apply(Dropout { probability, key: 3, step: None }, [&ones]).unwrap());
         let kept = y.iter().filter(|v| **v != 0.0).count() as f64 / y.len() as f64;
         assert!((kept - (1.0 - probability)).abs() < 0.01, "{probability}: {kept}");
         assert!((y.iter().sum::<f64>() / y.len() as f64 - 1.0).abs() < 0.05);
@@ -174,19 +171,21 @@ fn dropout_keeps_its_share_and_the_mean() {
 fn losses() {
     let rng = &mut generator(6);
     for (rows, classes) in [(1, 2), (7, 10), (3, 100)] {
-        let labels: Arc<[u8]> = (0..rows).map(|_| rng.random_range(0..classes as u8)).collect();
-        let logits = random(rng, &[rows, classes]);
-        check_gradients("cross-entropy", &[logits], |tape, v| {
-            tape.apply1(CrossEntropy { labels: labels.clone() }, &v[0])
-        });
-        let targets: Arc<[f32]> = (0..rows).map(|k| (k % 2) as f32).collect();
+        let drawn: Vec<u8> = (0..rows).map(|_| rng.random_range(0..classes as u8)).collect();
+        let targets: Vec<f32> = (0..rows).map(|k| (k % 2) as f32).collect();
+        let targets = Tensor::new(targets, &Device::Cpu).unwrap();
         let x = random(rng, &[rows, 1]);
-        check_gradients("binary cross-entropy", std::slice::from_ref(&x), |tape, v| {
-            tape.apply1(BinaryCrossEntropy { targets: targets.clone() }, &v[0])
-        });
-        check_gradients("squared error", &[x], |tape, v| {
-            tape.apply1(MeanSquaredError { targets: targets.clone() }, &v[0])
-        });
+        let cases = [
+            (Kind::CrossEntropy, random(rng, &[rows, classes]), labels(&drawn)),
+            (Kind::BinaryCrossEntropy, x.clone(), targets.clone()),
+            (Kind::MeanSquaredError, x, targets),
+        ];
+        for (kind, x, targets) in cases {
+            check_gradients(&format!("{kind:?}"), &[x], |tape, v| {
+                let targets = tape.constant(&targets);
+                tape.apply(Loss::from(kind), [&v[0], &targets])
+            });
+        }
     }
 }
 
@@ -194,10 +193,12 @@ fn losses() {
 fn huge_logits_do_not_overflow() {
     let mut graph = CandleGraph;
     let x = Tensor::new(&[[1e4f32, -1e4], [-1e4, 1e4]], &Device::Cpu).unwrap();
-    let loss = graph.apply1(CrossEntropy { labels: [0u8, 0].into() }, &x).unwrap();
+    let loss = graph.apply(Loss::from(Kind::CrossEntropy), [&x, &labels(&[0, 0])]).unwrap();
     assert_eq!(flat(&loss), [1e4]);
     let x = Tensor::new(&[[1e4f32], [-1e4]], &Device::Cpu).unwrap();
-    let loss = graph.apply1(BinaryCrossEntropy { targets: [1f32, 1.0].into() }, &x).unwrap();
+    let loss = graph
+        .apply(Loss::from(Kind::BinaryCrossEntropy), [&x, &Tensor::new(&[1f32, 1.0], &Device::Cpu).unwrap()])
+        .unwrap();
     assert_eq!(flat(&loss), [5e3]);
 }
 
@@ -209,27 +210,28 @@ fn what_does_not_fit_is_an_error_that_names_the_op() {
         window: Window { kernel, stride, padding },
         input_gradient: true,
         weight_gradient: true,
+        options: Options::default(),
     };
     let (x, w) = (zeros(&[2, 3, 8, 8]), zeros(&[4, 3, 3, 3]));
     let cases = [
-        ("conv2d", graph.apply2(conv(3, 1, 1), &zeros(&[2, 4, 8, 8]), &w)),
-        ("conv2d", graph.apply2(conv(3, 0, 1), &x, &w)),
-        ("conv2d", graph.apply2(conv(3, 1, 0), &zeros(&[2, 3, 2, 2]), &w)),
-        ("conv2d", graph.apply2(conv(5, 1, 2), &x, &w)),
-        ("conv2d", graph.apply2(conv(3, 1, 1), &zeros(&[3, 8]), &w)),
-        ("conv2d", graph.apply3(conv(3, 1, 1), &x, &w, &zeros(&[5]))),
-        ("max-pool", graph.apply1(MaxPool(Window { kernel: 2, stride: 2, padding: 2 }), &x)),
-        ("average-pool", graph.apply1(AveragePool(Window { kernel: 9, stride: 1, padding: 0 }), &x)),
-        ("dense", graph.apply2(Dense { input_gradient: true }, &zeros(&[2, 3]), &zeros(&[4, 5]))),
-        ("sum", graph.apply2(Sum, &x, &zeros(&[2, 3, 8, 7]))),
-        ("cross-entropy", graph.apply1(CrossEntropy { labels: [3u8].into() }, &zeros(&[1, 3]))),
-        ("cross-entropy", graph.apply1(CrossEntropy { labels: [].into() }, &zeros(&[0, 3]))),
-        ("binary-cross-entropy", graph.apply1(BinaryCrossEntropy { targets: [1f32].into() }, &zeros(&[2, 1]))),
+        ("conv2d", graph.apply(conv(3, 1, 1), [&zeros(&[2, 4, 8, 8]), &w])),
+        ("conv2d", graph.apply(conv(3, 0, 1), [&x, &w])),
+        ("conv2d", graph.apply(conv(3, 1, 0), [&zeros(&[2, 3, 2, 2]), &w])),
+        ("conv2d", graph.apply(conv(5, 1, 2), [&x, &w])),
+        ("conv2d", graph.apply(conv(3, 1, 1), [&zeros(&[3, 8]), &w])),
+        ("conv2d", graph.apply(conv(3, 1, 1), [&x, &w, &zeros(&[5])])),
+        ("max-pool", graph.apply(MaxPool(Window { kernel: 2, stride: 2, padding: 2 }), [&x])),
+        ("average-pool", graph.apply(AveragePool(Window { kernel: 9, stride: 1, padding: 0 }), [&x])),
+        ("dense", graph.apply(Dense { input_gradient: true }, [&zeros(&[2, 3]), &zeros(&[4, 5])])),
+        ("sum", graph.apply(Sum, [&x, &zeros(&[2, 3, 8, 7])])),
+        ("loss: label 3", graph.apply(Loss::from(Kind::CrossEntropy), [&zeros(&[1, 3]), &labels(&[3])])),
+        ("CrossEntropy", graph.apply(Loss::from(Kind::CrossEntropy), [&zeros(&[0, 3]), &labels(&[])])),
+        ("BinaryCrossEntropy", graph.apply(Loss::from(Kind::BinaryCrossEntropy), [&zeros(&[2, 1]), &zeros(&[1])])),
     ];
     for (name, result) in cases {
         let error = result.expect_err(name).to_string();
         assert!(error.contains(name), "{error}");
     }
     // An empty batch of a convolution is empty, not a panic.
-    assert_eq!(graph.apply2(conv(3, 1, 1), &zeros(&[0, 3, 8, 8]), &w).unwrap().dims(), [0, 4, 8, 8]);
+    assert_eq!(graph.apply(conv(3, 1, 1), [&zeros(&[0, 3, 8, 8]), &w]).unwrap().dims(), [0, 4, 8, 8]);
 }

@@ -3,10 +3,11 @@
 
 use candle_core::{Device, Tensor};
 use ds_core::Grid;
+use ds_core::activation::ActivationKind;
 use ds_core::activation::Init;
 use ds_core::graph::Graph;
 use ds_nn::layers::Mode;
-use ds_nn::networks::{ActivationKind, ConvNet, Network};
+use ds_nn::networks;
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
 use rand::Rng;
@@ -18,7 +19,7 @@ fn no_pair_of_images_beats_the_bound() {
         let rng = &mut Seed(seed).generator(Purpose::Weights, 0);
         let kind =
             if seed % 4 == 0 { ActivationKind::PRelu } else { ActivationKind::BSpline { grid, init: Init::Relu } };
-        let network = Network::ConvNet(ConvNet::new(rng, 10, kind).unwrap());
+        let network = networks::convnet(rng, 10, kind).unwrap();
         for parameter in network.parameters() {
             let n = parameter.var.elem_count();
             // A few weights carry almost all, so that the quotient comes as near to the bound as it can.

@@ -9,10 +9,9 @@ mod papers;
 
 use candle_core::{DType, Device, Tensor};
 use ds_core::graph::{CandleGraph, Gradients, Graph};
+use ds_nn::Network;
 use ds_nn::layers::Mode;
-use ds_nn::networks::Network;
-use ds_nn::ops::cast::cast;
-use ds_nn::ops::target_loss::TargetLoss;
+use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use narrow::NarrowGraph;
 use rand::{Rng, SeedableRng};
@@ -22,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 struct Batch {
     x: Tensor,
     targets: Tensor,
-    loss: TargetLoss,
+    loss: Kind,
 }
 
 impl Batch {
@@ -37,8 +36,8 @@ impl Batch {
         let x = self.x.to_dtype(dtype).unwrap();
         let output = network.forward_in(graph, &x, Mode::training(7)).unwrap();
         assert_eq!(output.dtype(), dtype);
-        let logits = cast(graph, &output, DType::F32).unwrap();
-        graph.apply2(self.loss, &logits, &self.targets).unwrap()
+        let logits = graph.to_dtype(&output, DType::F32).unwrap();
+        graph.apply(Loss::from(self.loss), [&logits, &self.targets]).unwrap()
     }
 
     /// It and the gradients of all parameters.
@@ -55,7 +54,7 @@ fn gradients_point_where_those_in_f32_do() {
     let rng = &mut ChaCha8Rng::seed_from_u64(1);
     for (name, network, shape) in papers::networks() {
         let batch = Batch::random(rng, &shape);
-        let copy = network.copied(DType::F32, &Device::Cpu).unwrap();
+        let copy = network.to(DType::F32, &Device::Cpu).unwrap();
         let (expected_loss, expected) = batch.derived(&mut CandleGraph, &network, DType::F32);
         let (loss, ours) = batch.derived(&mut NarrowGraph, &copy, DType::BF16);
         assert!((loss / expected_loss - 1.0).abs() < 5e-3, "{name}: loss {loss}, in f32 {expected_loss}");
@@ -71,7 +70,7 @@ fn training_learns_as_much_as_in_f32() {
     for (name, network, shape) in papers::networks_to_train() {
         let batch = Batch::random(&mut ChaCha8Rng::seed_from_u64(2), &shape);
         let losses = [DType::F32, DType::BF16].map(|dtype| {
-            let network = network.copied(DType::F32, &Device::Cpu).unwrap();
+            let network = network.to(DType::F32, &Device::Cpu).unwrap();
             let decay = Decay { weights: 0.0, hinges: 0.0 };
             let mut optimizer = Optimizer::new(Rule::Adam, decay, network.parameters()).unwrap();
             let steps = (0..papers::STEPS).map(|_| {

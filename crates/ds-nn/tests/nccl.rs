@@ -4,11 +4,13 @@
 #![cfg(feature = "nccl")]
 
 use candle_core::{DType, Device, Tensor, Var};
+use ds_core::activation::ActivationKind;
 use ds_core::graph::{Gradients, Graph};
+use ds_nn::Network;
 use ds_nn::layers::Mode;
-use ds_nn::networks::{ActivationKind, ConvNet, Network};
-use ds_nn::ops::gpu::{Options, set_options};
-use ds_nn::ops::target_loss::TargetLoss;
+use ds_nn::networks;
+use ds_nn::ops::conv2d::Options;
+use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::parallel::buckets::Buckets;
 use ds_nn::parallel::nccl::{Nccl, UniqueId};
 use ds_nn::parallel::{Communicator, share};
@@ -18,8 +20,7 @@ use std::panic::catch_unwind;
 
 /// What each rank returns, for one rank and for two where there are two GPUs.
 fn on_gpus<R: Send>(f: impl Fn(&Device, &dyn Communicator) -> R + Sync) -> Vec<Vec<R>> {
-    set_options(Options { tf32: false, deterministic: true });
-    let Ok(Ok(count)) = catch_unwind(ds_core::ops::gpu::cuda::count) else {
+    let Ok(Ok(count)) = catch_unwind(ds_core::backend::gpu::cuda::count) else {
         println!("no CUDA device, nothing was tested");
         return Vec::new();
     };
@@ -33,7 +34,7 @@ fn on_gpus<R: Send>(f: impl Fn(&Device, &dyn Communicator) -> R + Sync) -> Vec<V
         std::thread::scope(|scope| {
             let start = |rank| {
                 scope.spawn(move || {
-                    let device = ds_core::ops::gpu::cuda::open(rank).unwrap();
+                    let device = ds_core::backend::gpu::cuda::open(rank).unwrap();
                     let communicator = Nccl::new(device.as_cuda_device().unwrap(), id, rank, size).unwrap();
                     assert_eq!((communicator.rank(), communicator.size()), (rank, size));
                     let result = f(&device, &communicator);
@@ -92,7 +93,7 @@ fn gradients(
     let x = tape.constant(&x.narrow(0, part.start, part.len()).unwrap());
     let labels = tape.constant(&labels.narrow(0, part.start, part.len()).unwrap());
     let output = network.forward_in(&mut tape, &x, Mode::training(0)).unwrap();
-    let loss = tape.apply2(TargetLoss::CrossEntropy, &output, &labels).unwrap();
+    let loss = tape.apply(Loss::from(Kind::CrossEntropy), [&output, &labels]).unwrap();
     let found = tape
         .backward_with(&loss, |parameter, gradient| {
             complete(parameter, gradient);
@@ -107,8 +108,9 @@ fn gradients(
 fn shares_of_a_batch_have_its_gradient() {
     let all = on_gpus(|device, communicator| {
         let rng = &mut Seed(1).generator(Purpose::Weights, 0);
-        let network = Network::ConvNet(ConvNet::new(rng, 10, ActivationKind::PRelu).unwrap());
-        let network = network.copied(DType::F32, device).unwrap();
+        let network = networks::convnet(rng, 10, ActivationKind::PRelu).unwrap();
+        let mut network = network.to(DType::F32, device).unwrap();
+        network.set_convolution_options(Options { tf32: false, deterministic: true });
         let parameters: Vec<Var> = network.parameters().into_iter().map(|p| p.var).collect();
         let buckets = Buckets::new(&parameters, 1 << 10).unwrap();
         assert!(buckets.len() > 1);

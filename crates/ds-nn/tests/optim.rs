@@ -5,10 +5,12 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, flat, generator, random, uniform};
+use ds_core::activation::ActivationKind;
 use ds_core::graph::{CandleGraph, Gradients};
 use ds_core::{Group, L2, Parameter};
-use ds_nn::layers::{Convolution, Linear, Mode, Normalization, WeightInit};
-use ds_nn::networks::{ActivationKind, Network, ResNet32};
+use ds_nn::Network;
+use ds_nn::layers::{self, BatchNorm, Linear, Mode, WeightInit};
+use ds_nn::networks;
 use ds_nn::ops::Window;
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use ds_nn::rng::{Purpose, Seed};
@@ -81,7 +83,7 @@ fn a_state_that_does_not_fit_is_refused() {
 #[test]
 fn running_statistics() {
     let rng = &mut generator(2);
-    let norm = Normalization::new(2).unwrap();
+    let norm = BatchNorm::new(2).unwrap();
     let (mut mean, mut variance) = ([0.0; 2], [1.0; 2]);
     for _ in 0..3 {
         let x = random(rng, &[4, 2, 3, 3]);
@@ -104,10 +106,10 @@ fn initial_weights() {
     let rng = &mut Seed(0).generator(Purpose::Weights, 0);
     let window = Window { kernel: 3, stride: 1, padding: 1 };
     let deviation = |var: &Var| (flat(var).iter().map(|v| v * v).sum::<f64>() / var.elem_count() as f64).sqrt();
-    let he = Convolution::new(rng, 64, 128, window, true, WeightInit::HeFanOut).unwrap();
+    let he = layers::Conv2d::new(rng, 64, 128, window, true, WeightInit::HeFanOut).unwrap();
     assert!((deviation(&he.weight) / (2.0 / (128.0 * 9.0f64)).sqrt() - 1.0).abs() < 0.02);
     assert!(flat(he.bias.as_ref().unwrap()).iter().all(|b| *b == 0.0));
-    let normal = Convolution::new(rng, 64, 128, window, true, WeightInit::Normal(0.05)).unwrap();
+    let normal = layers::Conv2d::new(rng, 64, 128, window, true, WeightInit::Normal(0.05)).unwrap();
     assert!((deviation(&normal.weight) / 0.05 - 1.0).abs() < 0.02);
     let linear = Linear::new(rng, 100, 200, true, WeightInit::Uniform).unwrap();
     let largest = flat(&linear.weight).iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -123,7 +125,7 @@ fn seeds_and_groups() {
     };
     let network = |seed| {
         let rng = &mut Seed(seed).generator(Purpose::Weights, 0);
-        Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap())
+        networks::resnet32(rng, 10, kind).unwrap()
     };
     let weights = |network: &Network| network.parameters().iter().map(|p| flat(&p.var)).collect::<Vec<_>>();
     assert_eq!(weights(&network(1)), weights(&network(1)));

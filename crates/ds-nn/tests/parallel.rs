@@ -6,13 +6,15 @@ mod common;
 mod threads;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{flat, generator, random};
+use common::{flat, generator, labels, random};
 use ds_core::Grid;
+use ds_core::activation::ActivationKind;
 use ds_core::activation::Init;
 use ds_core::graph::{Gradients, Graph};
+use ds_nn::Network;
 use ds_nn::layers::Mode;
-use ds_nn::networks::{ActivationKind, Network, ResNet32};
-use ds_nn::ops::loss::CrossEntropy;
+use ds_nn::networks;
+use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::sum::Sum;
 use ds_nn::parallel::Communicator;
 use ds_nn::parallel::buckets::Buckets;
@@ -103,9 +105,9 @@ fn gradients_of_strangers_and_of_other_shapes_are_refused() {
 
 fn backward(network: &Network, x: &Tensor, complete: Option<&mut Vec<(Var, Vec<f64>)>>) -> TapeGradients {
     let mut tape = Tape::recording();
-    let x = tape.constant(x);
+    let (x, targets) = (tape.constant(x), tape.constant(&labels(&[1, 2, 3])));
     let output = network.forward_in(&mut tape, &x, Mode::training(0)).unwrap();
-    let loss = tape.apply1(CrossEntropy { labels: [1u8, 2, 3].into() }, &output).unwrap();
+    let loss = tape.apply(Loss::from(Kind::CrossEntropy), [&output, &targets]).unwrap();
     match complete {
         None => tape.backward(&loss).unwrap(),
         Some(seen) => tape
@@ -122,7 +124,7 @@ fn gradients_are_handed_out_once_when_they_are_complete() {
     let rng = &mut generator(4);
     let grid = Grid::from_range(11, 2.0).unwrap();
     let kind = ActivationKind::ExplicitLinear { grid, init: Init::LeakyRelu, fixed_bias: Some(false) };
-    let network = Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap());
+    let network = networks::resnet32(rng, 10, kind).unwrap();
     let x = random(rng, &[3, 3, 32, 32]).to_dtype(DType::F32).unwrap();
     let mut seen = Vec::new();
     let gradients = backward(&network, &x, Some(&mut seen));
@@ -150,8 +152,8 @@ fn a_parameter_that_is_used_twice_is_complete_after_both() {
     let parameter = random(&mut generator(2), &[1]);
     let mut tape = Tape::recording();
     let (a, b) = (tape.parameter(&parameter), tape.parameter(&parameter));
-    let twice = tape.apply2(Sum, &a, &b).unwrap();
-    let thrice = tape.apply2(Sum, &twice, &a).unwrap();
+    let twice = tape.apply(Sum, [&a, &b]).unwrap();
+    let thrice = tape.apply(Sum, [&twice, &a]).unwrap();
     let mut seen = Vec::new();
     tape.backward_with(&thrice, |_, gradient| {
         seen.push(flat(gradient));

@@ -3,22 +3,23 @@
 
 mod common;
 
-use candle_core::{CustomOp2, CustomOp3, DType, Device, Tensor};
-use common::{assert_close, flat, generator, random, uniform};
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, flat, generator, labels, random, statistics, uniform};
 use ds_core::Grid;
+use ds_core::activation::ActivationKind;
 use ds_core::activation::Init;
+use ds_core::backend::op::{backward, forward};
 use ds_core::graph::{CandleGraph, Gradients, Graph};
-use ds_nn::layers::{Convolution, Mode, Normalization, WeightInit};
-use ds_nn::networks::{ActivationKind, Network, ResNet32};
+use ds_nn::layers::{self, BatchNorm, Mode, WeightInit};
+use ds_nn::networks;
 use ds_nn::ops::Window;
-use ds_nn::ops::conv2d::Conv2d;
-use ds_nn::ops::loss::CrossEntropy;
-use ds_nn::ops::norm_activation::{ChannelParameters, Function, Moments, NormActivation, Statistics};
+use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::loss::{Kind, Loss};
+use ds_nn::ops::norm_activation::{ChannelParameters, Function, NormActivation};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
 use rand::Rng;
-use std::sync::{Arc, Mutex};
 
 /// Calls `f(n, channel, oy, ox, [(iy, ix)])` for every output, with the inputs of its window that are inside.
 fn windows(shape: &[usize], window: Window, mut f: impl FnMut(usize, usize, Vec<(usize, usize, usize, usize)>)) {
@@ -73,10 +74,10 @@ fn convolution_and_pools() {
         let what = format!("{window:?} {shape:?}");
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
             let (x, w) = (x.to_dtype(dtype).unwrap(), w.to_dtype(dtype).unwrap());
-            let op = Conv2d { window, input_gradient: true, weight_gradient: true };
-            assert_close(&what, &flat(&graph.apply2(op, &x, &w).unwrap()), &conv, tolerance);
-            assert_close(&what, &flat(&graph.apply1(MaxPool(window), &x).unwrap()), &largest, tolerance);
-            assert_close(&what, &flat(&graph.apply1(AveragePool(window), &x).unwrap()), &mean, tolerance);
+            let op = Conv2d { window, input_gradient: true, weight_gradient: true, options: Options::default() };
+            assert_close(&what, &flat(&graph.apply(op, [&x, &w]).unwrap()), &conv, tolerance);
+            assert_close(&what, &flat(&graph.apply(MaxPool(window), [&x]).unwrap()), &largest, tolerance);
+            assert_close(&what, &flat(&graph.apply(AveragePool(window), [&x]).unwrap()), &mean, tolerance);
         }
     }
 }
@@ -86,8 +87,8 @@ fn a_folded_norm_is_the_norm() {
     let rng = &mut generator(8);
     let window = Window { kernel: 3, stride: 2, padding: 1 };
     for bias in [false, true] {
-        let conv = Convolution::new(rng, 3, 5, window, bias, WeightInit::Uniform).unwrap();
-        let norm = Normalization::new(5).unwrap();
+        let conv = layers::Conv2d::new(rng, 3, 5, window, bias, WeightInit::Uniform).unwrap();
+        let norm = BatchNorm::new(5).unwrap();
         for (var, low) in
             [(&norm.scale, -1.0), (&norm.shift, -1.0), (&norm.running_mean, -1.0), (&norm.running_variance, 0.1)]
         {
@@ -148,17 +149,17 @@ fn normalised_activations() {
                     let (scale, shift) = (tensor(&scale), tensor(&shift));
                     let parameters = match function {
                         Function::Spline(_) => graph
-                            .apply3(ChannelParameters, &scale, &shift, &coefficients.to_dtype(dtype).unwrap())
+                            .apply(ChannelParameters, [&scale, &shift, &coefficients.to_dtype(dtype).unwrap()])
                             .unwrap(),
-                        _ => graph.apply2(ChannelParameters, &scale, &shift).unwrap(),
+                        _ => graph.apply(ChannelParameters, [&scale, &shift]).unwrap(),
                     };
-                    let statistics = Statistics::Batch(Arc::new(Mutex::new(Moments::default())));
+                    let statistics = statistics(channels, true);
                     let op = NormActivation { statistics, epsilon: 1e-5, function };
                     let (x, r) = (x.to_dtype(dtype).unwrap(), r.to_dtype(dtype).unwrap());
                     let y = if with_residual {
-                        graph.apply3(op, &x, &r, &parameters).unwrap()
+                        graph.apply(op, [&x, &r, &parameters]).unwrap()
                     } else {
-                        graph.apply2(op, &x, &parameters).unwrap()
+                        graph.apply(op, [&x, &parameters]).unwrap()
                     };
                     let what = format!("{function:?} {shape:?} {dtype:?}, residual: {with_residual}");
                     assert_close(&what, &flat(&y), &expected, tolerance);
@@ -190,15 +191,15 @@ fn normalised_gradients_in_single_precision() {
                 let gradients = |dtype| {
                     let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
                     let (x, r, dy, parameters) = (cast(&x), cast(&r), cast(&dy), cast(&parameters));
-                    let statistics = Statistics::Batch(Arc::new(Mutex::new(Moments::default())));
+                    let statistics = statistics(channels, true);
                     let op = NormActivation { statistics, epsilon: 1e-5, function };
                     if with_residual {
-                        let y = x.apply_op3_no_bwd(&r, &parameters, &op).unwrap();
-                        let (dx, dr, dp) = CustomOp3::bwd(&op, &x, &r, &parameters, &y, &dy).unwrap();
+                        let y = forward(&op, [&x, &r, &parameters]).unwrap();
+                        let [dx, dr, dp] = backward(&op, [&x, &r, &parameters], &y, &dy).unwrap();
                         [dx, dr, dp].map(|gradient| flat(&gradient.unwrap()))
                     } else {
-                        let y = x.apply_op2_no_bwd(&parameters, &op).unwrap();
-                        let (dx, dp) = CustomOp2::bwd(&op, &x, &parameters, &y, &dy).unwrap();
+                        let y = forward(&op, [&x, &parameters]).unwrap();
+                        let [dx, dp, _] = backward(&op, [&x, &parameters], &y, &dy).unwrap();
                         [flat(&dx.unwrap()), Vec::new(), flat(&dp.unwrap())]
                     }
                 };
@@ -235,13 +236,13 @@ fn thread_count(kind: ActivationKind, images: usize) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let rng = &mut Seed(3).generator(Purpose::Weights, 0);
-            let network = Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap());
+            let network = networks::resnet32(rng, 10, kind).unwrap();
             let x = random(rng, &[images, 3, 32, 32]).to_dtype(DType::F32).unwrap();
-            let labels = (0..images).map(|k| (k % 10) as u8).collect();
+            let classes = labels(&(0..images).map(|k| (k % 10) as u8).collect::<Vec<_>>());
             let mut tape = Tape::recording();
-            let x = tape.constant(&x);
+            let (x, classes) = (tape.constant(&x), tape.constant(&classes));
             let logits = network.forward_in(&mut tape, &x, Mode::training(1)).unwrap();
-            let loss = tape.apply1(CrossEntropy { labels }, &logits).unwrap();
+            let loss = tape.apply(Loss::from(Kind::CrossEntropy), [&logits, &classes]).unwrap();
             let value = flat(tape.tensor(&loss));
             let gradients = tape.backward(&loss).unwrap();
             let all = network.parameters().into_iter().map(|p| flat(gradients.gradient(&p.var).unwrap())).collect();
@@ -261,6 +262,6 @@ fn thread_count(kind: ActivationKind, images: usize) {
 fn an_average_counts_padding_as_zeros() {
     let ones = Tensor::ones((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
     let window = Window { kernel: 3, stride: 2, padding: 1 };
-    let y = CandleGraph.apply1(AveragePool(window), &ones).unwrap();
+    let y = CandleGraph.apply(AveragePool(window), [&ones]).unwrap();
     assert_close("average", &flat(&y), &[4.0 / 9.0], 1e-6);
 }

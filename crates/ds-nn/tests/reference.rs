@@ -11,13 +11,16 @@
 mod rounding;
 
 use candle_core::{Device, Tensor, Var};
+use ds_core::activation::ActivationKind;
 use ds_core::activation::{Activation, Init, Kind, LinearTerm, Spline};
 use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Signal;
 use ds_core::regularization::{Norm, sum_of_squares};
 use ds_core::{Grid, Group, L2};
-use ds_nn::layers::{Linear, Mode};
-use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32};
-use ds_nn::ops::loss::BinaryCrossEntropy;
+use ds_nn::Network;
+use ds_nn::layers::{Layer, Linear, Mode};
+use ds_nn::networks;
+use ds_nn::ops::loss::{Kind as LossKind, Loss};
 use ds_nn::optim::{Decay, Optimizer, Rule};
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
@@ -93,15 +96,15 @@ fn parameter_counts() {
         let classes = case["classes"].as_u64().unwrap_or(10) as usize;
         let kind = |size: usize, range: f64| activation_kind(name, Grid::from_range(size, range).unwrap());
         let network = match case["net"].as_str().unwrap() {
-            "resnet32" => Network::ResNet32(ResNet32::new(rng, classes, kind(size(51), 4.0)).unwrap()),
-            "nin" => Network::Nin(NetworkInNetwork::new(rng, classes, 0.5, kind(size(51), 4.0)).unwrap()),
-            "convnet_mnist" => Network::ConvNet(ConvNet::new(rng, classes, kind(size(51), 4.0)).unwrap()),
+            "resnet32" => networks::resnet32(rng, classes, kind(size(51), 4.0)).unwrap(),
+            "nin" => networks::nin(rng, classes, 0.5, kind(size(51), 4.0)).unwrap(),
+            "convnet_mnist" => networks::convnet(rng, classes, kind(size(51), 4.0)).unwrap(),
             "area2d" => {
                 let hidden = vec![
                     case["hidden_neurons"].as_u64().unwrap() as usize;
                     case["hidden_layers"].as_u64().unwrap() as usize
                 ];
-                Network::Area(AreaNet::new(rng, &hidden, kind(size(21), 1.0)).unwrap())
+                networks::area(rng, &hidden, kind(size(21), 1.0)).unwrap()
             }
             other => panic!("unknown network {other}"),
         };
@@ -123,7 +126,7 @@ fn variable(value: &Value, shape: &[usize]) -> Var {
 }
 
 /// An area network from PyTorch's names.
-fn area_net(activation: &str, state: &Value) -> AreaNet {
+fn area_net(activation: &str, state: &Value) -> Network {
     let rows = |name: &str| state[name].as_array().map_or(0, Vec::len);
     let linear = |name: &str, inputs: usize| {
         let outputs = rows(&format!("{name}.weight"));
@@ -166,17 +169,19 @@ fn area_net(activation: &str, state: &Value) -> AreaNet {
         };
         Activation::Spline(Spline::from_parameters(Grid::from_range(size, 1.0).unwrap(), kind).unwrap())
     };
-    let (mut hidden, mut inputs) = (Vec::new(), 2);
+    let (mut layers, mut inputs) = (Vec::new(), 2);
     for depth in 0.. {
         let name = format!("fc{}", depth + 1);
         let units = rows(&format!("{name}.weight"));
         if units == 0 {
             break;
         }
-        hidden.push((linear(&name, inputs), spline(depth, units)));
+        layers.push((format!("hidden{depth}.linear"), Layer::Linear(linear(&name, inputs))));
+        layers.push((format!("hidden{depth}.activation"), Layer::Activation(spline(depth, units))));
         inputs = units;
     }
-    AreaNet::from_layers(hidden, linear("fc_last", inputs))
+    layers.push(("last".to_owned(), Layer::Linear(linear("fc_last", inputs))));
+    Network::new(Signal::vector(2), layers)
 }
 
 /// The original's name of one of our parameters.
@@ -224,20 +229,21 @@ struct Trained {
 /// The case's training, where cancelled subgradients leave this residue.
 fn train(case: &Value, residue: f32) -> Trained {
     let training = &case["training"];
-    let network = Network::Area(area_net(case["activation"].as_str().unwrap(), &case["state"]));
+    let network = area_net(case["activation"].as_str().unwrap(), &case["state"]);
     let lambda = training["tv2_weight"].as_f64().unwrap();
     let decay = training["weight_decay"].as_f64().unwrap();
     let decays = Decay { weights: decay, hinges: 0.0 };
     let of_group = |group| network.parameters().into_iter().filter(move |p| p.group == group);
     let mut main = Optimizer::new(Rule::Sgd { momentum: 0.9 }, decays, of_group(Group::Weights)).unwrap();
     let mut aux = Optimizer::new(Rule::Adam, decays, of_group(Group::Splines)).unwrap();
-    let targets: std::sync::Arc<[f32]> = numbers(&case["labels"]).into();
+    let targets = Tensor::new(numbers(&case["labels"]), &Device::Cpu).unwrap();
     let (mut losses, mut rounded) = (Vec::new(), None);
     for step in 0..training["losses"].as_array().unwrap().len() {
         rounded = rounded.or_else(|| undetermined(&network, &points(case)).map(|why| (step, why)));
         let mut tape = Tape::recording();
+        let targets = tape.constant(&targets);
         let logits = forward(&mut tape, &network, case, Mode::training(0));
-        let loss = tape.apply1(BinaryCrossEntropy { targets: targets.clone() }, &logits).unwrap();
+        let loss = tape.apply(Loss::from(LossKind::BinaryCrossEntropy), [&logits, &targets]).unwrap();
         let data_loss = tape.tensor(&loss).to_scalar::<f32>().unwrap();
         let squares = sum_of_squares(&network.parameters(), L2::WeightDecay).unwrap();
         losses.push(data_loss + (norm_of(&network, Norm::Tv2) * lambda + squares * decay / 2.0) as f32);
@@ -292,7 +298,7 @@ fn trained(case: &Value) -> Vec<Trained> {
     assert_eq!(training["main"], "SGD lr 0.05 momentum 0.9 nesterov", "the optimiser this test knows");
     assert_eq!(training["aux"], "Adam lr 1e-3", "the optimiser this test knows");
     let lambda = training["tv2_weight"].as_f64().unwrap() as f32;
-    let network = Network::Area(area_net(case["activation"].as_str().unwrap(), &case["state"]));
+    let network = area_net(case["activation"].as_str().unwrap(), &case["state"]);
     let step = network.splines()[0].grid().step() as f32;
     residues(lambda, step).into_iter().map(|residue| train(case, residue)).collect()
 }
@@ -304,7 +310,7 @@ fn networks_and_training_steps() {
     let mut in_full = 0;
     for case in cases {
         let name = case["activation"].as_str().unwrap();
-        let network = Network::Area(area_net(name, &case["state"]));
+        let network = area_net(name, &case["state"]);
         let mut tape = Tape::inference();
         let logits = forward(&mut tape, &network, case, Mode::Evaluation);
         let y: Vec<f32> = flat(tape.tensor(&logits)).iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect();

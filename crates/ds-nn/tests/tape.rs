@@ -3,14 +3,16 @@
 
 mod common;
 
-use candle_core::{DType, Tensor};
-use common::{assert_close, flat, generator, random};
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, flat, generator, labels, random};
 use ds_core::Grid;
+use ds_core::activation::ActivationKind;
 use ds_core::activation::Init;
 use ds_core::graph::{CandleGraph, Gradients, Graph};
+use ds_nn::Network;
 use ds_nn::layers::Mode;
-use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32, ScalarNet};
-use ds_nn::ops::loss::{CrossEntropy, MeanSquaredError};
+use ds_nn::networks;
+use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::sum::Sum;
 use ds_nn::tape::Tape;
 
@@ -31,13 +33,14 @@ fn kinds() -> Vec<ActivationKind> {
 fn compare(network: &Network, x: &Tensor, classes: usize) {
     let mode = Mode::training(5);
     fn loss<G: Graph>(graph: &mut G, output: &G::Value, rows: usize, classes: usize) -> G::Value {
-        if classes == 1 {
-            let targets = (0..rows).map(|k| k as f32).collect();
-            graph.apply1(MeanSquaredError { targets }, output).unwrap()
+        let (kind, targets) = if classes == 1 {
+            let targets: Vec<f32> = (0..rows).map(|k| k as f32).collect();
+            (Kind::MeanSquaredError, Tensor::new(targets, &Device::Cpu).unwrap())
         } else {
-            let labels = (0..rows).map(|k| (k % classes) as u8).collect();
-            graph.apply1(CrossEntropy { labels }, output).unwrap()
-        }
+            (Kind::CrossEntropy, labels(&(0..rows).map(|k| (k % classes) as u8).collect::<Vec<_>>()))
+        };
+        let targets = graph.constant(&targets);
+        graph.apply(Loss::from(kind), [output, &targets]).unwrap()
     }
     let rows = x.dims()[0];
     let graph = &mut CandleGraph;
@@ -63,16 +66,16 @@ fn all_networks_with_all_activations() {
     let images = |rng: &mut _, channels, side| random(rng, &[4, channels, side, side]).to_dtype(DType::F32).unwrap();
     for kind in kinds() {
         let points = random(rng, &[10, 2]).to_dtype(DType::F32).unwrap();
-        compare(&Network::Area(AreaNet::new(rng, &[4, 4], kind).unwrap()), &points, 1);
+        compare(&networks::area(rng, &[4, 4], kind).unwrap(), &points, 1);
         let numbers = random(rng, &[10, 1]).to_dtype(DType::F32).unwrap();
         if !matches!(kind, ActivationKind::Relu | ActivationKind::LeakyRelu) {
-            compare(&Network::Scalar(ScalarNet::new(kind).unwrap()), &numbers, 1);
+            compare(&networks::scalar(kind).unwrap(), &numbers, 1);
         }
-        compare(&Network::ConvNet(ConvNet::new(rng, 10, kind).unwrap()), &images(rng, 1, 28), 10);
-        compare(&Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap()), &images(rng, 3, 32), 10);
+        compare(&networks::convnet(rng, 10, kind).unwrap(), &images(rng, 1, 28), 10);
+        compare(&networks::resnet32(rng, 10, kind).unwrap(), &images(rng, 3, 32), 10);
     }
-    let nin = NetworkInNetwork::new(rng, 10, 0.5, kinds()[5]).unwrap();
-    compare(&Network::Nin(nin), &images(rng, 3, 32), 10);
+    let nin = networks::nin(rng, 10, 0.5, kinds()[5]).unwrap();
+    compare(&nin, &images(rng, 3, 32), 10);
 }
 
 #[test]
@@ -81,10 +84,10 @@ fn what_is_used_twice_gets_both_gradients() {
     let parameter = random(rng, &[1]);
     let mut tape = Tape::recording();
     let (a, b) = (tape.parameter(&parameter), tape.parameter(&parameter));
-    let twice = tape.apply2(Sum, &a, &b).unwrap();
-    let thrice = tape.apply2(Sum, &twice, &a).unwrap();
+    let twice = tape.apply(Sum, [&a, &b]).unwrap();
+    let thrice = tape.apply(Sum, [&twice, &a]).unwrap();
     // `twice` goes into two sums, whose gradients come from one tensor.
-    let sum = tape.apply2(Sum, &thrice, &twice).unwrap();
+    let sum = tape.apply(Sum, [&thrice, &twice]).unwrap();
     let gradients = tape.backward(&sum).unwrap();
     assert_eq!(flat(gradients.gradient(&parameter).unwrap()), [5.0]);
 }

@@ -4,19 +4,21 @@
 //! is done is not done again, and what was cut off goes on. Each run has a process of its own, so that its peak memory is its
 //! own and a crash takes nothing else with it.
 
-use crate::{ReferenceArgs, describe_outcome};
+use crate::compare::{ReferenceArgs, report};
+use crate::sweep::describe_outcome;
 use anyhow::{Context, Result, anyhow, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
 use ds_lab::data::{ImageDataset, Location, Source, locate};
-use ds_lab::estimate::{estimate, estimate_sweep};
-use ds_lab::experiment::Setup;
+use ds_lab::device::Context as DeviceContext;
 use ds_lab::file_names::SUMMARY;
 use ds_lab::files::expand_home;
 use ds_lab::interrupt;
 use ds_lab::lock::DirectoryLock;
-use ds_lab::metrics::{SummaryRow, read_summary, write_summary};
 use ds_lab::outln;
+use ds_lab::results::metrics::{SummaryRow, read_summary, write_summary};
+use ds_lab::run::Setup;
+use ds_lab::run::estimate::{estimate, estimate_sweep};
 use ds_lab::sweep::{Sweep, SweepOptions, count_done, run_sweep};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
@@ -90,7 +92,7 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     let args = &args;
     // A wrong file of references is reported before the runs, not after them.
     args.references.load()?;
-    let source = args.data.source()?;
+    let (source, context) = (args.data.source()?, args.data.context(0)?);
     let mut plan = Vec::new();
     let is_meant = |path: &PathBuf| {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -98,13 +100,13 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     };
     for path in config_files(&args.configs)?.into_iter().filter(is_meant) {
         let config = Config::load(&path, &[])?;
-        plan.push(planned(args, &source, path, Work::Run(Box::new(config))));
+        plan.push(planned(args, &source, &context, path, Work::Run(Box::new(config))));
     }
     let sweeps = args.configs.join("sweeps");
     if sweeps.is_dir() {
         for path in config_files(&sweeps)?.into_iter().filter(is_meant) {
             let sweep = Sweep::load(&path)?;
-            plan.push(planned(args, &source, path, Work::Sweep(sweep)));
+            plan.push(planned(args, &source, &context, path, Work::Sweep(sweep)));
         }
     }
     if plan.is_empty() {
@@ -137,7 +139,7 @@ pub fn run(mut args: AllArgs) -> Result<()> {
         let expected = planned.cost.is_err() && args.sample_if_missing;
         let title = planned.title();
         let cost = std::mem::replace(&mut planned.cost, Ok(None));
-        let outcome = cost.and_then(|_| made(args, &planned));
+        let outcome = cost.and_then(|_| made(args, &context, &planned));
         if interrupt::received().is_some() {
             let error = outcome.err().unwrap_or_else(|| anyhow!("{title} has ended"));
             return Err(error.context("the same command goes on where this one was ended"));
@@ -148,7 +150,7 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     list(&outcomes);
     // If there is nothing to compare, the table above says so.
     if outcomes.iter().any(|(_, outcome)| outcome.is_ok()) {
-        crate::report(&args.out, &args.references)?;
+        report(&args.out, &args.references)?;
     }
     if failed > 0 {
         bail!("{failed} of {} could not be made; the table says why", outcomes.len());
@@ -173,7 +175,7 @@ fn config_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planned {
+fn planned(args: &AllArgs, source: &Source, context: &DeviceContext, path: PathBuf, work: Work) -> Planned {
     let configs = match &work {
         Work::Run(config) => Ok(vec![(**config).clone()]),
         Work::Sweep(sweep) => sweep.runs().map(|runs| runs.into_iter().map(|run| run.config).collect()),
@@ -206,9 +208,9 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
         data += &format!(": {location}");
         return Planned { path, work, source, data, cost: Ok(None) };
     }
-    let mut setup = Setup::new(first, &source);
+    let mut setup = Setup::new(first, &source, context);
     if setup.is_err() && is_cifar && args.sample_if_missing {
-        let of_sample = Setup::new(first, &Source::Sample);
+        let of_sample = Setup::new(first, &Source::Sample, context);
         // Where there is no sample either, the first error says more.
         if of_sample.is_ok() {
             (source, setup) = (Source::Sample, of_sample);
@@ -229,7 +231,7 @@ fn planned(args: &AllArgs, source: &Source, path: PathBuf, work: Work) -> Planne
             if there > 0 {
                 data += &format!("; {there} of {listed} runs are there");
             }
-            Ok(estimate_sweep(sweep, &source, 0)? * (1.0 - there as f64 / listed as f64))
+            Ok(estimate_sweep(sweep, &source, 0, context)? * (1.0 - there as f64 / listed as f64))
         }
     });
     Planned { path, work, source, data, cost: cost.map(Some) }
@@ -250,7 +252,7 @@ fn is_finished(config: &Config, directory: &Path) -> bool {
     rows.iter().any(|row| row.is_of(config) && row.has_training_of(config))
 }
 
-fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
+fn made(args: &AllArgs, context: &DeviceContext, planned: &Planned) -> Result<Outcome> {
     match &planned.work {
         Work::Run(config) => {
             let directory = run_directory(args, config);
@@ -261,7 +263,7 @@ fn made(args: &AllArgs, planned: &Planned) -> Result<Outcome> {
         Work::Sweep(sweep) => {
             let directory = args.out.join(&sweep.name);
             let options = SweepOptions { directory: directory.clone(), jobs: 0, overwrite: false, quiet: false };
-            let outcome = run_sweep(sweep, &planned.source, &options)?;
+            let outcome = run_sweep(sweep, &planned.source, &options, context)?;
             let text = describe_outcome(&sweep.name, &outcome, &directory);
             if !outcome.failures.is_empty() {
                 bail!("{text}");

@@ -2,13 +2,13 @@
 
 use crate::run_folder;
 use anyhow::Result;
-use ds_lab::bounds::{Bounds, POINTS, certified_accuracy};
 use ds_lab::cli::DataArgs;
-use ds_lab::experiment::{Setup, radii};
 use ds_lab::file_names::BOUNDS;
 use ds_lab::lock::DirectoryLock;
-use ds_lab::metrics::write_table;
-use ds_lab::table::Table;
+use ds_lab::results::metrics::write_table;
+use ds_lab::results::table::Table;
+use ds_lab::run::bounds::{Bounds, POINTS, certified_accuracy};
+use ds_lab::run::{Setup, radii};
 use ds_lab::{out, outln};
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
     let _lock = DirectoryLock::acquire(&args.run)?;
     let file = args.run.join(BOUNDS);
     run_folder::check_table::<Bounds>(&file)?;
-    let setup = Setup::new(&config, &args.data.source()?)?;
+    let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
     checkpoint.restore_network(&setup.network)?;
     let bounds = Bounds::new(&setup.network, &setup.test, args.points.max(1))?;
     write_table(&file, &[bounds])?;

@@ -1,13 +1,13 @@
 //! The folder of a run whose checkpoint is evaluated again: the checkpoint must be of the run that the folder's other files are of.
 
 use anyhow::{Context, Result, bail};
-use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::file_names::{BEST, BOUNDS, CHECKPOINT, CONFIG, METRICS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS};
 use ds_lab::files::md5;
-use ds_lab::metrics::{MetricsRow, SummaryRow};
 use ds_lab::note;
+use ds_lab::results::metrics::{MetricsRow, SummaryRow};
 use ds_lab::results::{TableRow, read_rows};
+use ds_lab::run::checkpoint::Checkpoint;
 use std::path::Path;
 
 /// The files by which a folder is known to be that of a run or sweep, or to have results of `reproduce`.

@@ -4,14 +4,14 @@ use crate::run_folder;
 use anyhow::{Context, Result, bail};
 use ds_lab::cli::DataArgs;
 use ds_lab::config::{Experiment, Search};
-use ds_lab::experiment::Setup;
 use ds_lab::file_names::{CHECKPOINT, CONFIG, SPARSIFIED, THRESHOLDS};
 use ds_lab::files::write_atomically;
 use ds_lab::lock::DirectoryLock;
-use ds_lab::metrics::ThresholdRow;
-use ds_lab::sparsify::{self, Outcome};
-use ds_lab::table::Table;
-use ds_lab::train::{count_active_knots, evaluate};
+use ds_lab::results::metrics::ThresholdRow;
+use ds_lab::results::table::Table;
+use ds_lab::run::Setup;
+use ds_lab::run::sparsify::{self, Outcome};
+use ds_lab::run::{count_active_knots, evaluate};
 use ds_lab::{note, out};
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     config.sparsify.threshold = None;
     config.sparsify.search = Search::Every;
     config.sparsify.tolerance = args.tolerance.unwrap_or(config.sparsify.tolerance);
-    let setup = Setup::new(&config, &args.data.source()?)?;
+    let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
     checkpoint.restore_network(&setup.network)?;
     let Some(active) = count_active_knots(&setup.network)? else {
         bail!("{} has no splines", args.run.join(CHECKPOINT).display());

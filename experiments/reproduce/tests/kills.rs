@@ -8,7 +8,7 @@
 mod common;
 
 use common::{assert_rows, metrics, reproduce, summary, text};
-use ds_lab::metrics::SummaryRow;
+use ds_lab::results::metrics::SummaryRow;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The largest slopes of activations, which bounds of a network's Lipschitz constant are composed from.
 
 use super::{Activation, Apl, Spline};
-use crate::ops::real::in_double_precision;
+use crate::backend::real::in_double_precision;
 use candle_core::{Result, bail};
 
 impl Activation {

@@ -1,13 +1,14 @@
 //! Linear splines that are 1-Lipschitz whatever their parameters are.
 
 use super::init::{self, Init};
+use crate::backend::op::forward;
+use crate::backend::real::in_double_precision;
 use crate::graph::{CandleGraph, Gradients, Graph};
 use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
-use crate::ops::real::in_double_precision;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
 use crate::parameter::{Group, L2, Parameter, copied};
-use crate::regularization::Norm;
+use crate::regularization::norm::{Norm, sign};
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -106,7 +107,7 @@ impl LipschitzSpline {
     ///
     /// # Errors
     /// On Candle's errors.
-    pub fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
         let coefficients = copied(&self.coefficients, dtype, device)?;
         let log_scaling = self.log_scaling.as_ref().map(|var| copied(var, dtype, device)).transpose()?;
         Ok(Self { coefficients, log_scaling, ..self.clone() })
@@ -134,15 +135,15 @@ impl LipschitzSpline {
         let (z, c) = match &self.log_scaling {
             Some(log_scaling) => {
                 let log_scaling = graph.parameter(log_scaling);
-                let c = graph.apply2(self.projection, &coefficients, &log_scaling)?;
-                (graph.apply2(shift, x, &log_scaling)?, c)
+                let c = graph.apply(self.projection, [&coefficients, &log_scaling])?;
+                (graph.apply(shift, [x, &log_scaling])?, c)
             }
             None => {
-                let c = graph.apply1(self.projection, &coefficients)?;
-                (if shift.shift == 0.0 { x.clone() } else { graph.apply1(shift, x)? }, c)
+                let c = graph.apply(self.projection, [&coefficients])?;
+                (if shift.shift == 0.0 { x.clone() } else { graph.apply(shift, [x])? }, c)
             }
         };
-        graph.apply2(LinearSpline::new(self.grid), &z, &c)
+        graph.apply(LinearSpline::new(self.grid), [&z, &c])
     }
 
     /// What is added to α·x before the op: an even number of knots is an odd one on a grid that is moved.
@@ -161,8 +162,8 @@ impl LipschitzSpline {
     /// The coefficients of the op, with the column that an even number of knots gets.
     fn evaluated_coefficients(&self) -> candle_core::Result<Tensor> {
         match &self.log_scaling {
-            Some(log_scaling) => self.coefficients.apply_op2_no_bwd(log_scaling.as_tensor(), &self.projection),
-            None => self.coefficients.apply_op1_no_bwd(&self.projection),
+            Some(log_scaling) => forward(&self.projection, [self.coefficients.as_tensor(), log_scaling.as_tensor()]),
+            None => forward(&self.projection, [self.coefficients.as_tensor()]),
         }
     }
 
@@ -294,10 +295,6 @@ struct Segment {
     t: f64,
     value: f64,
     slope: f64,
-}
-
-fn sign(x: f64) -> f64 {
-    if x == 0.0 { 0.0 } else { x.signum() }
 }
 
 impl candle_nn::Module for LipschitzSpline {

@@ -1,17 +1,19 @@
 //! Activations: learnable linear splines, and the fixed and parametric ones that they are compared with.
 
 mod bounds;
-mod copies;
-mod fixed;
 mod init;
+mod kind;
 mod linear_term;
 mod lipschitz_spline;
+mod parametric;
 mod spline;
+mod to;
 
-pub use fixed::{Apl, ClippedPRelu, Householder, PRelu};
 pub use init::Init;
+pub use kind::ActivationKind;
 pub use linear_term::LinearTerm;
 pub use lipschitz_spline::LipschitzSpline;
+pub use parametric::{Apl, ClippedPRelu, Householder, PRelu};
 pub use spline::{Kind, Spline};
 
 use crate::graph::{CandleGraph, Graph};
@@ -55,15 +57,15 @@ impl Activation {
     /// If x does not have this layer's channels, or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
         match self {
-            Self::Relu => graph.apply1(Rectifier { slope: 0.0 }, x),
-            Self::LeakyRelu => graph.apply1(Rectifier { slope: Self::LEAKY_SLOPE }, x),
+            Self::Relu => graph.apply(Rectifier { slope: 0.0 }, [x]),
+            Self::LeakyRelu => graph.apply(Rectifier { slope: Self::LEAKY_SLOPE }, [x]),
             Self::PRelu(prelu) => prelu.forward_in(graph, x),
             Self::Apl(apl) => apl.forward_in(graph, x),
             Self::Spline(spline) => spline.forward_in(graph, x),
             Self::Lipschitz(spline) => spline.forward_in(graph, x),
             // A rectifier of slope −1.
-            Self::Absolute => graph.apply1(Rectifier { slope: -1.0 }, x),
-            Self::MaxMin => graph.apply1(MaxMin, x),
+            Self::Absolute => graph.apply(Rectifier { slope: -1.0 }, [x]),
+            Self::MaxMin => graph.apply(MaxMin, [x]),
             Self::Householder(householder) => householder.forward_in(graph, x),
             Self::ClippedPRelu(prelu) => prelu.forward_in(graph, x),
         }

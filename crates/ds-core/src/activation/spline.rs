@@ -184,12 +184,12 @@ impl Spline {
             Kind::ExplicitLinear { coefficients, linear } => {
                 let (b1, b0) = linear.values(graph);
                 let c = graph.parameter(coefficients);
-                graph.apply3(AddLinearTerm { grid: self.grid }, &c, &b1, &b0)
+                graph.apply(AddLinearTerm { grid: self.grid }, [&c, &b1, &b0])
             }
             Kind::ReluSpline { slopes, linear } => {
                 let (b1, b0) = linear.values(graph);
                 let a = graph.parameter(slopes);
-                graph.apply3(SumOfRelus { grid: self.grid }, &a, &b1, &b0)
+                graph.apply(SumOfRelus { grid: self.grid }, [&a, &b1, &b0])
             }
         }
     }
@@ -208,7 +208,7 @@ impl Spline {
     /// If x does not have this layer's channels, or on Candle's errors.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let c = self.coefficients_in(graph)?;
-        graph.apply2(LinearSpline::new(self.grid), x, &c)
+        graph.apply(LinearSpline::new(self.grid), [x, &c])
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::architecture::{Architecture, Operator, Signal};
 use crate::activation::Activation;
-use crate::ops::real::in_double_precision;
+use crate::backend::real::in_double_precision;
 use crate::regularization::{Norm, bv2};
 use candle_core::{Result, Tensor, bail};
 

@@ -5,7 +5,7 @@
 //! always a quotient ‖f(x) − f(y)‖₂/‖x − y‖₂, so it is below the truth but for rounding; f64 keeps that small.
 
 use super::certified::TopSingular;
-use crate::ops::real::in_double_precision;
+use crate::backend::real::in_double_precision;
 use candle_core::{Result, Tensor, Var, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

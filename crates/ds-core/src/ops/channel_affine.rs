@@ -1,12 +1,13 @@
 //! Arguments of splines, scaled by channel and shifted: z = α_c·x + s.
 
-use super::parallel::SharedSlice;
-use super::planes::Planes;
-use super::pointwise::{channel_sums, real_dtype, sum_of_pairs, tensor_of};
-use super::real::{Real, elements, with_elements};
 use super::rectifier::per_plane;
-use crate::dispatch_real;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, gradients2};
+use crate::backend::parallel::SharedSlice;
+use crate::backend::planes::Planes;
+use crate::backend::pointwise::{channel_sums, sum_of_pairs};
+use crate::backend::real::Real;
+use candle_core::{Result, Shape};
+use std::ops::Range;
 
 /// x (N, C, …), ln α (C) → α_c·x + s; as the op of one argument x + s.
 ///
@@ -16,10 +17,6 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 pub struct ChannelAffine {
     /// s.
     pub shift: f64,
-}
-
-impl ChannelAffine {
-    const NAME: &'static str = "channel-affine";
 }
 
 /// α in the type that the op multiplies in.
@@ -37,59 +34,40 @@ crate::vectorized! {
     }
 }
 
-impl CustomOp1 for ChannelAffine {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+impl Op for ChannelAffine {
+    const NAME: &'static str = "channel-affine";
+    const INPUTS: Range<usize> = 1..3;
 
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Some(&channels) = l.shape().dims().get(1) else {
-            bail!("{}: input must be (N, C, …), got {:?}", Self::NAME, l.shape())
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        let channels = match inputs {
+            [x] => x.dims().get(1).copied().unwrap_or_default(),
+            [_, a, ..] => a.elem_count(),
+            [] => 0,
         };
-        let planes = Planes::new(l.shape(), channels, Self::NAME)?;
-        let y = dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => {
-            let shift = T::from_f64(self.shift);
-            Ok(T::to_cpu_storage_owned(per_plane(planes, elements::<T>(x, l)?, |_, x| x + shift)?))
-        })?;
-        Ok((y, l.shape().clone()))
+        Planes::new(inputs[0], channels, Self::NAME)?;
+        Ok(inputs[0].clone())
     }
 
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(grad_y.clone()))
-    }
-}
-
-impl CustomOp2 for ChannelAffine {
-    fn name(&self) -> &'static str {
-        Self::NAME
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let (x, shift) = (inputs[0].elements::<T>()?, T::from_f64(self.shift));
+        let Some(a) = inputs.get(1) else { return Ok(x.iter().map(|&x| x + shift).collect()) };
+        let planes = Planes::new(inputs[0].shape(), a.shape().elem_count(), Self::NAME)?;
+        let scales = scales(a.elements::<T>()?);
+        per_plane(planes, x, |channel, x| scales[channel] * x + shift)
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, a: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
-        let planes = Planes::new(xl.shape(), al.shape().elem_count(), Self::NAME)?;
-        let y = dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => {
-            let (shift, scales) = (T::from_f64(self.shift), scales(elements::<T>(a, al)?));
-            let y = per_plane(planes, elements::<T>(x, xl)?, |channel, x| scales[channel] * x + shift)?;
-            Ok(T::to_cpu_storage_owned(y))
-        })?;
-        Ok((y, xl.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, a: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let planes = Planes::new(x.shape(), a.elem_count(), Self::NAME)?;
-        dispatch_real!(x.dtype(), Self::NAME, T => {
-            let (dx, da) = with_elements::<T, _>(x, |x| with_elements::<T, _>(a, |a| with_elements::<T, _>(grad_y, |dy| {
-                let scales = scales(a);
-                let mut dx = vec![T::ZERO; x.len()];
-                let shared = SharedSlice::new(&mut dx);
-                let mut da = channel_sums(planes, 1, |c, plane, sum: &mut [T]| {
-                    // SAFETY: every plane is visited once.
-                    let dx = unsafe { shared.part(plane.start, plane.len()) };
-                    sum[0] += gradient(scales[c], &x[plane.clone()], &dy[plane], dx);
-                });
-                da.iter_mut().zip(&scales).for_each(|(da, &scale)| *da *= scale);
-                Ok((dx, da))
-            })))?;
-            Ok((Some(tensor_of(dx, x.shape())), Some(tensor_of(da, a.shape()))))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let &[x, a] = pass.inputs else { return Ok([Gradient::Output, Gradient::None, Gradient::None]) };
+        let planes = Planes::new(x.shape(), a.shape().elem_count(), Self::NAME)?;
+        let (x, scales, dy) = (x.elements::<T>()?, scales(a.elements::<T>()?), pass.dy.elements::<T>()?);
+        let mut dx = vec![T::ZERO; x.len()];
+        let shared = SharedSlice::new(&mut dx);
+        let mut da = channel_sums(planes, 1, |c, plane, sum: &mut [T]| {
+            // SAFETY: every plane is visited once.
+            let dx = unsafe { shared.part(plane.start, plane.len()) };
+            sum[0] += gradient(scales[c], &x[plane.clone()], &dy[plane], dx);
+        });
+        da.iter_mut().zip(&scales).for_each(|(da, &scale)| *da *= scale);
+        Ok(gradients2(dx, da))
     }
 }

@@ -1,35 +1,30 @@
 //! Parameters that are kept in [−1, 1] by clipping where they are used.
 
-use super::pointwise::{real_dtype, tensor_of};
-use super::real::{elements, with_elements};
-use crate::dispatch_real;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use crate::backend::real::Real;
+use candle_core::{Result, Shape};
+use std::ops::Range;
 
 /// a → min(max(a, −1), 1). What is clipped takes no gradient.
 #[derive(Debug, Clone, Copy)]
 pub struct UnitClip;
 
-impl CustomOp1 for UnitClip {
-    fn name(&self) -> &'static str {
-        "unit-clip"
+impl Op for UnitClip {
+    const NAME: &'static str = "unit-clip";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, a: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = dispatch_real!(real_dtype(a, self.name())?, self.name(), T => {
-            let a = elements::<T>(a, l)?.iter();
-            let clipped: Vec<T> = a.map(|a| T::from_f64(a.to_f64().clamp(-1.0, 1.0))).collect();
-            Ok(T::to_cpu_storage_owned(clipped))
-        })?;
-        Ok((out, l.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let a = inputs[0].elements::<T>()?.iter();
+        Ok(a.map(|a| T::from_f64(a.to_f64().clamp(-1.0, 1.0))).collect())
     }
 
-    fn bwd(&self, a: &Tensor, _out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        dispatch_real!(a.dtype(), self.name(), T => {
-            let da: Vec<T> = with_elements::<T, _>(a, |a| with_elements::<T, _>(gradient, |g| {
-                let free = |a: T| (-T::ONE..=T::ONE).contains(&a);
-                Ok(a.iter().zip(g).map(|(&a, &g)| if free(a) { g } else { T::ZERO }).collect())
-            }))?;
-            Ok(Some(tensor_of(da, a.shape())))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let (a, g) = (pass.inputs[0].elements::<T>()?, pass.dy.elements::<T>()?);
+        let free = |a: T| (-T::ONE..=T::ONE).contains(&a);
+        Ok(gradient(a.iter().zip(g).map(|(&a, &g)| if free(a) { g } else { T::ZERO }).collect()))
     }
 }

@@ -3,12 +3,13 @@
 //! Channels 2k and 2k+1 are a pair. Both functions are continuous and 1-Lipschitz in ℓ2, and their Jacobian is orthogonal
 //! wherever it exists.
 
-use super::parallel::{SharedSlice, filled, for_each_piece};
-use super::planes::Planes;
-use super::pointwise::{channel_sums, real_dtype, tensor_of};
-use super::real::{Real, elements, with_elements};
-use crate::dispatch_real;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient, gradients2};
+use crate::backend::parallel::{SharedSlice, filled, for_each_piece};
+use crate::backend::planes::Planes;
+use crate::backend::pointwise::channel_sums;
+use crate::backend::real::Real;
+use candle_core::{Result, Shape, bail};
+use std::ops::Range;
 
 /// x (N, C, …) → (max, min) of every pair: GroupSort with groups of two (Anil, Lucas, Grosse 2019).
 ///
@@ -82,28 +83,25 @@ crate::vectorized! {
     }
 }
 
-impl CustomOp1 for MaxMin {
-    fn name(&self) -> &'static str {
-        "max-min"
+impl Op for MaxMin {
+    const NAME: &'static str = "max-min";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        pairs(inputs[0], Self::NAME)?;
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let planes = pairs(l.shape(), self.name())?;
-        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            let x = elements::<T>(x, l)?;
-            Ok(T::to_cpu_storage_owned(per_pair(planes, |_, plane, y: &mut [T]| max_min(&x[plane], y))?))
-        })?;
-        Ok((y, l.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let (planes, x) = (pairs(inputs[0].shape(), Self::NAME)?, inputs[0].elements::<T>()?);
+        per_pair(planes, |_, plane, y: &mut [T]| max_min(&x[plane], y))
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<Option<Tensor>> {
-        let planes = pairs(x.shape(), self.name())?;
-        dispatch_real!(x.dtype(), self.name(), T => {
-            let dx = with_elements::<T, _>(x, |x| with_elements::<T, _>(grad_y, |dy| {
-                per_pair(planes, |_, plane, dx: &mut [T]| max_min_gradient(&x[plane.clone()], &dy[plane], dx))
-            }))?;
-            Ok(Some(tensor_of(dx, x.shape())))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let planes = pairs(pass.inputs[0].shape(), Self::NAME)?;
+        let (x, dy) = (pass.inputs[0].elements::<T>()?, pass.dy.elements::<T>()?);
+        let of_plane = |_, plane: Range<usize>, dx: &mut [T]| max_min_gradient(&x[plane.clone()], &dy[plane], dx);
+        Ok(gradient(per_pair(planes, of_plane)?))
     }
 }
 
@@ -170,50 +168,42 @@ crate::vectorized! {
     }
 }
 
-impl CustomOp2 for Householder {
-    fn name(&self) -> &'static str {
-        "householder"
+impl Op for Householder {
+    const NAME: &'static str = "householder";
+    const INPUTS: Range<usize> = 2..3;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        self.planes(inputs[0], inputs[1])?;
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, a: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
-        let planes = self.planes(xl.shape(), al.shape())?;
-        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            let (x, reflections) = (elements::<T>(x, xl)?, reflections(elements::<T>(a, al)?));
-            let y = per_pair(planes, |pair, plane, y: &mut [T]| reflect(reflections[pair], &x[plane], y))?;
-            Ok(T::to_cpu_storage_owned(y))
-        })?;
-        Ok((y, xl.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let planes = self.planes(inputs[0].shape(), inputs[1].shape())?;
+        let (x, reflections) = (inputs[0].elements::<T>()?, reflections(inputs[1].elements::<T>()?));
+        per_pair(planes, |pair, plane, y: &mut [T]| reflect(reflections[pair], &x[plane], y))
     }
 
-    fn bwd(&self, x: &Tensor, a: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let planes = self.planes(x.shape(), a.shape())?;
-        dispatch_real!(x.dtype(), self.name(), T => {
-            let (dx, da) = with_elements::<T, _>(x, |x| with_elements::<T, _>(a, |a| with_elements::<T, _>(grad_y, |dy| {
-                let reflections = reflections(a);
-                let mut dx = vec![T::ZERO; x.len()];
-                let shared = SharedSlice::new(&mut dx);
-                let da = channel_sums(planes, 1, |pair, plane, sum: &mut [T]| {
-                    // SAFETY: every plane is visited once.
-                    let dx = unsafe { shared.part(plane.start, plane.len()) };
-                    sum[0] += reflect_gradient(reflections[pair], &x[plane.clone()], &dy[plane], dx);
-                });
-                Ok((dx, da))
-            })))?;
-            Ok((Some(tensor_of(dx, x.shape())), Some(tensor_of(da, a.shape()))))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let [x, angles] = [pass.inputs[0], pass.inputs[1]];
+        let planes = self.planes(x.shape(), angles.shape())?;
+        let (x, dy, reflections) = (x.elements::<T>()?, pass.dy.elements::<T>()?, reflections(angles.elements::<T>()?));
+        let mut dx = vec![T::ZERO; x.len()];
+        let shared = SharedSlice::new(&mut dx);
+        let da = channel_sums(planes, 1, |pair, plane, sum: &mut [T]| {
+            // SAFETY: every plane is visited once.
+            let dx = unsafe { shared.part(plane.start, plane.len()) };
+            sum[0] += reflect_gradient(reflections[pair], &x[plane.clone()], &dy[plane], dx);
+        });
+        Ok(gradients2(dx, da))
     }
 }
 
 impl Householder {
     fn planes(&self, x: &Shape, angles: &Shape) -> Result<Planes> {
-        let planes = pairs(x, self.name())?;
+        let planes = pairs(x, Self::NAME)?;
         if angles.dims() != [planes.channels] {
-            bail!(
-                "{}: {} pairs of channels need angles ({}), got {angles:?}",
-                self.name(),
-                planes.channels,
-                planes.channels
-            );
+            let pairs = planes.channels;
+            bail!("{}: {pairs} pairs of channels need angles ({pairs}), got {angles:?}", Self::NAME);
         }
         Ok(planes)
     }

@@ -4,10 +4,10 @@
 //! Activation Functions* (JMLR 2024, section 4.2): c ↦ D†·Clip(D·c) + mean(c), with D the slopes between neighbouring
 //! knots and Clip to [−1, 1]. It keeps the mean of the coefficients, and what is 1-Lipschitz already.
 
-use super::pointwise::{real_dtype, tensor_of};
-use super::real::{Real, elements, with_elements};
-use crate::dispatch_real;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient, gradients2};
+use crate::backend::real::{Real, to_f64};
+use candle_core::{DType, Result, Shape, bail};
+use std::ops::Range;
 
 /// Free coefficients c (C, K) → coefficients (C, K or K+1) of splines with slopes in [−1, 1].
 ///
@@ -28,8 +28,6 @@ pub struct SlopeProjection {
 }
 
 impl SlopeProjection {
-    const NAME: &'static str = "slope-projection";
-
     /// The columns of the result: K, or K+1 for an even K.
     pub fn width(&self) -> usize {
         self.size + usize::from(self.size.is_multiple_of(2))
@@ -118,7 +116,7 @@ impl SlopeProjection {
         let rows = c.chunks_exact(self.size).enumerate();
         rows.flat_map(|(channel, c)| {
             let alpha = log_alpha.map_or(1.0, |log_alpha| log_alpha[channel].to_f64().exp());
-            self.project(&in_f64(c)).into_iter().map(move |p| T::from_f64(p / alpha))
+            self.project(&to_f64(c)).into_iter().map(move |p| T::from_f64(p / alpha))
         })
         .collect()
     }
@@ -128,7 +126,7 @@ impl SlopeProjection {
         let (mut dc, mut d_log_alpha) = (Vec::with_capacity(c.len()), Vec::new());
         let rows = c.chunks_exact(self.size).zip(gradient.chunks_exact(self.width()));
         for (channel, (c, gradient)) in rows.enumerate() {
-            let mut gradient = in_f64(gradient);
+            let mut gradient = to_f64(gradient);
             if let Some((log_alpha, out)) = scaled {
                 let out = &out[channel * self.width()..][..self.width()];
                 let of_scale: f64 = out.iter().zip(&gradient).map(|(out, g)| out.to_f64() * g).sum();
@@ -136,7 +134,7 @@ impl SlopeProjection {
                 let alpha = log_alpha[channel].to_f64().exp();
                 gradient.iter_mut().for_each(|g| *g /= alpha);
             }
-            let of_row = self.pull_back(&in_f64(c), epsilon(T::DTYPE), &gradient);
+            let of_row = self.pull_back(&to_f64(c), epsilon(T::DTYPE), &gradient);
             dc.extend(of_row.into_iter().map(T::from_f64));
         }
         (dc, d_log_alpha)
@@ -148,52 +146,28 @@ pub(crate) fn epsilon(dtype: DType) -> f64 {
     if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
-fn in_f64<T: Real>(row: &[T]) -> Vec<f64> {
-    row.iter().map(|v| v.to_f64()).collect()
-}
+impl Op for SlopeProjection {
+    const NAME: &'static str = "slope-projection";
+    const INPUTS: Range<usize> = 1..3;
 
-impl CustomOp1 for SlopeProjection {
-    fn name(&self) -> &'static str {
-        Self::NAME
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        let channels = self.channels(inputs[0], inputs.get(1).copied())?;
+        Ok(Shape::from((channels, self.width())))
     }
 
-    fn cpu_fwd(&self, c: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let channels = self.channels(l.shape(), None)?;
-        let out = dispatch_real!(real_dtype(c, Self::NAME)?, Self::NAME, T => {
-            Ok(T::to_cpu_storage_owned(self.forward::<T>(elements(c, l)?, None)))
-        })?;
-        Ok((out, Shape::from((channels, self.width()))))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let log_alpha = inputs.get(1).map(|alpha| alpha.elements::<T>()).transpose()?;
+        Ok(self.forward(inputs[0].elements::<T>()?, log_alpha))
     }
 
-    fn bwd(&self, c: &Tensor, _out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        dispatch_real!(c.dtype(), Self::NAME, T => {
-            let (dc, _) = with_elements::<T, _>(c, |c| {
-                with_elements::<T, _>(gradient, |gradient| Ok(self.backward(c, None, gradient)))
-            })?;
-            Ok(Some(tensor_of(dc, c.shape())))
-        })
-    }
-}
-
-impl CustomOp2 for SlopeProjection {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(&self, c: &CpuStorage, cl: &Layout, a: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
-        let channels = self.channels(cl.shape(), Some(al.shape()))?;
-        let out = dispatch_real!(real_dtype(c, Self::NAME)?, Self::NAME, T => {
-            Ok(T::to_cpu_storage_owned(self.forward::<T>(elements(c, cl)?, Some(elements(a, al)?))))
-        })?;
-        Ok((out, Shape::from((channels, self.width()))))
-    }
-
-    fn bwd(&self, c: &Tensor, a: &Tensor, out: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        dispatch_real!(c.dtype(), Self::NAME, T => {
-            let (dc, da) = with_elements::<T, _>(c, |c| with_elements::<T, _>(a, |a| with_elements::<T, _>(out, |out| {
-                with_elements::<T, _>(gradient, |gradient| Ok(self.backward(c, Some((a, out)), gradient)))
-            })))?;
-            Ok((Some(tensor_of(dc, c.shape())), Some(tensor_of(da, a.shape()))))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let (c, dy) = (pass.inputs[0].elements::<T>()?, pass.dy.elements::<T>()?);
+        match pass.inputs.get(1) {
+            None => Ok(gradient(self.backward(c, None, dy).0)),
+            Some(alpha) => {
+                let (dc, da) = self.backward(c, Some((alpha.elements::<T>()?, pass.y.elements::<T>()?)), dy);
+                Ok(gradients2(dc, da))
+            }
+        }
     }
 }

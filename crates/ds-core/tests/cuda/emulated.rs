@@ -2,12 +2,15 @@
 //! launches and arguments.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use candle_core::{DType, Device, Result, Tensor, bail};
-use ds_core::ops::gpu::{Address, Argument, Blocks, Gpu};
-use ds_core::ops::linear_spline::geometry::Limits;
+use candle_core::{DType, Device, Layout, Result, Tensor, TensorId, bail};
+use ds_core::backend::gpu::launch::Limits;
+use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, GpuInput, Matrix};
+use ds_core::backend::op::{self, Backward, Gradient, Op};
+use half::{bf16, f16};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,8 +22,14 @@ pub const DEVICES: [Limits; 2] = [
     Limits { multiprocessors: 3, shared_per_block: 64 << 10, shared_per_multiprocessor: 64 << 10 },
 ];
 
-/// Half of the last place of bf16, which has eight bits, relative to the number.
-const BF16_ROUNDING: f64 = 1.0 / 256.0;
+/// Half of the last place of a number, relative to it, where kernels round what they computed in f32.
+fn rounding(dtype: DType) -> f64 {
+    match dtype {
+        DType::BF16 => 1.0 / 256.0,
+        DType::F16 => 1.0 / 2048.0,
+        _ => 0.0,
+    }
+}
 
 /// The types of what flows between layers.
 pub const TYPES: [DType; 2] = [DType::F32, DType::BF16];
@@ -29,6 +38,8 @@ pub const TYPES: [DType; 2] = [DType::F32, DType::BF16];
 pub struct Emulated {
     child: RefCell<Child>,
     limits: Limits,
+    /// Tensors that ops hold, by their ids.
+    tensors: RefCell<HashMap<TensorId, Array>>,
 }
 
 /// An array of numbers of one type.
@@ -53,7 +64,10 @@ pub fn compiled(source: &Path, out: &Path) -> Option<PathBuf> {
     }
     let program = out.join(format!("kernels-emulation-{}", std::process::id()));
     let output = Command::new("c++")
-        .args(["-std=c++20", "-O1", "-mf16c", "-mfma", "-ffp-contract=off", "-Wno-unknown-pragmas", "-o"])
+        .args(["-std=c++20", "-O1", "-mf16c", "-mfma", "-ffp-contract=off", "-Wall", "-Wno-unknown-pragmas", "-I"])
+        // The headers of ds-core, for the kernels of other crates.
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../ds-core/src"))
+        .arg("-o")
         .arg(&program)
         .arg(source)
         .output()
@@ -65,7 +79,7 @@ pub fn compiled(source: &Path, out: &Path) -> Option<PathBuf> {
 impl Emulated {
     pub fn start(program: &Path, limits: Limits) -> Self {
         let child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        Self { child: RefCell::new(child), limits }
+        Self { child: RefCell::new(child), limits, tensors: RefCell::default() }
     }
 
     fn send(&self, bytes: &[u8]) {
@@ -91,14 +105,21 @@ impl Emulated {
         self.put_as(values, DType::F32, 0)
     }
 
-    /// Numbers of [`TYPES`], which the type can hold, after so many bytes of something else.
+    /// Numbers that the type can hold, after so many bytes of something else.
     pub fn put_as(&self, values: &[f32], dtype: DType, offset: usize) -> Array {
+        let exact = |v: f32, back: f32| assert!(v == back || v.is_nan(), "{v} is not rounded to {dtype:?}");
         let bytes: Vec<u8> = match dtype {
             DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            _ => {
-                assert!(values.iter().all(|v| v.to_bits() & 0xffff == 0), "not rounded to {dtype:?}");
-                values.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect()
+            DType::BF16 => {
+                values.iter().for_each(|&v| exact(v, bf16::from_f32(v).to_f32()));
+                values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()
             }
+            DType::F16 => {
+                values.iter().for_each(|&v| exact(v, f16::from_f32(v).to_f32()));
+                values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
+            }
+            DType::U8 => values.iter().map(|&v| v as u8).collect(),
+            other => panic!("an array of {other:?}"),
         };
         self.put_bytes(&bytes, dtype, values.len(), offset)
     }
@@ -127,17 +148,20 @@ impl Emulated {
         self.receive(bytes)
     }
 
-    /// The numbers of an array of [`TYPES`].
+    /// The numbers of an array.
     pub fn get(&self, array: &Array) -> Vec<f32> {
         let bytes = self.get_bytes(array);
         match array.dtype {
             DType::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            DType::BF16 => {
-                let wide = |b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
-                bytes.as_chunks::<2>().0.iter().map(wide).collect()
-            }
+            DType::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             other => panic!("an array of {other:?}"),
         }
+    }
+
+    /// The array of a tensor that an op holds.
+    pub fn array_of(&self, tensor: &Tensor) -> Array {
+        self.tensors.borrow()[&tensor.id()]
     }
 
     pub fn get_f64(&self, array: &Array) -> Vec<f64> {
@@ -146,14 +170,14 @@ impl Emulated {
     }
 
     /// |difference| must be at most `tolerance`·max|expected|, and half of the last place of what is expected where the array is
-    /// bf16, since kernels compute in f32 and round once; but for `outliers` of a thousand numbers: an input next to a knot or to
+    /// of 16 bits, since kernels compute in f32 and round once; but for `outliers` of a thousand numbers: an input next to a knot or to
     /// 0 may fall to either side.
     pub fn assert_close(&self, what: &str, array: &Array, expected: &Tensor, tolerance: f64, outliers: usize) {
         let ours = self.get(array);
         let expected = expected.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         assert_eq!(ours.len(), expected.len(), "{what}: number of values");
         let scale = expected.iter().fold(1e-12f64, |m, v| m.max(v.abs()));
-        let half_place = if array.dtype == DType::BF16 { BF16_ROUNDING } else { 0.0 };
+        let half_place = rounding(array.dtype);
         let off = |(a, b): &(&f32, &f64)| {
             (f64::from(**a) - **b).abs() > tolerance * scale + half_place * b.abs() || a.is_nan() != b.is_nan()
         };
@@ -183,8 +207,40 @@ impl Gpu for Emulated {
         Ok(Array { address, dtype, len })
     }
 
+    fn compute_capability(&self) -> Result<(i32, i32)> {
+        Ok((9, 0))
+    }
+
     fn address(&self, buffer: &Array) -> Result<Address> {
         Ok(buffer.address())
+    }
+
+    /// Tensors that ops hold are on the CPU here, and put on the device when they are first asked for.
+    fn address_of(&self, tensor: &Tensor, dtype: DType, op: &str) -> Result<Address> {
+        if let Some(array) = self.tensors.borrow().get(&tensor.id()) {
+            return Ok(array.address());
+        }
+        assert_eq!(tensor.dtype(), dtype, "{op}");
+        let flat = tensor.flatten_all()?;
+        let array = match dtype {
+            DType::F64 => self.put_f64(&flat.to_vec1::<f64>()?),
+            DType::I64 => {
+                let bytes: Vec<u8> = flat.to_vec1::<i64>()?.iter().flat_map(|v| v.to_le_bytes()).collect();
+                self.put_bytes(&bytes, dtype, flat.elem_count(), 0)
+            }
+            _ => self.put(&flat.to_vec1::<f32>()?),
+        };
+        self.tensors.borrow_mut().insert(tensor.id(), array);
+        Ok(array.address())
+    }
+
+    fn matmul(&self, _: (usize, usize, usize), a: Matrix<'_, Self>, b: Matrix<'_, Self>) -> Result<Array> {
+        let matrix = |matrix: &Matrix<'_, Self>| {
+            let tensor = tensor(self.get(matrix.input.buffer), matrix.input.shape().dims());
+            if matrix.transposed { tensor.t() } else { Ok(tensor) }
+        };
+        let product = matrix(&a)?.matmul(&matrix(&b)?)?.to_dtype(a.input.dtype)?.to_dtype(DType::F32)?;
+        Ok(self.put_as(&product.flatten_all()?.to_vec1::<f32>()?, a.input.dtype, 0))
     }
 
     unsafe fn launch(&self, kernel: &str, blocks: Blocks, arguments: &[Argument<'_>]) -> Result<()> {
@@ -263,4 +319,70 @@ pub fn random_shape(rng: &mut ChaCha8Rng, least: usize) -> Vec<usize> {
     let planes = [vec![], vec![3], vec![4, 4], vec![6, 6], vec![7, 9], vec![8, 8], vec![20, 20]];
     let inner = planes[rng.random_range(0..planes.len())].clone();
     [vec![rng.random_range(least..40), rng.random_range(1..7)], inner].concat()
+}
+
+/// Whole numbers that are drawn as labels.
+pub fn labels(rng: &mut ChaCha8Rng, n: usize, classes: usize) -> Tensor {
+    let labels: Vec<u8> = (0..n).map(|_| rng.random_range(0..classes) as u8).collect();
+    Tensor::from_vec(labels, n, &Device::Cpu).unwrap()
+}
+
+/// An input of an op: a tensor on the CPU in f32 (or of bytes), and its type on the device.
+pub type Input<'a> = (&'a Tensor, DType);
+
+/// How close the result and the gradients of the inputs must be, relative to the largest number of each; in the result and the
+/// gradients some of a thousand numbers may be off: an input next to a knot or to 0 may fall to either side.
+pub struct Tolerances<'a> {
+    pub result: f64,
+    pub gradients: &'a [f64],
+    pub outliers: usize,
+}
+
+/// Runs an op forward and backward on the emulated device and on the CPU, with an instance of the op for each, and compares the
+/// result and the gradients of all inputs.
+pub fn compare<O: Op, const N: usize>(
+    rng: &mut ChaCha8Rng,
+    gpu: &Emulated,
+    what: &str,
+    (on_gpu, on_cpu): (&O, &O),
+    inputs: [Input<'_>; N],
+    tolerances: &Tolerances<'_>,
+) {
+    let arrays = inputs.map(|(tensor, dtype)| {
+        let wide = tensor.to_dtype(DType::F32).unwrap();
+        put(rng, gpu, &wide, dtype)
+    });
+    let layouts = inputs.map(|(tensor, _)| Layout::contiguous(tensor.shape()));
+    let of: Vec<_> = arrays
+        .iter()
+        .zip(&layouts)
+        .map(|(array, layout)| GpuInput::new(gpu, array, layout, array.dtype, O::NAME).unwrap())
+        .collect();
+    let shape = on_gpu.shape(&inputs.map(|(tensor, _)| tensor.shape())).unwrap();
+    let y = on_gpu.gpu(gpu, &of).unwrap();
+    let tensors = inputs.map(|(tensor, _)| tensor);
+    let expected = op::forward(on_cpu, tensors).unwrap();
+    assert_eq!((&shape, shape.elem_count()), (expected.shape(), y.len), "{what}");
+    gpu.assert_close(&format!("{what}: {}", O::NAME), &y, &expected, tolerances.result, tolerances.outliers);
+    if tolerances.gradients.is_empty() {
+        return;
+    }
+    let dy = random_of(rng, shape.dims(), y.dtype);
+    let on_dy = put(rng, gpu, &dy, y.dtype);
+    let of_y =
+        |array| GpuInput::new(gpu, array, Box::leak(Box::new(Layout::contiguous(&shape))), y.dtype, O::NAME).unwrap();
+    let ours = on_gpu.gpu_backward(gpu, &Backward { inputs: &of, y: of_y(&y), dy: of_y(&on_dy) }).unwrap();
+    let expected = op::backward(on_cpu, tensors, &expected, &dy).unwrap();
+    for (k, (ours, expected)) in ours.into_iter().zip(expected).enumerate() {
+        let ours = match ours {
+            Gradient::None => None,
+            Gradient::Value(array) => Some(array),
+            Gradient::Output => Some(on_dy),
+        };
+        assert_eq!(ours.is_some(), expected.is_some(), "{what}: {}, gradient of input {k}", O::NAME);
+        let (Some(ours), Some(expected)) = (ours, expected) else { continue };
+        assert_eq!(inputs[k].0.shape(), expected.shape());
+        let what = format!("{what}: {}, gradient of input {k}", O::NAME);
+        gpu.assert_close(&what, &ours, &expected, tolerances.gradients[k], tolerances.outliers);
+    }
 }

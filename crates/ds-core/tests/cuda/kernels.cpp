@@ -1,8 +1,7 @@
 // The kernels of ds-core's ops on an emulated device.
 #include "device.h"
 
-#include "../../src/ops/gpu/kernels.cu"
-#include "../../src/ops/linear_spline/kernel.cu"
+#include "../../src/backend/gpu/kernels.cu"
 
 int main() {
     KERNEL_TYPES(rectifier_forward);
@@ -22,5 +21,12 @@ int main() {
     KERNEL_TYPES(spline_forward_columns);
     KERNEL_TYPES(spline_backward_columns);
     KERNEL(spline_merge);
+    // The linear spline is the only op that takes f16.
+    KERNEL(spline_forward_vectors_f16);
+    KERNEL(spline_forward_scalars_f16);
+    KERNEL(spline_forward_columns_f16);
+    KERNEL(spline_backward_vectors_f16);
+    KERNEL(spline_backward_scalars_f16);
+    KERNEL(spline_backward_columns_f16);
     return device::serve();
 }

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The first card; without one it says that nothing was tested.
 pub fn device() -> Option<Device> {
-    match ds_core::ops::gpu::cuda::open(0) {
+    match ds_core::backend::gpu::cuda::open(0) {
         Ok(device) => Some(device),
         Err(error) => {
             println!("no CUDA device, nothing was tested: {}", error.to_string().lines().next().unwrap());

@@ -1,10 +1,12 @@
 //! `--gpus N`: the process that the user starts, and those that it starts.
 
-use super::{DataArgs, DeviceChoice, RunArgs, exit_code, in_thread_pool, set_threads};
+use super::args::{DataArgs, RunArgs};
+use super::exit::exit_code;
+use super::threads::{in_thread_pool, set_threads};
 use crate::config::Config;
-use crate::device;
-use crate::experiment::{RunOptions, run_replica};
+use crate::device::{self, DeviceChoice};
 use crate::launch::{Seat, end_at_once, supervise};
+use crate::run::{RunOptions, run_replica};
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Device;
 use ds_nn::parallel::nccl::{Nccl, UniqueId};
@@ -49,11 +51,12 @@ fn work(seat: Seat, config: &Config, args: &RunArgs) -> Result<()> {
 fn replica(seat: Seat, config: &Config, args: &RunArgs) -> Result<()> {
     let id: UniqueId = seat.line_from_launcher()?.parse()?;
     // Not another device where this GPU cannot be had.
-    let source = DataArgs { device: DeviceChoice::Cuda, ..args.data.clone() }.source_for(seat.rank)?;
-    let Device::Cuda(device) = device::current() else { bail!("rank {} is on no GPU", seat.rank) };
+    let context = DataArgs { device: DeviceChoice::Cuda, ..args.data.clone() }.context(seat.rank)?;
+    let source = args.data.source()?;
+    let Device::Cuda(device) = &context.device else { bail!("rank {} is on no GPU", seat.rank) };
     set_threads(config.train.threads)?;
     let options = RunOptions { quiet: args.quiet || seat.rank > 0, ..args.options(config) };
-    let communicator = Box::new(Nccl::new(&device, id, seat.rank, seat.size)?);
-    in_thread_pool(|| run_replica(config, &source, &options, communicator))?;
+    let communicator = Box::new(Nccl::new(device, id, seat.rank, seat.size)?);
+    in_thread_pool(|| run_replica(config, &source, &options, communicator, &context))?;
     Ok(())
 }

@@ -96,7 +96,7 @@ pub(super) fn verified(dataset: ImageDataset, part: Part, mut records: Records) 
             arrange(&mut labels, order);
         }
     }
-    Ok(ImageSet { images: records.pixels, labels, channels, height: side, width: side, classes })
+    Ok(ImageSet::new(records.pixels, labels, (channels, side, side), classes)?)
 }
 
 /// The block of the canonical order that each block of the files is.

@@ -3,8 +3,9 @@
 use super::checksum::verified;
 use super::source::{Files, Form};
 use super::{DataError, ImageData, ImageDataset, ImageSet, Part, cifar, idx, parquet};
+use ds_core::backend::sync::lock;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 /// So many data sets are kept; the largest, CIFAR, has 184 MB.
@@ -34,7 +35,7 @@ impl Key {
 /// The data set from its files, or as they were decoded before. One thread decodes at a time: the others want the same, as a rule.
 pub(super) fn load(dataset: ImageDataset, files: &Files, origin: String) -> Result<ImageData, DataError> {
     let key = Key::new(dataset, files);
-    let mut kept = DECODED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = lock(&DECODED);
     if key.states.iter().all(Option::is_some)
         && let Some(at) = kept.iter().position(|(other, _)| *other == key)
     {

@@ -82,6 +82,9 @@ pub enum DataError {
     /// There is no sample of this data set.
     #[error("there is no shipped sample of {0}, only of cifar10; leave --data sample out")]
     NoSample(ImageDataset),
+    /// The numbers of pixels and labels do not fit each other.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
 }
 
 impl DataError {

@@ -3,19 +3,18 @@
 //! The hub's cache is asked first, and what is whole there needs no network. `HF_HUB_OFFLINE` forbids any request. The cache is
 //! that of all programs of the hub: `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
 
+mod cache;
 #[cfg(feature = "hub")]
 mod download;
 
+use self::cache::{PARQUET, Snapshot, cache, snapshots};
 #[cfg(feature = "hub")]
 use super::content;
 use super::source::{Files, Location};
 use super::{DataError, ImageData, ImageDataset, decoded, parquet};
-use crate::files::expand_home;
+use ds_core::backend::sync::lock;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-
-/// The branch that has the hub's parquet files.
-const PARQUET: &str = "refs/convert/parquet";
+use std::sync::Mutex;
 
 /// One thread downloads at a time; the next finds the files in the cache.
 static DOWNLOADING: Mutex<()> = Mutex::new(());
@@ -40,19 +39,6 @@ fn megabytes(dataset: ImageDataset) -> u32 {
     }
 }
 
-fn variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| expand_home(Path::new(&value)))
-}
-
-/// The directory of the hub's cache.
-fn cache() -> PathBuf {
-    let home = || variable("HF_HOME").or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface")));
-    let usual = || expand_home(Path::new("~/.cache/huggingface"));
-    variable("HF_HUB_CACHE")
-        .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
-        .unwrap_or_else(|| home().unwrap_or_else(usual).join("hub"))
-}
-
 /// Whether `HF_HUB_OFFLINE` forbids requests; its values are those of the hub's Python library.
 fn is_offline() -> bool {
     let value = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_uppercase();
@@ -68,38 +54,6 @@ fn refusal() -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// A version of a repository in the cache.
-struct Snapshot {
-    /// A branch, or else a commit.
-    #[cfg_attr(not(feature = "hub"), expect(dead_code))]
-    revision: String,
-    directory: PathBuf,
-}
-
-/// What the cache has of a repository: the parquet branch, the main one, and then all other commits.
-fn snapshots(repository: &str) -> Vec<Snapshot> {
-    let folder = cache().join(format!("datasets--{}", repository.replace('/', "--")));
-    let all = folder.join("snapshots");
-    let branch = |revision: &str| {
-        let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok()?;
-        let commit = commit.trim();
-        let is_name = !commit.is_empty() && commit.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        is_name.then(|| Snapshot { revision: revision.to_owned(), directory: all.join(commit) })
-    };
-    let mut snapshots: Vec<Snapshot> = [PARQUET, "main"].into_iter().filter_map(branch).collect();
-    let mut others: Vec<PathBuf> =
-        std::fs::read_dir(&all).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
-    others.sort();
-    for directory in others {
-        if let Some(revision) = directory.file_name().map(|name| name.to_string_lossy().into_owned())
-            && !snapshots.iter().any(|snapshot| snapshot.directory == directory)
-        {
-            snapshots.push(Snapshot { revision, directory });
-        }
-    }
-    snapshots
 }
 
 /// The files of both splits in the cache.
@@ -122,7 +76,7 @@ pub(super) fn locate(dataset: ImageDataset, tried: Vec<PathBuf>) -> Result<Locat
 
 /// Both splits from the cache, after a download if they are not there. A damaged file in the cache is fetched again, once.
 pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData, DataError> {
-    let _one_at_a_time = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one_at_a_time = lock(&DOWNLOADING);
     let origin = format!("hub ({})", repository(dataset));
     let mut fetched = Vec::new();
     let mut files = match cached(dataset) {

@@ -26,8 +26,8 @@ pub(super) fn load(dataset: ImageDataset) -> Result<ImageData, DataError> {
     let load = |(name, count, expected): (&str, usize, &str)| -> Result<ImageSet, DataError> {
         let path = directory.join(name);
         let set = parquet::load_any(dataset, &path, cure)?;
-        let labels: Vec<[u8; 1]> = set.labels.iter().map(|&label| [label]).collect();
-        let found = checksum::of_records((0..set.len()).map(|i| (labels[i].as_slice(), set.image(i))));
+        let (labels, pixels) = (set.label_bytes()?, set.pixels()?);
+        let found = checksum::of_records(labels.chunks(1).zip(pixels.chunks(dataset.pixels())));
         if set.len() != count || found != expected {
             let problem =
                 format!("{} images with MD5 {found} of labels and pixels, expected {count} with {expected}", set.len());

@@ -1,8 +1,9 @@
-//! Where data comes from: the options, the search of directories, and what was found.
+//! Where data comes from: the options, and what was found.
 
-use super::{DataError, ImageDataset, Part, cifar, hub, idx, parquet};
+use super::dataset::{ImageDataset, Part};
+use super::error::DataError;
 use crate::files::expand_home;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Where to look for data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,12 @@ impl Source {
         let Some((directory, option)) = given else { return Ok(PathBuf::from("data")) };
         let path = expand_home(&directory);
         if path.is_dir() { Ok(path) } else { Err(DataError::NoDirectory { path, option }) }
+    }
+
+    /// The directories that messages name.
+    pub(super) fn tried(&self, dataset: ImageDataset) -> Result<Vec<PathBuf>, DataError> {
+        let root = self.root()?;
+        Ok(vec![root.join(dataset.name()), root])
     }
 }
 
@@ -112,65 +119,6 @@ impl std::fmt::Display for Location {
             }
         }
     }
-}
-
-/// Where an image data set would be loaded from. Nothing is downloaded, opened or decoded, so this serves a dry run: files that
-/// are found can still turn out to be damaged.
-///
-/// # Errors
-/// If loading is certain to fail: the directory of the options is not there, a file of several is missing, or the data set is
-/// nowhere and cannot be downloaded (`--data-dir` was given, `HF_HUB_OFFLINE` is set, or the build lacks the feature `hub`).
-pub fn locate(dataset: ImageDataset, source: &Source) -> Result<Location, DataError> {
-    if *source == Source::Sample {
-        return if dataset == ImageDataset::Cifar10 { Ok(Location::Sample) } else { Err(DataError::NoSample(dataset)) };
-    }
-    let root = source.root()?;
-    let directories = directories(dataset, &root);
-    let mut incomplete = None;
-    for directory in &directories {
-        for form in forms(dataset) {
-            match find(dataset, directory, *form) {
-                Ok(Some(files)) => return Ok(Location::Local(files)),
-                Ok(None) => {}
-                // Whole files in another form or folder serve as well.
-                Err(error) => incomplete = incomplete.or(Some(error)),
-            }
-        }
-    }
-    if let Some(error) = incomplete {
-        return Err(error);
-    }
-    let tried = tried(dataset, source)?;
-    match source {
-        Source::Auto { dir: Some(_) } => Err(DataError::NotFound { dataset, tried, cure: dataset.cure() }),
-        _ => hub::locate(dataset, tried),
-    }
-}
-
-/// The directories that messages name.
-pub(super) fn tried(dataset: ImageDataset, source: &Source) -> Result<Vec<PathBuf>, DataError> {
-    let root = source.root()?;
-    Ok(vec![root.join(dataset.name()), root])
-}
-
-fn forms(dataset: ImageDataset) -> &'static [Form] {
-    if dataset.is_cifar() { &[Form::Binary, Form::Parquet, Form::Pickle] } else { &[Form::Idx, Form::Parquet] }
-}
-
-/// The files of a form in a directory, if any is there; an error names one that is missing.
-fn find(dataset: ImageDataset, directory: &Path, form: Form) -> Result<Option<Files>, DataError> {
-    match form {
-        Form::Binary | Form::Pickle => cifar::find(dataset, directory, form),
-        Form::Parquet => parquet::find(dataset, directory),
-        Form::Idx => idx::find(dataset, directory),
-    }
-}
-
-/// The data set's folder and the folders of its archives, there and in the root; the root itself comes last.
-fn directories(dataset: ImageDataset, root: &Path) -> Vec<PathBuf> {
-    let named = root.join(dataset.name());
-    let below = |directory: &Path| dataset.archive_folders().iter().map(|f| directory.join(f)).collect::<Vec<_>>();
-    [vec![named.clone()], below(&named), below(root), vec![root.to_owned()]].concat()
 }
 
 /// The files, if all are there; `None` if none is, or else an error that names the first missing one.

@@ -1,12 +1,12 @@
 //! Walks through a results folder.
 
+use super::contents::{LeftOut, Results, Sweep};
 use super::rows::{Rows, TableRow, read_rows};
 use super::run::Run;
-use super::{LeftOut, Results, Sweep};
 use crate::config::Config;
 use crate::file_names::{CHECKPOINT, CONFIG, DIVERGED, METRICS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS};
 use crate::files::md5;
-use crate::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
+use crate::results::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -30,7 +30,35 @@ struct Walk {
     rows_inside: Vec<(String, SummaryRow)>,
 }
 
-pub(super) fn read(root: &Path) -> Result<Results> {
+impl Results {
+    /// Reads a folder and all folders inside of it, except those whose names begin with a dot.
+    ///
+    /// # Errors
+    /// If the folder is missing or unreadable, or holds no run, sweep or summary that can be read.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let results = walk(folder)?;
+        let is_empty = results.runs.is_empty() && results.rows.is_empty() && results.diverged.is_empty();
+        if is_empty {
+            let folder = folder.display();
+            let mut text = format!(
+                "{folder} has no results: neither a summary.csv nor a run (config.toml, metrics.csv) in it or below it"
+            );
+            if results.left_out.is_empty() {
+                text += &format!(
+                    "; `reproduce all --configs configs/quick --out {folder}` makes some, `cargo run --release -p area2d \
+                     -- --config configs/area2d.toml` makes a single run in results/area2d"
+                );
+            } else {
+                let all: Vec<String> = results.left_out.iter().map(ToString::to_string).collect();
+                text += &format!(" that can be read:\n  {}", all.join("\n  "));
+            }
+            bail!(text);
+        }
+        Ok(results)
+    }
+}
+
+fn walk(root: &Path) -> Result<Results> {
     if !root.is_dir() {
         bail!("there is no folder {}: name the folder that runs have written to, such as results", root.display());
     }

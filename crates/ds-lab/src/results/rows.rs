@@ -1,7 +1,7 @@
 //! Rows of CSV tables, read one by one: a damaged row does not hide the others.
 
-use crate::bounds::Bounds;
-use crate::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
+use crate::results::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
+use crate::run::bounds::Bounds;
 use csv::{ErrorKind, StringRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

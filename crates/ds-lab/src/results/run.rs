@@ -1,13 +1,13 @@
 //! A run that has a folder of its own.
 
-use crate::checkpoint::{Checkpoint, read_network};
 use crate::config::{Config, Dataset};
-use crate::experiment;
 use crate::file_names::{CHECKPOINT, SPARSIFIED};
-use crate::metrics::{MetricsRow, SummaryRow, ThresholdRow};
+use crate::results::metrics::{MetricsRow, SummaryRow, ThresholdRow};
+use crate::run;
+use crate::run::checkpoint::{Checkpoint, read_network};
 use anyhow::{Context, Result, bail};
 use ds_core::Group;
-use ds_nn::networks::Network;
+use ds_nn::Network;
 use std::path::PathBuf;
 
 /// The folder of a run.
@@ -92,7 +92,7 @@ impl Run {
             Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist => 10,
             _ => 1,
         };
-        experiment::network(&self.config, classes).with_context(|| format!("the network of {}", self.name))
+        run::network(&self.config, classes).with_context(|| format!("the network of {}", self.name))
     }
 }
 

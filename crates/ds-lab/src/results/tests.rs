@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used)]
+use super::metrics::SummaryRow;
 use super::*;
-use crate::compare::{self, References};
 use crate::config::Config;
-use crate::metrics::{MetricsRow, write_table};
+use crate::results::compare::{self, References};
+use crate::results::metrics::{MetricsRow, write_table};
 use std::fs;
+use std::path::PathBuf;
 
 fn row(run: &str, seed: u64) -> SummaryRow {
     SummaryRow {
@@ -419,7 +421,7 @@ fn no_mutation_of_a_table_is_a_panic() {
         if let Ok(mut results) = Results::read(folder.0.path()) {
             let tables = compare::tables(&results, &references);
             compare::outputs(&results, &tables).unwrap();
-            crate::report::outputs(&mut results, &[]).unwrap();
+            crate::results::report::outputs(&mut results, &[]).unwrap();
         }
         folder.write(names[k], &originals[k]);
     }

@@ -3,22 +3,23 @@
 use super::{KeepRuns, PlannedRun, Sweep};
 use crate::config::Config;
 use crate::data::Source;
-use crate::device;
-use crate::experiment::{Existing, RunOptions, remove_if_empty, remove_run, run};
+use crate::device::Context as DeviceContext;
 use crate::file_names::{CHECKPOINT, COMPARISON, CONFIG, DISCARDED, DIVERGED, METRICS, REPORT, SUMMARY, SWEEP};
 use crate::files::{self, FileError, write_atomically};
 use crate::interrupt;
 use crate::lock::lock_checked;
-use crate::memory;
-use crate::metrics::{DivergedRow, SummaryRow, SummaryWriter, read_summary, read_table, write_table};
 use crate::note;
 use crate::progress::SweepProgress;
-use crate::train::Diverged;
+use crate::results::metrics::{DivergedRow, SummaryRow, SummaryWriter, read_summary, read_table, write_table};
+use crate::run::Diverged;
+use crate::run::memory;
+use crate::run::{Existing, RunOptions, remove_if_empty, remove_run, run};
 use anyhow::{Context, Result, anyhow, bail};
+use ds_core::backend::sync::lock;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
@@ -59,7 +60,7 @@ pub struct Outcome {
 /// If the directory is not of a sweep, holds rows of other configs or is in use by another process, if a file cannot be written, or
 /// if a signal was received. A run that fails is no error of the sweep: it is in the outcome, and tried again the next time. One
 /// that diverges is in the outcome, too, counts as the worst in a selection, and is not tried again.
-pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Result<Outcome> {
+pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context: &DeviceContext) -> Result<Outcome> {
     let _deferred = interrupt::Deferred::begin();
     let directory = &options.directory;
     let runs = sweep.runs()?;
@@ -70,7 +71,7 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> Resu
     let start = Instant::now();
     // Before all others, so that the directory always says what it is.
     write_atomically(&directory.join(SWEEP), |file| file.write_all(sweep.text.as_bytes()))?;
-    let execution = Execution::begin(sweep, source, options, &runs)?;
+    let execution = Execution::begin(sweep, source, options, context, &runs)?;
     let made = || -> Result<_> {
         let mut made = execution.run_all(&runs, Stage::Grid)?;
         let (rows, diverged) = (lock(&execution.writer).rows().to_vec(), lock(&execution.diverged).clone());
@@ -142,6 +143,7 @@ struct Execution<'a> {
     sweep: &'a Sweep,
     source: &'a Source,
     options: &'a SweepOptions,
+    context: &'a DeviceContext,
     writer: Mutex<SummaryWriter>,
     diverged: Mutex<Vec<DivergedRow>>,
     progress: Mutex<SweepProgress>,
@@ -152,7 +154,13 @@ struct Execution<'a> {
 
 impl<'a> Execution<'a> {
     /// Reads the rows that are there and, if they are to be overwritten, removes those of these runs.
-    fn begin(sweep: &'a Sweep, source: &'a Source, options: &'a SweepOptions, runs: &[PlannedRun]) -> Result<Self> {
+    fn begin(
+        sweep: &'a Sweep,
+        source: &'a Source,
+        options: &'a SweepOptions,
+        context: &'a DeviceContext,
+        runs: &[PlannedRun],
+    ) -> Result<Self> {
         let (summary, diverged_path) = (options.directory.join(SUMMARY), options.directory.join(DIVERGED));
         if options.overwrite && summary.exists() && read_summary(&summary).is_err() {
             files::remove_written(&options.directory, SUMMARY)?;
@@ -178,6 +186,7 @@ impl<'a> Execution<'a> {
             sweep,
             source,
             options,
+            context,
             writer: Mutex::new(writer),
             diverged: Mutex::new(diverged),
             progress: Mutex::new(SweepProgress::new(&sweep.name, sweep.count()?, options.quiet)),
@@ -195,19 +204,18 @@ impl<'a> Execution<'a> {
             }
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let on_gpu = device::current().is_cuda();
+        let on_gpu = self.context.device.is_cuda();
         let usual = if on_gpu { 1 } else { cores };
         // Of all runs and not of those that wait, so that a run has the same threads after a stop.
         let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, runs.len().max(1));
         let wanted = jobs;
-        let jobs = memory::jobs(runs.iter().map(|run| &run.config), wanted);
+        let jobs = memory::jobs(runs.iter().map(|run| &run.config), wanted, self.context);
         if jobs < wanted && !waiting.is_empty() {
             note!("NOTE: {}: {jobs} runs at once instead of {wanted}, for want of free memory", self.sweep.name);
         }
-        if on_gpu && jobs > 1 {
-            // All runs of a process launch on one stream, which records for one run alone.
-            device::use_graphs(false);
-        }
+        // All runs of a process launch on one stream, which is captured for one run alone.
+        let mut context = self.context.clone();
+        context.cuda_graphs &= jobs == 1;
         let (planned, failed_before) = (waiting.len(), lock(&self.failures).len());
         let queue = Mutex::new(waiting.into_iter());
         std::thread::scope(|scope| -> Result<()> {
@@ -215,7 +223,7 @@ impl<'a> Execution<'a> {
                 loop {
                     interrupt::check()?;
                     let Some(run) = lock(&queue).next() else { return Ok(()) };
-                    self.make(run, (cores / jobs).max(1), stage)?;
+                    self.make(run, (cores / jobs).max(1), stage, &context)?;
                 }
             };
             let workers: Vec<_> = (0..jobs.min(planned)).map(|_| scope.spawn(work)).collect();
@@ -267,10 +275,10 @@ impl<'a> Execution<'a> {
     }
 
     /// Makes one run, on threads of its own. Its failure is noted; an error is one of the sweep.
-    fn make(&self, run: &PlannedRun, threads: usize, stage: Stage) -> Result<()> {
+    fn make(&self, run: &PlannedRun, threads: usize, stage: Stage, context: &DeviceContext) -> Result<()> {
         let directory = directory_of(run, self.options);
         let threads = if run.config.train.threads == 0 { threads } else { run.config.train.threads };
-        let made = catch_unwind(AssertUnwindSafe(|| one(run, self.source, &directory, threads)));
+        let made = catch_unwind(AssertUnwindSafe(|| one(run, self.source, &directory, threads, context)));
         let error = match made.unwrap_or_else(|_| Err(anyhow!("it panicked; the reason is above"))) {
             Ok(row) => {
                 self.discard(&directory, stage)?;
@@ -361,16 +369,18 @@ fn title(run: &PlannedRun) -> String {
     format!("{}-seed{}", run.config.name, run.config.seed)
 }
 
-fn one(planned: &PlannedRun, source: &Source, directory: &Path, threads: usize) -> Result<SummaryRow> {
+fn one(
+    planned: &PlannedRun,
+    source: &Source,
+    directory: &Path,
+    threads: usize,
+    context: &DeviceContext,
+) -> Result<SummaryRow> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("train.threads")?;
     let options = RunOptions { directory: directory.to_owned(), existing: Existing::ResumeOrStart, quiet: true };
-    let row = pool.install(|| run(&planned.config, source, &options))?;
+    let row = pool.install(|| run(&planned.config, source, &options, context))?;
     // Runs share the process, so its memory is not theirs.
     Ok(SummaryRow { peak_memory_mb: None, ..row }.with_settings(&planned.config))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unlock<T>(mutex: Mutex<T>) -> T {

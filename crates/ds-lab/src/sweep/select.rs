@@ -2,7 +2,7 @@
 
 use super::{PlannedRun, Select, Sweep, show};
 use crate::config::{ConfigError, Setting};
-use crate::metrics::{DivergedRow, SummaryRow};
+use crate::results::metrics::{DivergedRow, SummaryRow};
 use anyhow::{Context, Result, bail};
 
 /// The runs of the second stage.

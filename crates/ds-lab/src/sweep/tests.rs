@@ -2,8 +2,9 @@
 use super::select::Selection;
 use super::*;
 use crate::data::Source;
+use crate::device::Context;
 use crate::lock::DirectoryLock;
-use crate::metrics::{DivergedRow, SummaryRow, read_summary};
+use crate::results::metrics::{DivergedRow, SummaryRow, read_summary};
 use std::path::Path;
 
 const TINY: &str = r#"
@@ -23,6 +24,11 @@ const TINY: &str = r#"
     "regularization.lambda + regularization.weight_decay" = [1e-5, 0.5]
     seed = [0, 1]
 "#;
+
+/// A sweep on the CPU.
+fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions) -> anyhow::Result<Outcome> {
+    super::run_sweep(sweep, source, options, &Context::cpu())
+}
 
 fn sweep(text: &str) -> Result<Sweep, String> {
     let sweep = Sweep::from_text(text, "tiny", Origin::Defaults).map_err(|error| error.to_string())?;
@@ -206,12 +212,12 @@ fn a_run_alone_has_the_row_that_it_has_in_a_sweep() {
     let rows = run_sweep(&sweep, &source, &options(&directory.path().join("sweep"), 2)).unwrap().rows;
     let runs = sweep.runs().unwrap();
     for k in [3, 11] {
-        let options = crate::experiment::RunOptions {
+        let options = crate::run::RunOptions {
             directory: directory.path().join(k.to_string()),
-            existing: crate::experiment::Existing::Refuse,
+            existing: crate::run::Existing::Refuse,
             quiet: true,
         };
-        let alone = crate::experiment::run(&runs[k].config, &source, &options).unwrap();
+        let alone = crate::run::run(&runs[k].config, &source, &options, &Context::cpu()).unwrap();
         assert_eq!((alone.train_loss, alone.test_loss), (rows[k].train_loss, rows[k].test_loss));
         assert_eq!(alone.active_knots, rows[k].active_knots);
     }

@@ -8,11 +8,12 @@ mod data;
 mod mutator;
 
 use anyhow::Result;
-use ds_lab::checkpoint::Checkpoint;
 use ds_lab::config::Config;
 use ds_lab::data::{AreaShape, Source, area_csv, area_random};
-use ds_lab::experiment::{Existing, RunOptions, run};
-use ds_lab::metrics::{read_metrics, read_summary};
+use ds_lab::device::Context;
+use ds_lab::results::metrics::{read_metrics, read_summary};
+use ds_lab::run::checkpoint::Checkpoint;
+use ds_lab::run::{Existing, RunOptions, run};
 use ds_lab::sweep::Sweep;
 use mutator::fuzz;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ fn finished_run() -> TempDir {
     let config = "experiment = \"area2d\"\nnetwork.hidden = [2]\nactivation.size = 5\ndata.train_points = 20\n\
                   data.test_grid = 4\ntrain.epochs = 2\ntrain.milestones = []";
     let options = RunOptions { directory: directory.path().to_owned(), existing: Existing::Refuse, quiet: true };
-    run(&Config::from_toml(config).unwrap(), &Source::Auto { dir: None }, &options).unwrap();
+    run(&Config::from_toml(config).unwrap(), &Source::Auto { dir: None }, &options, &Context::cpu()).unwrap();
     directory
 }
 

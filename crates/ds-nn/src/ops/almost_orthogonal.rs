@@ -1,10 +1,10 @@
 //! Almost-orthogonal kernels: convolutions that are 1-Lipschitz in ℓ2 (AOL; Prach & Lampert 2022, theorem 2).
 
 use super::product::shared_product;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use ds_core::dispatch_real;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{elements, in_double_precision};
+use candle_core::{Result, Shape, bail};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::real::{Real, to_f64};
+use std::ops::Range;
 
 /// A kernel K (O, I, k, k) → K with input channel i multiplied by d_i = (Σ_{j,p} |(K⋆K)_{ij}(p)|)^{−1/2}, where
 /// (K⋆K)_{ij}(p) = Σ_{o,x} K_{oi}(x)·K_{oj}(x+p): the convolution with it, padded by zeros, is 1-Lipschitz in ℓ2.
@@ -28,8 +28,6 @@ struct Polyphase {
 }
 
 impl AlmostOrthogonal {
-    const NAME: &'static str = "almost-orthogonal";
-
     fn polyphase(&self, shape: &Shape, kernel: &[f64]) -> Result<Polyphase> {
         let &[outputs, inputs, ky, kx] = shape.dims() else {
             bail!("{}: a kernel must be (O, I, k, k), got {shape:?}", Self::NAME)
@@ -113,26 +111,26 @@ fn scale(total: f64) -> f64 {
     if total == 0.0 { 0.0 } else { 1.0 / total.sqrt() }
 }
 
-impl CustomOp1 for AlmostOrthogonal {
-    fn name(&self) -> &'static str {
-        Self::NAME
+impl Op for AlmostOrthogonal {
+    const NAME: &'static str = "almost-orthogonal";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, w: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = dispatch_real!(real_dtype(w, Self::NAME)?, Self::NAME, T => {
-            let kernel: Vec<f64> = elements::<T>(w, l)?.iter().map(|w| w.to_f64()).collect();
-            let p = self.polyphase(l.shape(), &kernel)?;
-            let d: Vec<f64> = p.totals(&p.autocorrelation()).into_iter().map(scale).collect();
-            let scaled = p.gather(&p.matrix, &d, kernel.len());
-            Ok(T::to_cpu_storage_owned(scaled.into_iter().map(T::from_f64).collect()))
-        })?;
-        Ok((out, l.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let kernel = to_f64(inputs[0].elements::<T>()?);
+        let p = self.polyphase(inputs[0].shape(), &kernel)?;
+        let d: Vec<f64> = p.totals(&p.autocorrelation()).into_iter().map(scale).collect();
+        Ok(p.gather(&p.matrix, &d, kernel.len()).into_iter().map(T::from_f64).collect())
     }
 
-    fn bwd(&self, w: &Tensor, _out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let kernel = in_double_precision(w)?;
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let w = &pass.inputs[0];
+        let (kernel, of_result) = (to_f64(w.elements::<T>()?), to_f64(pass.dy.elements::<T>()?));
         let p = self.polyphase(w.shape(), &kernel)?;
-        let g = self.polyphase(w.shape(), &in_double_precision(gradient)?)?.matrix;
+        let g = self.polyphase(w.shape(), &of_result)?.matrix;
         let (columns, taps, channels, span) = (p.columns(), p.taps(), p.channels, (2 * p.side - 1).pow(2));
         let sums = p.autocorrelation();
         let totals = p.totals(&sums);
@@ -161,8 +159,6 @@ impl CustomOp1 for AlmostOrthogonal {
             .map(|(k, (g, through))| g * d[k % columns / taps] + through)
             .collect();
         let dw = p.gather(&total_gradient, &vec![1.0; channels], kernel.len());
-        dispatch_real!(w.dtype(), Self::NAME, T => {
-            Ok(Some(tensor_of(dw.into_iter().map(T::from_f64).collect::<Vec<T>>(), w.shape())))
-        })
+        Ok(gradient(dw.into_iter().map(T::from_f64).collect()))
     }
 }

@@ -3,12 +3,12 @@
 //! A vector then holds one pixel of sixteen images, so that windows of any size and stride read whole, aligned vectors and
 //! no lane is spent on padding. Ops that go channel by channel see (N/16, C, …) and need not know.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use ds_core::dispatch_real;
+use candle_core::{Result, Shape, bail};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::parallel::{SharedSlice, filled, for_each_piece};
+use ds_core::backend::real::Real;
 use ds_core::graph::Graph;
-use ds_core::ops::parallel::{SharedSlice, filled, for_each_piece};
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{Real, elements, with_elements};
+use std::ops::Range;
 
 /// Images of a block.
 pub const LANES: usize = 16;
@@ -95,48 +95,41 @@ fn image_features(plain: &Shape) -> (usize, usize) {
     (dims[0], dims[1..].iter().product())
 }
 
-impl CustomOp1 for ToBlocks {
-    fn name(&self) -> &'static str {
-        "to-blocks"
+impl Op for ToBlocks {
+    const NAME: &'static str = "to-blocks";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        blocked_shape(inputs[0])
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (shape, (images, features)) = (blocked_shape(l.shape())?, image_features(l.shape()));
-        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            Ok(T::to_cpu_storage_owned(to_blocks(elements::<T>(x, l)?, images, features)?))
-        })?;
-        Ok((y, shape))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let (images, features) = image_features(inputs[0].shape());
+        to_blocks(inputs[0].elements::<T>()?, images, features)
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (images, features) = image_features(x.shape());
-        dispatch_real!(x.dtype(), self.name(), T => {
-            let dx = with_elements::<T, _>(dy, |dy| from_blocks(dy, images, features))?;
-            Ok(Some(tensor_of(dx, x.shape())))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let (images, features) = image_features(pass.inputs[0].shape());
+        Ok(gradient(from_blocks(pass.dy.elements::<T>()?, images, features)?))
     }
 }
 
-impl CustomOp1 for FromBlocks {
-    fn name(&self) -> &'static str {
-        "from-blocks"
+impl Op for FromBlocks {
+    const NAME: &'static str = "from-blocks";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        plain_shape(inputs[0])
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = plain_shape(l.shape())?;
-        let (images, features) = image_features(&shape);
-        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            Ok(T::to_cpu_storage_owned(from_blocks(elements::<T>(x, l)?, images, features)?))
-        })?;
-        Ok((y, shape))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let (images, features) = image_features(&plain_shape(inputs[0].shape())?);
+        from_blocks(inputs[0].elements::<T>()?, images, features)
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let (images, features) = image_features(&plain_shape(x.shape())?);
-        dispatch_real!(x.dtype(), self.name(), T => {
-            let dx = with_elements::<T, _>(dy, |dy| to_blocks(dy, images, features))?;
-            Ok(Some(tensor_of(dx, x.shape())))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let (images, features) = image_features(&plain_shape(pass.inputs[0].shape())?);
+        Ok(gradient(to_blocks(pass.dy.elements::<T>()?, images, features)?))
     }
 }
 
@@ -148,7 +141,7 @@ pub fn enter<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
     match graph.tensor(x).dims() {
         // A GPU has no use for blocks.
         &[images, _, _, _] if images > 0 && images.is_multiple_of(LANES) && graph.tensor(x).device().is_cpu() => {
-            graph.apply1(ToBlocks, x)
+            graph.apply(ToBlocks, [x])
         }
         _ => Ok(x.clone()),
     }
@@ -159,7 +152,7 @@ pub fn enter<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
 /// # Errors
 /// On Candle's errors.
 pub fn leave<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
-    let x = if graph.tensor(x).rank() == 5 { graph.apply1(FromBlocks, x)? } else { x.clone() };
+    let x = if graph.tensor(x).rank() == 5 { graph.apply(FromBlocks, [x])? } else { x.clone() };
     let dims = graph.tensor(&x).dims();
     let (images, features) = (dims[0], dims[1..].iter().product());
     graph.reshape(&x, &[images, features])

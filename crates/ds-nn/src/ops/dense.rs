@@ -1,16 +1,16 @@
 //! Fully connected layers: y = x·Wᵀ + b as one op.
 
+use super::bias;
 use super::product::product;
-#[cfg(feature = "cuda")]
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, DType};
-use ds_core::dispatch_real;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{Real, elements, with_elements};
+use crate::backend::KERNELS;
+use candle_core::{DType, Result, Shape, bail};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels, Matrix};
+use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::planes::Planes;
+use ds_core::backend::real::Real;
+use std::ops::Range;
 
-/// x (N, I), W (O, I) and, as the op of three arguments, b (O) → (N, O). On a GPU W has the type of x, f32 or bf16, and b is f32.
+/// x (N, I), W (O, I) and, optionally, b (O) → (N, O). On a GPU W has the type of x, f32 or bf16, and b is f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Dense {
     /// Whether ∂x is wanted.
@@ -27,8 +27,6 @@ struct Sizes {
 }
 
 impl Dense {
-    const NAME: &'static str = "dense";
-
     fn sizes(x: &Shape, w: &Shape, b: Option<&Shape>) -> Result<Sizes> {
         match (x.dims(), w.dims()) {
             (&[rows, inputs], &[outputs, i]) if i == inputs && b.is_none_or(|b| b.dims() == [outputs]) => {
@@ -94,105 +92,61 @@ impl Dense {
         }
         (dx, dw, db)
     }
+}
 
-    /// x·Wᵀ, through cuBLAS.
-    #[cfg(feature = "cuda")]
-    fn cuda_product(s: &Sizes, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<CudaStorage> {
-        x.matmul(w, (1, s.rows, s.outputs, s.inputs), xl, &wl.transpose(0, 1)?)
+/// A factor as it is, or its transpose.
+fn matrix<'a, G: Gpu>(input: &GpuInput<'a, G>, transposed: bool) -> Matrix<'a, G> {
+    Matrix { input: *input, transposed }
+}
+
+impl Op for Dense {
+    const NAME: &'static str = "dense";
+    const INPUTS: Range<usize> = 2..4;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        let s = Self::sizes(inputs[0], inputs[1], inputs.get(2).copied())?;
+        Ok(Shape::from((s.rows, s.outputs)))
     }
 
-    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Tensor, Tensor)> {
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let s = Self::sizes(inputs[0].shape(), inputs[1].shape(), None)?;
+        let b = inputs.get(2).map(|b| b.elements::<T>()).transpose()?;
+        Ok(Self::forward(&s, inputs[0].elements::<T>()?, inputs[1].elements::<T>()?, b))
+    }
+
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let [x, w] = [pass.inputs[0], pass.inputs[1]];
         let s = Self::sizes(x.shape(), w.shape(), None)?;
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return self.cuda_gradients(x, w, dy);
+        let (dx, dw, db) = self.backward(&s, x.elements::<T>()?, w.elements::<T>()?, pass.dy.elements::<T>()?);
+        let db = (pass.inputs.len() > 2).then_some(db);
+        Ok([dx.into(), Gradient::Value(dw), db.into()])
+    }
+
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let [x, w] = [&inputs[0], &inputs[1]];
+        let s = Self::sizes(x.shape(), w.shape(), None)?;
+        let y = gpu.matmul((s.rows, s.outputs, s.inputs), matrix(x, false), matrix(w, true))?;
+        if let Some(b) = inputs.get(2) {
+            let planes = Planes { outer: s.rows, channels: s.outputs, inner: 1 };
+            let b = b.of_type(DType::F32, Self::NAME)?;
+            // SAFETY: the product is nobody else's.
+            unsafe { bias::gpu::add_bias(gpu, planes, x.dtype, gpu.address(&y)?, b)? };
         }
-        dispatch_real!(x.dtype(), Self::NAME, T => {
-            let (dx, dw, db) = with_elements::<T, _>(x, |xs| with_elements::<T, _>(w, |w| {
-                with_elements::<T, _>(dy, |dy| Ok(self.backward(&s, xs, w, dy)))
-            }))?;
-            Ok((dx.map(|dx| tensor_of(dx, x.shape())), tensor_of(dw, w.shape()), tensor_of(db, s.outputs)))
-        })
-    }
-}
-
-impl CustomOp2 for Dense {
-    fn name(&self) -> &'static str {
-        Self::NAME
+        Ok(y)
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let s = Self::sizes(xl.shape(), wl.shape(), None)?;
-        let y = dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => {
-            Ok(T::to_cpu_storage_owned(Self::forward::<T>(&s, elements(x, xl)?, elements(w, wl)?, None)))
-        })?;
-        Ok((y, Shape::from((s.rows, s.outputs))))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
-        let s = Self::sizes(xl.shape(), wl.shape(), None)?;
-        Ok((Self::cuda_product(&s, x, xl, w, wl)?, Shape::from((s.rows, s.outputs))))
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, _) = self.gradients(x, w, dy)?;
-        Ok((dx, Some(dw)))
-    }
-}
-
-impl CustomOp3 for Dense {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let s = Self::sizes(xl.shape(), wl.shape(), Some(bl.shape()))?;
-        let y = dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => {
-            let b = Some(elements(b, bl)?);
-            Ok(T::to_cpu_storage_owned(Self::forward::<T>(&s, elements(x, xl)?, elements(w, wl)?, b)))
-        })?;
-        Ok((y, Shape::from((s.rows, s.outputs))))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        xl: &Layout,
-        w: &CudaStorage,
-        wl: &Layout,
-        b: &CudaStorage,
-        bl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        use ds_core::ops::gpu::{Gpu, cuda};
-        let s = Self::sizes(xl.shape(), wl.shape(), Some(bl.shape()))?;
-        let y = Self::cuda_product(&s, x, xl, w, wl)?;
-        let gpu = cuda::CudaGpu::new(&x.device, &super::gpu::KERNELS)?;
-        let planes = ds_core::ops::planes::Planes { outer: s.rows, channels: s.outputs, inner: 1 };
-        let bias = cuda::address(b, bl, DType::F32, Self::NAME)?;
-        // SAFETY: the product is nobody else's.
-        unsafe { super::gpu::pointwise::add_bias(&gpu, planes, x.dtype(), gpu.address(&y)?, bias)? };
-        Ok((y, Shape::from((s.rows, s.outputs))))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _b: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, db) = self.gradients(x, w, dy)?;
-        Ok((dx, Some(dw), Some(db)))
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let ([x, w], dy) = ([&pass.inputs[0], &pass.inputs[1]], &pass.dy);
+        let s = Self::sizes(x.shape(), w.shape(), None)?;
+        let of_x = || gpu.matmul((s.rows, s.inputs, s.outputs), matrix(dy, false), matrix(w, false));
+        let dx = self.input_gradient.then(of_x).transpose()?;
+        let dw = gpu.matmul((s.outputs, s.inputs, s.rows), matrix(dy, true), matrix(x, false))?;
+        let of_b = || bias::gpu::channel_sums(gpu, bias::planes(dy.shape())?, dy.dtype, dy.address);
+        let db = (pass.inputs.len() > 2).then(of_b).transpose()?;
+        Ok([dx.into(), Gradient::Value(dw), db.into()])
     }
 }

@@ -4,10 +4,12 @@
 //! E = I − WᵀW, which leaves an E of third order.
 
 use super::product::shared_product;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::pointwise::tensor_of;
+use ds_core::backend::real::{Real, in_double_precision, to_f64, with_elements};
 use ds_core::dispatch_real;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{elements, in_double_precision, with_elements};
+use std::ops::Range;
 
 /// ‖E‖_F from which on one more step leaves less than the rounding of f32: its cube is 1e-9.
 const LAST_STEP: f64 = 1e-3;
@@ -141,38 +143,30 @@ pub struct PolarFactor {
     pub factor: Tensor,
 }
 
-impl PolarFactor {
+impl Op for PolarFactor {
     const NAME: &'static str = "polar-factor";
-}
+    const INPUTS: Range<usize> = 1..2;
 
-impl CustomOp1 for PolarFactor {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(&self, w: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        if self.factor.shape() != l.shape() {
-            bail!("{}: factor {:?} does not fit the weight {:?}", Self::NAME, self.factor.shape(), l.shape());
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        if self.factor.shape() != inputs[0] {
+            bail!("{}: factor {:?} does not fit the weight {:?}", Self::NAME, self.factor.shape(), inputs[0]);
         }
-        let q = dispatch_real!(real_dtype(w, Self::NAME)?, Self::NAME, T => {
-            // Read for the check of its type only.
-            elements::<T>(w, l)?;
-            with_elements::<T, _>(&self.factor, |q| Ok(T::to_cpu_storage_owned(q.to_vec())))
-        })?;
-        Ok((q, l.shape().clone()))
+        Ok(inputs[0].clone())
     }
 
-    fn bwd(&self, w: &Tensor, q: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let tall = Tall::of(w.shape(), Self::NAME)?;
+    fn cpu<T: Real>(&self, _inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        with_elements::<T, _>(&self.factor, |q| Ok(q.to_vec()))
+    }
+
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let tall = Tall::of(pass.inputs[0].shape(), Self::NAME)?;
         let n = tall.columns;
-        let (q, mut g) = (in_double_precision(q)?, in_double_precision(gradient)?);
+        let (q, mut g) = (to_f64(pass.y.elements::<T>()?), to_f64(pass.dy.elements::<T>()?));
         let s = tall.inner(&q, &g);
         let symmetric: Vec<f64> = (0..n * n).map(|k| 0.5 * (s[k] + s[k % n * n + k / n])).collect();
         for (g, normal) in g.iter_mut().zip(tall.times(&q, &symmetric)) {
             *g -= normal;
         }
-        dispatch_real!(w.dtype(), Self::NAME, T => {
-            Ok(Some(tensor_of(g.into_iter().map(T::from_f64).collect::<Vec<T>>(), w.shape())))
-        })
+        Ok(gradient(g.into_iter().map(T::from_f64).collect()))
     }
 }

@@ -1,7 +1,7 @@
 //! Matrix products.
 
-use ds_core::ops::parallel::{SharedSlice, for_each_piece};
-use ds_core::ops::real::Real;
+use ds_core::backend::parallel::{SharedSlice, for_each_piece};
+use ds_core::backend::real::Real;
 
 /// `out` (m, n) = (or += with `add`) a (m, k) · b (k, n); matrices as (data, row stride, column stride), `out` row-major.
 pub(super) fn product<T: Real>(

@@ -1,9 +1,9 @@
 //! Multiplication with a constant.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use ds_core::dispatch_real;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{elements, with_elements};
+use candle_core::{Result, Shape};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::real::Real;
+use std::ops::Range;
 
 /// x → factor·x.
 #[derive(Debug, Clone, Copy)]
@@ -12,25 +12,26 @@ pub struct Scale {
     pub factor: f64,
 }
 
-impl CustomOp1 for Scale {
-    fn name(&self) -> &'static str {
-        "scale"
+impl Scale {
+    fn scaled<T: Real>(&self, x: &[T]) -> Vec<T> {
+        let factor = T::from_f64(self.factor);
+        x.iter().map(|&x| factor * x).collect()
+    }
+}
+
+impl Op for Scale {
+    const NAME: &'static str = "scale";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = dispatch_real!(real_dtype(x, self.name())?, self.name(), T => {
-            let factor = T::from_f64(self.factor);
-            let y: Vec<T> = elements::<T>(x, l)?.iter().map(|&x| factor * x).collect();
-            Ok(T::to_cpu_storage_owned(y))
-        })?;
-        Ok((y, l.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        Ok(self.scaled(inputs[0].elements::<T>()?))
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        dispatch_real!(x.dtype(), self.name(), T => {
-            let factor = T::from_f64(self.factor);
-            let dx: Vec<T> = with_elements::<T, _>(dy, |dy| Ok(dy.iter().map(|&dy| factor * dy).collect()))?;
-            Ok(Some(tensor_of(dx, x.shape())))
-        })
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        Ok(gradient(self.scaled(pass.dy.elements::<T>()?)))
     }
 }

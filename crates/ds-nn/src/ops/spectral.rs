@@ -1,10 +1,10 @@
 //! Weights divided by a bound of their largest singular value.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use ds_core::dispatch_real;
+use candle_core::{Result, Shape, bail};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::real::{Real, to_f64};
 use ds_core::lipschitz::certified::TopSingular;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{elements, in_double_precision};
+use std::ops::Range;
 
 /// A weight W (O, …), seen as a matrix of O rows → W/σ with σ the certified bound of ‖W‖₂ ([`TopSingular`]).
 ///
@@ -13,37 +13,35 @@ use ds_core::ops::real::{elements, in_double_precision};
 #[derive(Debug, Clone, Copy)]
 pub struct SpectralNormalization;
 
-impl SpectralNormalization {
-    fn matrix(&self, weight: &Shape) -> Result<(usize, usize)> {
-        match weight.dims() {
-            [outputs, rest @ ..] if !rest.is_empty() && weight.elem_count() > 0 => {
-                Ok((*outputs, rest.iter().product()))
-            }
-            _ => bail!("{}: a weight must be (outputs, …) and not empty, got {weight:?}", self.name()),
-        }
+/// (rows, columns) of a weight as a matrix.
+fn matrix(weight: &Shape) -> Result<(usize, usize)> {
+    match weight.dims() {
+        [outputs, rest @ ..] if !rest.is_empty() && weight.elem_count() > 0 => Ok((*outputs, rest.iter().product())),
+        _ => bail!("{}: a weight must be (outputs, …) and not empty, got {weight:?}", SpectralNormalization::NAME),
     }
 }
 
-impl CustomOp1 for SpectralNormalization {
-    fn name(&self) -> &'static str {
-        "spectral-normalization"
+impl Op for SpectralNormalization {
+    const NAME: &'static str = "spectral-normalization";
+    const INPUTS: Range<usize> = 1..2;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        matrix(inputs[0])?;
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, w: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, columns) = self.matrix(l.shape())?;
-        let out = dispatch_real!(real_dtype(w, self.name())?, self.name(), T => {
-            let w: Vec<f64> = elements::<T>(w, l)?.iter().map(|w| w.to_f64()).collect();
-            let bound = TopSingular::new(rows, columns, &w).bound;
-            // A weight of zeros stays one.
-            let scale = if bound == 0.0 { 1.0 } else { 1.0 / bound };
-            Ok(T::to_cpu_storage_owned(w.into_iter().map(|w| T::from_f64(w * scale)).collect()))
-        })?;
-        Ok((out, l.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let (rows, columns) = matrix(inputs[0].shape())?;
+        let w = to_f64(inputs[0].elements::<T>()?);
+        let bound = TopSingular::new(rows, columns, &w).bound;
+        // A weight of zeros stays one.
+        let scale = if bound == 0.0 { 1.0 } else { 1.0 / bound };
+        Ok(w.into_iter().map(|w| T::from_f64(w * scale)).collect())
     }
 
-    fn bwd(&self, w: &Tensor, _out: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (rows, columns) = self.matrix(w.shape())?;
-        let (weight, mut g) = (in_double_precision(w)?, in_double_precision(gradient)?);
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let (rows, columns) = matrix(pass.inputs[0].shape())?;
+        let (weight, mut g) = (to_f64(pass.inputs[0].elements::<T>()?), to_f64(pass.dy.elements::<T>()?));
         let TopSingular { bound, left, right } = TopSingular::new(rows, columns, &weight);
         if bound > 0.0 {
             let along = weight.iter().zip(&g).map(|(w, g)| w * g).sum::<f64>() / (bound * bound);
@@ -53,8 +51,6 @@ impl CustomOp1 for SpectralNormalization {
                 }
             }
         }
-        dispatch_real!(w.dtype(), self.name(), T => {
-            Ok(Some(tensor_of(g.into_iter().map(T::from_f64).collect::<Vec<T>>(), w.shape())))
-        })
+        Ok(gradient(g.into_iter().map(T::from_f64).collect()))
     }
 }

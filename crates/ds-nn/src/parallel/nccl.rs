@@ -1,12 +1,13 @@
 //! Sums over GPUs of one machine by NCCL, one process a GPU.
 
 use super::Communicator;
+use crate::backend::KERNELS;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::cuda_backend::cudarc::nccl::{result, sys};
 use candle_core::{CudaDevice, DType, Error, Result, Tensor, bail};
-use ds_core::ops::gpu::Address;
-use ds_core::ops::gpu::cuda::address_of_type;
+use ds_core::backend::gpu::cuda::CudaGpu;
+use ds_core::backend::gpu::{Address, Gpu};
 use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::str::FromStr;
@@ -97,7 +98,10 @@ impl Communicator for Nccl {
             DType::F64 => sys::ncclDataType_t::ncclFloat64,
             other => bail!("all-reduce: sums are of F32 or F64, got {other:?}"),
         };
-        let Address(address) = address_of_type(tensor, tensor.dtype(), "all-reduce")?;
+        let Some(gpu) = CudaGpu::of(tensor, &KERNELS)? else {
+            bail!("all-reduce: the tensor is on {:?}, not on a GPU", tensor.device().location())
+        };
+        let Address(address) = gpu.address_of(tensor, tensor.dtype(), "all-reduce")?;
         let (numbers, count) = (address as *mut c_void, tensor.elem_count());
         // Also makes the device that of this thread.
         self.sums.join(&self.compute).w()?;

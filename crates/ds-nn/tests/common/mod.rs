@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use ds_core::graph::{Gradients, Graph};
+use ds_nn::ops::norm_activation::Statistics;
 use ds_nn::tape::{Tape, Value};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,6 +23,20 @@ pub fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Var {
 
 pub fn flat(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Statistics of the batch in training, else these running ones.
+pub fn statistics(channels: usize, training: bool) -> Statistics {
+    let var = |at: fn(f32) -> f32| {
+        let values: Vec<f32> = (0..channels).map(|c| at(c as f32)).collect();
+        Var::from_tensor(&Tensor::new(values, &Device::Cpu).unwrap()).unwrap()
+    };
+    Statistics::new(var(|c| 0.1 * c - 0.2), var(|c| 0.5 + 0.25 * c), 0.1, training)
+}
+
+/// Labels of a batch.
+pub fn labels(labels: &[u8]) -> Tensor {
+    Tensor::new(labels, &Device::Cpu).unwrap()
 }
 
 /// max|difference| / max|expected|.
@@ -44,7 +59,7 @@ pub fn check_gradients(what: &str, arguments: &[Var], f: impl Fn(&mut Tape, &[Va
         let weights: Vec<f64> = (0..n).map(|k| ((k * 7919 + 13) % 101) as f64 / 50.0 - 1.0).collect();
         let weights = tape.constant(&Tensor::from_vec(weights, (1, n), &Device::Cpu).unwrap());
         let row = tape.reshape(y, &[1, n]).unwrap();
-        tape.apply2(ds_nn::ops::dense::Dense { input_gradient: true }, &row, &weights).unwrap()
+        tape.apply(ds_nn::ops::dense::Dense { input_gradient: true }, [&row, &weights]).unwrap()
     };
     let value = || {
         let mut tape = Tape::inference();

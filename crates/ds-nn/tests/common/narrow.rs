@@ -5,6 +5,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, Var, WithDType, bail,
 };
+use ds_core::backend::op::{Apply, Op};
 use ds_core::graph::Graph;
 use std::borrow::Cow;
 
@@ -30,24 +31,21 @@ impl Graph for NarrowGraph {
         value.track_op()
     }
 
-    fn apply1<O: CustomOp1 + Send + Sync + 'static>(&mut self, op: O, a: &Tensor) -> Result<Tensor> {
-        // A change of type is what it says.
-        if op.name() == "cast" { a.apply_op1(op) } else { a.apply_op1(Narrow(op)) }
-    }
-
-    fn apply2<O: CustomOp2 + Send + Sync + 'static>(&mut self, op: O, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        a.apply_op2(b, Narrow(op))
-    }
-
-    fn apply3<O>(&mut self, op: O, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensor>
-    where
-        O: CustomOp3 + Send + Sync + 'static,
-    {
-        a.apply_op3(b, c, Narrow(op))
+    fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Tensor; N]) -> Result<Tensor> {
+        match inputs.as_slice() {
+            [a] => a.apply_op1(Narrow(Apply(op))),
+            [a, b] => a.apply_op2(b, Narrow(Apply(op))),
+            [a, b, c] => a.apply_op3(b, c, Narrow(Apply(op))),
+            _ => bail!("{}: {N} inputs", O::NAME),
+        }
     }
 
     fn reshape(&mut self, value: &Tensor, shape: &[usize]) -> Result<Tensor> {
         value.reshape(shape)
+    }
+
+    fn to_dtype(&mut self, value: &Tensor, dtype: DType) -> Result<Tensor> {
+        value.to_dtype(dtype)
     }
 }
 

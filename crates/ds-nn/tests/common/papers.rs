@@ -4,9 +4,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use ds_core::Grid;
+use ds_core::activation::ActivationKind;
 use ds_core::activation::Init;
-use ds_nn::networks::{ActivationKind, AreaNet, ConvNet, Network, NetworkInNetwork, ResNet32};
-use ds_nn::ops::target_loss::TargetLoss;
+use ds_nn::Network;
+use ds_nn::networks;
+use ds_nn::ops::loss::Kind;
 use ds_nn::rng::{Purpose, Seed};
 
 /// Each with its name and the shape of a small batch.
@@ -28,22 +30,22 @@ pub fn networks() -> Vec<(String, Network, Vec<usize>)> {
         let mut add = |name: &str, network: Network, shape: &[usize]| {
             all.push((format!("{name} with {kind:?}"), network, shape.to_vec()));
         };
-        add("ResNet32", Network::ResNet32(ResNet32::new(rng, 10, kind).unwrap()), &[16, 3, 32, 32]);
-        add("NiN", Network::Nin(NetworkInNetwork::new(rng, 10, 0.5, kind).unwrap()), &[4, 3, 32, 32]);
-        add("ConvNet", Network::ConvNet(ConvNet::new(rng, 10, kind).unwrap()), &[16, 1, 28, 28]);
-        add("AreaNet", Network::Area(AreaNet::new(rng, &[8, 8], kind).unwrap()), &[50, 2]);
+        add("ResNet32", networks::resnet32(rng, 10, kind).unwrap(), &[16, 3, 32, 32]);
+        add("NiN", networks::nin(rng, 10, 0.5, kind).unwrap(), &[4, 3, 32, 32]);
+        add("ConvNet", networks::convnet(rng, 10, kind).unwrap(), &[16, 1, 28, 28]);
+        add("AreaNet", networks::area(rng, &[8, 8], kind).unwrap(), &[50, 2]);
     }
     all
 }
 
 /// Targets for a network that takes inputs of this shape.
-pub fn targets(shape: &[usize]) -> (Tensor, TargetLoss) {
+pub fn targets(shape: &[usize]) -> (Tensor, Kind) {
     if shape.len() == 2 {
         let targets: Vec<f32> = (0..shape[0]).map(|k| (k % 2) as f32).collect();
-        return (Tensor::from_vec(targets, shape[0], &Device::Cpu).unwrap(), TargetLoss::Binary);
+        return (Tensor::from_vec(targets, shape[0], &Device::Cpu).unwrap(), Kind::BinaryCrossEntropy);
     }
     let labels: Vec<u8> = (0..shape[0]).map(|k| (k % 10) as u8).collect();
-    (Tensor::from_vec(labels, shape[0], &Device::Cpu).unwrap(), TargetLoss::CrossEntropy)
+    (Tensor::from_vec(labels, shape[0], &Device::Cpu).unwrap(), Kind::CrossEntropy)
 }
 
 /// Some of them, with splines, to be trained.

@@ -6,7 +6,7 @@ use candle_nn::Module;
 use ds_core::activation::{Kind, Spline};
 use ds_core::graph::Gradients;
 use ds_core::regularization::slope_changes;
-use ds_nn::networks::Network;
+use ds_nn::Network;
 use std::collections::HashMap;
 
 /// The values, row by row.

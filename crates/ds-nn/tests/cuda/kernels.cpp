@@ -1,7 +1,7 @@
 // The kernels of ds-nn's ops on an emulated device.
 #include "../../../ds-core/tests/cuda/device.h"
 
-#include "../../src/ops/gpu/kernels.cu"
+#include "../../src/backend/kernels.cu"
 
 int main() {
     KERNEL_MAPPINGS(norm_statistics);
@@ -31,10 +31,9 @@ int main() {
     KERNEL_TYPES(dropout);
     KERNEL(loss_forward);
     KERNEL(loss_backward);
-    KERNEL(tally);
     KERNEL(sgd);
     KERNEL(adam);
     KERNEL(pack_pieces);
-    KERNEL_TYPES(place_images);
+    KERNEL_TYPES(gather_images);
     return device::serve();
 }

@@ -1,7 +1,7 @@
 //! What the tests of the program share.
 #![allow(dead_code, clippy::unwrap_used, reason = "not every test uses all of it")]
 
-use ds_lab::metrics::{MetricsRow, SummaryRow, read_metrics, read_summary};
+use ds_lab::results::metrics::{MetricsRow, SummaryRow, read_metrics, read_summary};
 use std::path::Path;
 use std::process::{Command, Output};
 

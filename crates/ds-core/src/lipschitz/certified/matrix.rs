@@ -7,7 +7,7 @@
 //! Products are rounded, so the roots are taken one by one, and each adds what rounding may have cost before it:
 //! ‖G_t‖₂² ≤ ‖fl(G_tᴴG_t)‖₂ + γ‖G_t‖_F², with γ the bound of a rounded inner product (Higham 2002, section 3.5).
 
-use crate::ops::parallel::{SharedSlice, for_each_piece};
+use crate::backend::parallel::{SharedSlice, for_each_piece};
 use gemm::c64;
 
 /// Real or complex numbers that matrices are made of.

@@ -10,7 +10,7 @@ mod network;
 pub use convolution::Geometry;
 pub use network::bound;
 
-use crate::ops::real::in_double_precision;
+use crate::backend::real::in_double_precision;
 use candle_core::{Result, Tensor, bail};
 use matrix::Goal;
 

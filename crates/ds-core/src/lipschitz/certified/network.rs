@@ -2,8 +2,8 @@
 
 use super::{Geometry, convolution_norm_of, dense_norm_of};
 use crate::activation::Activation;
+use crate::backend::real::in_double_precision;
 use crate::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal, geometry};
-use crate::ops::real::in_double_precision;
 use candle_core::Result;
 
 /// A bound of the Lipschitz constant in ℓ2 that holds: for no pair of inputs is ‖f(x) − f(y)‖₂ larger than that times ‖x − y‖₂.

@@ -6,20 +6,17 @@
 //! segment to its right.
 
 mod cpu;
-#[cfg(feature = "cuda")]
-mod cuda;
-pub mod geometry;
+mod gpu;
 
 pub use cpu::{Channels, Normalised, Sums};
 
 use crate::Grid;
-use crate::dispatch_real;
-use crate::ops::planes::Planes;
-use crate::ops::real::elements;
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use crate::backend::gpu::{Gpu, GpuInput};
+use crate::backend::op::{self, Backward, CpuInput, Gradients, Op, gradients2};
+use crate::backend::planes::Planes;
+use crate::backend::real::Real;
+use candle_core::{DType, Result, Shape, Tensor, bail};
+use std::ops::Range;
 
 /// σ(x) per channel: x (N, C, …), coefficients (C, K) → y like x. On the CPU f32 or f64, both alike; on a GPU (feature `cuda`)
 /// f32, f16 or bf16 with coefficients in f32.
@@ -29,8 +26,6 @@ pub struct LinearSpline {
 }
 
 impl LinearSpline {
-    const NAME: &'static str = "linear-spline";
-
     /// The op on a grid.
     pub fn new(grid: Grid) -> Self {
         Self { grid }
@@ -41,7 +36,7 @@ impl LinearSpline {
     /// # Errors
     /// If shapes, types or devices do not fit.
     pub fn forward(&self, x: &Tensor, coefficients: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op2_no_bwd(&coefficients.contiguous()?, self)
+        op::forward(self, [x, coefficients])
     }
 
     /// (∂x, ∂c) from x, c and ∂y in one pass.
@@ -49,31 +44,11 @@ impl LinearSpline {
     /// # Errors
     /// If shapes, types or devices do not fit.
     pub fn backward(&self, x: &Tensor, coefficients: &Tensor, grad_y: &Tensor) -> Result<(Tensor, Tensor)> {
-        let planes = self.planes(x.shape(), coefficients.shape())?;
-        if grad_y.shape() != x.shape() || grad_y.dtype() != x.dtype() {
-            bail!("{}: gradient {:?} does not fit input {:?}", Self::NAME, grad_y.shape(), x.shape());
+        // The gradient does not need the result; x has its shape and type.
+        match op::backward(self, [x, coefficients], x, grad_y)? {
+            [Some(dx), Some(dc), _] => Ok((dx, dc)),
+            _ => bail!("{}: no gradient", Self::NAME),
         }
-        let (x, c, dy) = (x.contiguous()?, coefficients.contiguous()?, grad_y.contiguous()?);
-        let ((xs, xl), (cs, cl), (ds, dl)) = (x.storage_and_layout(), c.storage_and_layout(), dy.storage_and_layout());
-        let (dx, dc) = match (&*xs, &*cs, &*ds) {
-            (Storage::Cpu(xs), Storage::Cpu(cs), Storage::Cpu(ds)) => {
-                let (dx, dc) = dispatch_real!(x.dtype(), Self::NAME, T => {
-                    let (x, c, dy) = (elements(xs, xl)?, elements(cs, cl)?, elements(ds, dl)?);
-                    let (dx, dc) = cpu::backward::<T>(self.grid, planes, x, c, dy)?;
-                    Ok((T::to_cpu_storage_owned(dx), T::to_cpu_storage_owned(dc)))
-                })?;
-                (Storage::Cpu(dx), Storage::Cpu(dc))
-            }
-            #[cfg(feature = "cuda")]
-            (Storage::Cuda(xs), Storage::Cuda(cs), Storage::Cuda(ds)) => {
-                let (grid, x, c, dy) = (self.grid, (xs, xl), (cs, cl), (ds, dl));
-                let (dx, dc) = cuda::backward(grid, planes, x, c, dy)?;
-                (Storage::Cuda(dx), Storage::Cuda(dc))
-            }
-            _ => bail!("{}: no backward pass for {:?}", Self::NAME, x.device().location()),
-        };
-        let wrap = |storage, shape: &Shape| Tensor::from_storage(storage, shape.clone(), BackpropOp::none(), false);
-        Ok((wrap(dx, x.shape()), wrap(dc, c.shape())))
     }
 
     fn planes(&self, x: &Shape, coefficients: &Shape) -> Result<Planes> {
@@ -87,33 +62,38 @@ impl LinearSpline {
     }
 }
 
-impl CustomOp2 for LinearSpline {
-    fn name(&self) -> &'static str {
-        Self::NAME
+impl Op for LinearSpline {
+    const NAME: &'static str = gpu::NAME;
+    const INPUTS: Range<usize> = 2..3;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        self.planes(inputs[0], inputs[1])?;
+        Ok(inputs[0].clone())
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, c: &CpuStorage, cl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let planes = self.planes(xl.shape(), cl.shape())?;
-        let dtype = match x {
-            CpuStorage::F32(_) => DType::F32,
-            CpuStorage::F64(_) => DType::F64,
-            _ => bail!("{}: the CPU kernel takes f32 and f64", Self::NAME),
-        };
-        let y = dispatch_real!(dtype, Self::NAME, T => {
-            Ok(T::to_cpu_storage_owned(cpu::forward::<T>(self.grid, planes, elements(x, xl)?, elements(c, cl)?)?))
-        })?;
-        Ok((y, xl.shape().clone()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let planes = self.planes(inputs[0].shape(), inputs[1].shape())?;
+        cpu::forward::<T>(self.grid, planes, inputs[0].elements()?, inputs[1].elements()?)
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, c: &CudaStorage, cl: &Layout) -> Result<(CudaStorage, Shape)> {
-        let planes = self.planes(xl.shape(), cl.shape())?;
-        let y = cuda::forward(self.grid, planes, (x, xl), (c, cl))?;
-        Ok((y, xl.shape().clone()))
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let [x, c] = [pass.inputs[0], pass.inputs[1]];
+        let planes = self.planes(x.shape(), c.shape())?;
+        let (dx, dc) = cpu::backward::<T>(self.grid, planes, x.elements()?, c.elements()?, pass.dy.elements()?)?;
+        Ok(gradients2(dx, dc))
     }
 
-    fn bwd(&self, x: &Tensor, c: &Tensor, _y: &Tensor, grad_y: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, dc) = self.backward(x, c, grad_y)?;
-        Ok((Some(dx), Some(dc)))
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let [x, c] = [&inputs[0], &inputs[1]];
+        let planes = self.planes(x.shape(), c.shape())?;
+        gpu::forward(gpu, self.grid, planes, x.dtype, (x.address, c.of_type(DType::F32, Self::NAME)?))
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let [x, c] = [&pass.inputs[0], &pass.inputs[1]];
+        let planes = self.planes(x.shape(), c.shape())?;
+        let of_inputs = (x.address, c.of_type(DType::F32, Self::NAME)?);
+        let (dx, dc) = gpu::backward(gpu, self.grid, planes, x.dtype, of_inputs, pass.dy.address)?;
+        Ok(gradients2(dx, dc))
     }
 }

@@ -1,6 +1,6 @@
 //! Downloads into the hub's cache, by the hub's client and as `candle-datasets` asks it.
 
-use super::{Snapshot, snapshots};
+use super::cache::{Snapshot, snapshots};
 use ::parquet::file::reader::SerializedFileReader;
 use candle_datasets::hub::{Error, from_hub};
 use hf_hub::{HFClient, HFClientSync, HFError, split_id};

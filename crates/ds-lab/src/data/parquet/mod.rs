@@ -2,9 +2,11 @@
 //! labels.
 
 mod pages;
+mod record;
 mod table;
 mod write;
 
+pub use record::Record;
 pub use write::{write_records, write_records_as};
 
 use super::checksum::Records;
@@ -15,15 +17,6 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use table::Table;
-
-/// An image as the file has it, with its labels (coarse before fine).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// PNG or WebP bytes.
-    pub encoded: Vec<u8>,
-    /// Label bytes.
-    pub labels: Vec<u8>,
-}
 
 /// Bytes that a file may have; the hub's largest has 120 MB.
 const LARGEST_FILE: usize = 1 << 29;
@@ -192,5 +185,5 @@ pub(super) fn load_any(dataset: ImageDataset, path: &Path, cure: &str) -> Result
     let mut images = vec![0; table.rows() * dataset.pixels()];
     let mut labels = Vec::new();
     decode(&table, dataset, &mut images, &mut labels).map_err(wrong)?;
-    Ok(ImageSet { images, labels, channels, height: side, width: side, classes: dataset.classes() })
+    Ok(ImageSet::new(images, labels, (channels, side, side), dataset.classes())?)
 }

@@ -1,7 +1,8 @@
 //! The columns of a parquet file that an image data set consists of.
 
+use super::pages;
 use super::pages::Checked;
-use super::{Record, pages};
+use super::record::Record;
 use crate::data::content;
 use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};

@@ -1,6 +1,6 @@
 //! Writes parquet files in the hub's layout.
 
-use super::Record;
+use super::record::Record;
 use ::parquet::basic::Compression;
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use ::parquet::file::properties::WriterProperties;

@@ -1,9 +1,9 @@
 //! The inner loops: tiles of outputs × pixels that stay in registers, a vector being one pixel of several images.
 
 use crate::ops::blocks::LANES;
-use ds_core::ops::lanes::Lanes;
-use ds_core::ops::real::Real;
-use ds_core::ops::simd::Instructions;
+use ds_core::backend::lanes::Lanes;
+use ds_core::backend::real::Real;
+use ds_core::backend::simd::Instructions;
 use std::any::TypeId;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};

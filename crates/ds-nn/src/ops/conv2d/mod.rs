@@ -4,23 +4,33 @@
 //! blocks first.
 
 #[cfg(feature = "cuda")]
-mod cuda;
+mod cudnn;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cudnn.rs"]
+mod cudnn;
+pub mod few_channels;
+mod gpu;
 mod kernel;
 mod passes;
+mod shapes;
+
+pub use shapes::Options;
 
 use self::passes::{Sizes, forward, input_gradient, weight_gradient};
+use self::shapes::Shapes;
+use super::bias;
 use super::blocks::{LANES, from_blocks, to_blocks};
 use super::window::{Planes, Window};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use ds_core::dispatch_real;
-use ds_core::ops::pointwise::{real_dtype, tensor_of};
-use ds_core::ops::real::{Real, elements, with_elements};
-use ds_core::ops::simd::instructions;
+use crate::backend::KERNELS;
+use candle_core::{DType, Result, Shape, bail};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op};
+use ds_core::backend::real::Real;
+use ds_core::backend::simd::instructions;
 use std::borrow::Cow;
+use std::ops::Range;
 
-/// x (N, I, H, W) or in blocks (N/16, I, H, W, 16), W (O, I, k, k) and, as the op of three arguments, b (O) → the same with O
+/// x (N, I, H, W) or in blocks (N/16, I, H, W, 16), W (O, I, k, k) and, optionally, b (O) → the same with O
 /// channels. On a GPU W has the type of x, f32 or bf16, and b is f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv2d {
@@ -30,6 +40,8 @@ pub struct Conv2d {
     pub input_gradient: bool,
     /// Whether ∂W is wanted; a frozen layer does without.
     pub weight_gradient: bool,
+    /// The arithmetic on a GPU.
+    pub options: Options,
 }
 
 /// (images, features of one) of a shape that is not in blocks.
@@ -57,7 +69,18 @@ fn as_shaped<T: Real>(y: Vec<T>, shape: &Shape) -> Result<Vec<T>> {
 }
 
 impl Conv2d {
-    const NAME: &'static str = "conv2d";
+    /// The convolution on a GPU.
+    fn shapes(&self, dtype: DType, x: &Shape, outputs: usize) -> Result<Shapes> {
+        let Planes { images, channels, height, width, out_height, out_width, lanes } =
+            self.window.planes(x, Self::NAME)?;
+        if lanes != 1 {
+            bail!("{}: a GPU takes images as (N, C, H, W), got {x:?}", Self::NAME);
+        }
+        let Window { kernel, stride, padding } = self.window;
+        let output = [images, outputs, out_height, out_width];
+        let (input, window) = ([images, channels, height, width], [kernel, stride, padding]);
+        Ok(Shapes { dtype, input, output, window, options: self.options })
+    }
 
     /// (sizes over blocks, shape of the output).
     fn sizes(&self, x: &Shape, w: &Shape, b: Option<&Shape>) -> Result<(Sizes, Shape)> {
@@ -80,102 +103,66 @@ impl Conv2d {
         let window = self.window;
         Ok((Sizes { blocks, inputs, outputs, height, width, out_height, out_width, window }, Shape::from(output)))
     }
+}
 
-    fn output<T: Real>(
-        &self,
-        (x, xl): (&CpuStorage, &Layout),
-        (w, wl): (&CpuStorage, &Layout),
-        b: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (s, shape) = self.sizes(xl.shape(), wl.shape(), b.map(|(_, l)| l.shape()))?;
-        let b = b.map(|(b, l)| elements::<T>(b, l)).transpose()?;
-        let y = forward(instructions(), &s, &in_blocks(elements::<T>(x, xl)?, xl.shape())?, elements::<T>(w, wl)?, b)?;
-        Ok((T::to_cpu_storage_owned(as_shaped(y, &shape)?), shape))
+impl Op for Conv2d {
+    const NAME: &'static str = "conv2d";
+    const INPUTS: Range<usize> = 2..4;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        Ok(self.sizes(inputs[0], inputs[1], inputs.get(2).copied())?.1)
     }
 
-    fn gradients(&self, x: &Tensor, w: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let [x, w] = [inputs[0], inputs[1]];
         let (s, shape) = self.sizes(x.shape(), w.shape(), None)?;
-        if dy.shape() != &shape {
-            bail!("{}: gradient {:?} does not fit the output {shape:?}", Self::NAME, dy.shape());
+        let b = inputs.get(2).map(|b| b.elements::<T>()).transpose()?;
+        let y = forward(instructions(), &s, &in_blocks(x.elements::<T>()?, x.shape())?, w.elements::<T>()?, b)?;
+        as_shaped(y, &shape)
+    }
+
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let ([x, w], of_y) = ([pass.inputs[0], pass.inputs[1]], pass.dy.shape());
+        let (s, _) = self.sizes(x.shape(), w.shape(), None)?;
+        let (with, plain_dy) = (instructions(), pass.dy.elements::<T>()?);
+        let dy = in_blocks(plain_dy, of_y)?;
+        let of_x = || as_shaped(input_gradient(with, &s, w.elements::<T>()?, &dy)?, x.shape());
+        let dx = self.input_gradient.then(of_x).transpose()?;
+        let of_w =
+            || Ok::<_, candle_core::Error>(weight_gradient(with, &s, &in_blocks(x.elements()?, x.shape())?, &dy));
+        let dw = self.weight_gradient.then(of_w).transpose()?;
+        let db = (pass.inputs.len() > 2).then(|| bias::gradient(of_y, plain_dy)).transpose()?;
+        Ok([dx.into(), dw.into(), db.into()])
+    }
+
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let [x, w] = [&inputs[0], &inputs[1]];
+        let shapes = self.shapes(x.dtype, x.shape(), w.shape().dims()[0])?;
+        let y = gpu::forward(gpu, shapes, x.address, w.of_type(x.dtype, Self::NAME)?)?;
+        if let Some(b) = inputs.get(2) {
+            let [outer, channels, height, width] = shapes.output;
+            let planes = ds_core::backend::planes::Planes { outer, channels, inner: height * width };
+            let b = b.of_type(DType::F32, Self::NAME)?;
+            // SAFETY: the output is nobody else's.
+            unsafe { bias::gpu::add_bias(gpu, planes, x.dtype, gpu.address(&y)?, b)? };
         }
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return self.cuda_gradients(x, w, dy);
-        }
-        dispatch_real!(x.dtype(), Self::NAME, T => with_elements::<T, _>(dy, |dys| {
-            let (with, dys) = (instructions(), in_blocks(dys, &shape)?);
-            let dx = self.input_gradient.then(|| with_elements::<T, _>(w, |w| {
-                as_shaped(input_gradient(with, &s, w, &dys)?, x.shape())
-            }));
-            let dw = self.weight_gradient.then(|| with_elements::<T, _>(x, |xs| {
-                Ok(weight_gradient(with, &s, &in_blocks(xs, x.shape())?, &dys))
-            }));
-            let dx = dx.transpose()?.map(|dx| tensor_of(dx, x.shape()));
-            Ok((dx, dw.transpose()?.map(|dw| tensor_of(dw, w.shape()))))
-        }))
-    }
-}
-
-impl CustomOp2 for Conv2d {
-    fn name(&self) -> &'static str {
-        Self::NAME
+        Ok(y)
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
-        dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => self.output::<T>((x, xl), (w, wl), None))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, w: &CudaStorage, wl: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.cuda_output((x, xl), (w, wl), None)
-    }
-
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.gradients(x, w, dy)
-    }
-}
-
-impl CustomOp3 for Conv2d {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        w: &CpuStorage,
-        wl: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        dispatch_real!(real_dtype(x, Self::NAME)?, Self::NAME, T => self.output::<T>((x, xl), (w, wl), Some((b, bl))))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        xl: &Layout,
-        w: &CudaStorage,
-        wl: &Layout,
-        b: &CudaStorage,
-        bl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.cuda_output((x, xl), (w, wl), Some((b, bl)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw) = self.gradients(x, w, dy)?;
-        let db = super::channel_totals(dy)?.reshape(b.shape())?;
-        Ok((dx, dw, Some(db)))
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let ([x, w], dy) = ([&pass.inputs[0], &pass.inputs[1]], &pass.dy);
+        let shapes = self.shapes(x.dtype, x.shape(), w.shape().dims()[0])?;
+        let of_x = || gpu::input_gradient(gpu, shapes, w.of_type(x.dtype, Self::NAME)?, dy.address);
+        let dx = self.input_gradient.then(of_x).transpose()?;
+        let of_w = || gpu::weight_gradient(gpu, shapes, x.address, dy.address);
+        let dw = self.weight_gradient.then(of_w).transpose()?;
+        let of_b = || bias::gpu::channel_sums(gpu, bias::planes(dy.shape())?, dy.dtype, dy.address);
+        let db = (pass.inputs.len() > 2).then(of_b).transpose()?;
+        Ok([dx.into(), dw.into(), db.into()])
     }
 }
 

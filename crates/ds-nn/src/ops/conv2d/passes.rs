@@ -8,9 +8,9 @@ use super::kernel::{BLOCK, Products, Row, Tap, add_products, convolve_row};
 use crate::ops::Window;
 use crate::ops::blocks::LANES;
 use candle_core::Result;
-use ds_core::ops::parallel::{SharedSlice, filled};
-use ds_core::ops::real::Real;
-use ds_core::ops::simd::Instructions;
+use ds_core::backend::parallel::{SharedSlice, filled};
+use ds_core::backend::real::Real;
+use ds_core::backend::simd::Instructions;
 use rayon::prelude::*;
 use std::ops::Range;
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use ds_core::ops::simd::available;
+use ds_core::backend::simd::available;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -59,7 +59,7 @@ fn paths_agree<T: Real>(tolerance: f64) {
         let images = [1, 2, 16, 35][rng.random_range(0..4)];
         let (inputs, outputs) = (rng.random_range(1..11), rng.random_range(1..11));
         let (height, width) = (rng.random_range(kernel..15), rng.random_range(kernel..15));
-        let op = Conv2d { window, input_gradient: true, weight_gradient: true };
+        let op = Conv2d { window, input_gradient: true, weight_gradient: true, options: Options::default() };
         let shape = |dims: &[usize]| Shape::from(dims);
         let (s, y_shape) = op
             .sizes(&shape(&[images, inputs, height, width]), &shape(&[outputs, inputs, kernel, kernel]), None)

@@ -1,7 +1,7 @@
 //! The loops over the elements of a plane.
 
-use ds_core::ops::pointwise::sum_of_pairs;
-use ds_core::ops::real::Real;
+use ds_core::backend::pointwise::sum_of_pairs;
+use ds_core::backend::real::Real;
 use std::iter::repeat;
 
 /// Elements that share a step of a loop, for the compiler to put into vectors.

@@ -1,29 +1,22 @@
 //! The parameters of a fused op in one tensor: Candle's custom ops take three arguments at most.
 
-#[cfg(feature = "cuda")]
-use crate::ops::gpu::{KERNELS, norm as on_gpu};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, DType};
-use ds_core::dispatch_real;
-#[cfg(feature = "cuda")]
-use ds_core::ops::gpu::{
-    Address,
-    cuda::{CudaGpu, address, address_of, tensor_on},
-};
-use ds_core::ops::pointwise::real_dtype;
-use ds_core::ops::real::{Real, elements};
+use super::gpu;
+use crate::backend::KERNELS;
+use candle_core::{DType, Result, Shape, bail};
+use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
+use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::real::Real;
+use std::ops::Range;
 
 /// γ (C), β (C) and coefficients (C, K) side by side: (C, 2 + K); (C, 2) without coefficients.
 #[derive(Debug, Clone, Copy)]
 pub struct ChannelParameters;
 
 impl ChannelParameters {
-    const NAME: &'static str = "channel-parameters";
-
     /// (channels, coefficients of one).
-    fn sizes(gamma: &Shape, beta: &Shape, coefficients: Option<&Shape>) -> Result<(usize, usize)> {
-        let knots = match coefficients.map(Shape::dims) {
+    fn sizes(inputs: &[&Shape]) -> Result<(usize, usize)> {
+        let (gamma, beta, coefficients) = (inputs[0], inputs[1], inputs.get(2));
+        let knots = match coefficients.map(|coefficients| coefficients.dims()) {
             None => Some(0),
             Some(&[channels, knots]) if [channels] == gamma.dims() => Some(knots),
             Some(_) => None,
@@ -45,107 +38,46 @@ impl ChannelParameters {
         }
         packed
     }
-
-    /// [∂γ, ∂β, ∂c], if they are on a GPU.
-    #[cfg(feature = "cuda")]
-    fn split_on_gpu(dp: &Tensor) -> Result<Option<[Tensor; 3]>> {
-        let Some(gpu) = CudaGpu::of(dp, &KERNELS)? else { return Ok(None) };
-        let (dp, (channels, width)) = (dp.contiguous()?, dp.dims2()?);
-        let [dg, db, dc] = on_gpu::unpacked(&gpu, channels, width, address_of(&dp, Self::NAME)?)?;
-        let dc = tensor_on(dc, (channels, width - 2));
-        Ok(Some([tensor_on(dg, channels), tensor_on(db, channels), dc]))
-    }
-
-    fn split(dp: &Tensor, knots: usize) -> Result<(Tensor, Tensor, Tensor)> {
-        #[cfg(feature = "cuda")]
-        if let Some([dg, db, dc]) = Self::split_on_gpu(dp)? {
-            return Ok((dg, db, dc));
-        }
-        let part = |start, len| dp.narrow(1, start, len)?.contiguous();
-        Ok((part(0, 1)?.flatten_all()?, part(1, 1)?.flatten_all()?, part(2, knots)?))
-    }
 }
 
-impl CustomOp2 for ChannelParameters {
-    fn name(&self) -> &'static str {
-        Self::NAME
+impl Op for ChannelParameters {
+    const NAME: &'static str = "channel-parameters";
+    const INPUTS: Range<usize> = 2..4;
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        let (channels, knots) = Self::sizes(inputs)?;
+        Ok(Shape::from((channels, 2 + knots)))
     }
 
-    fn cpu_fwd(&self, g: &CpuStorage, gl: &Layout, b: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (channels, _) = Self::sizes(gl.shape(), bl.shape(), None)?;
-        let packed = dispatch_real!(real_dtype(g, Self::NAME)?, Self::NAME, T => {
-            Ok(T::to_cpu_storage_owned(Self::packed::<T>(elements(g, gl)?, elements(b, bl)?, &[], 0)))
-        })?;
-        Ok((packed, Shape::from((channels, 2))))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let (gamma, beta) = (inputs[0].elements::<T>()?, inputs[1].elements::<T>()?);
+        let coefficients = inputs.get(2).map_or(Ok(&[][..]), |coefficients| coefficients.elements::<T>())?;
+        Ok(Self::packed(gamma, beta, coefficients, coefficients.len() / gamma.len().max(1)))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, g: &CudaStorage, gl: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (channels, _) = Self::sizes(gl.shape(), bl.shape(), None)?;
-        let gpu = CudaGpu::new(&g.device, &KERNELS)?;
-        let of = |storage, layout| address(storage, layout, DType::F32, Self::NAME);
-        let packed = on_gpu::packed(&gpu, channels, 2, [of(g, gl)?, of(b, bl)?, Address::NONE])?;
-        Ok((packed, Shape::from((channels, 2))))
+    fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
+        let packed = pass.dy.elements::<T>()?;
+        let width = (packed.len() / pass.inputs[0].shape().elem_count().max(1)).max(1);
+        let column = |k: usize| packed.chunks_exact(width).map(|row| row[k]).collect::<Vec<T>>();
+        let coefficients = || packed.chunks_exact(width).flat_map(|row| row[2..].iter().copied()).collect::<Vec<T>>();
+        let of_coefficients = (pass.inputs.len() > 2).then(coefficients);
+        Ok([Gradient::Value(column(0)), Gradient::Value(column(1)), of_coefficients.into()])
     }
 
-    fn bwd(&self, _g: &Tensor, _b: &Tensor, _y: &Tensor, dp: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        #[cfg(feature = "cuda")]
-        if let Some([dg, db, _]) = Self::split_on_gpu(dp)? {
-            return Ok((Some(dg), Some(db)));
-        }
-        let part = |k| dp.narrow(1, k, 1)?.contiguous()?.flatten_all();
-        Ok((Some(part(0)?), Some(part(1)?)))
-    }
-}
-
-impl CustomOp3 for ChannelParameters {
-    fn name(&self) -> &'static str {
-        Self::NAME
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
     }
 
-    fn cpu_fwd(
-        &self,
-        g: &CpuStorage,
-        gl: &Layout,
-        b: &CpuStorage,
-        bl: &Layout,
-        c: &CpuStorage,
-        cl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (channels, knots) = Self::sizes(gl.shape(), bl.shape(), Some(cl.shape()))?;
-        let packed = dispatch_real!(real_dtype(g, Self::NAME)?, Self::NAME, T => {
-            let packed = Self::packed::<T>(elements(g, gl)?, elements(b, bl)?, elements(c, cl)?, knots);
-            Ok(T::to_cpu_storage_owned(packed))
-        })?;
-        Ok((packed, Shape::from((channels, 2 + knots))))
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let of = |k: usize| inputs.get(k).map_or(Ok(Address::NONE), |input| input.of_type(DType::F32, Self::NAME));
+        let (channels, knots) = Self::sizes(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())?;
+        gpu::packed(gpu, channels, 2 + knots, [of(0)?, of(1)?, of(2)?])
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        g: &CudaStorage,
-        gl: &Layout,
-        b: &CudaStorage,
-        bl: &Layout,
-        c: &CudaStorage,
-        cl: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (channels, knots) = Self::sizes(gl.shape(), bl.shape(), Some(cl.shape()))?;
-        let gpu = CudaGpu::new(&g.device, &KERNELS)?;
-        let of = |storage, layout| address(storage, layout, DType::F32, Self::NAME);
-        let packed = on_gpu::packed(&gpu, channels, 2 + knots, [of(g, gl)?, of(b, bl)?, of(c, cl)?])?;
-        Ok((packed, Shape::from((channels, 2 + knots))))
-    }
-
-    fn bwd(
-        &self,
-        _g: &Tensor,
-        _b: &Tensor,
-        c: &Tensor,
-        _y: &Tensor,
-        dp: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dg, db, dc) = Self::split(dp, c.dim(1)?)?;
-        Ok((Some(dg), Some(db), Some(dc)))
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let (channels, width) = (pass.dy.shape().dims()[0], pass.dy.shape().dims()[1]);
+        let [dg, db, dc] = gpu::unpacked(gpu, channels, width, pass.dy.address)?;
+        let dc = (pass.inputs.len() > 2).then_some(dc);
+        Ok([Gradient::Value(dg), Gradient::Value(db), dc.into()])
     }
 }

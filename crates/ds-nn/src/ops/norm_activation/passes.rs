@@ -4,15 +4,14 @@ use super::loops::{
     Rectified, input_gradient, input_gradient_in_place, normalise, plane_squares, plane_sum, products,
     rectifier_gradient, rectify,
 };
-use super::{Function, Moments, NormActivation, Statistics};
+use super::{Function, Moments, NormActivation};
 use candle_core::Result;
+use ds_core::backend::parallel::{SERIAL_BELOW, SharedSlice, filled, for_each_piece};
+use ds_core::backend::planes::Planes;
+use ds_core::backend::real::Real;
 use ds_core::ops::linear_spline::Channels;
-use ds_core::ops::parallel::{SERIAL_BELOW, SharedSlice, filled, for_each_piece};
-use ds_core::ops::planes::Planes;
-use ds_core::ops::real::Real;
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::PoisonError;
 
 /// Elements whose gradients are summed in their own type before the sums go on in f64.
 const IN_SINGLE: usize = 4096;
@@ -107,30 +106,31 @@ struct Sums<T> {
 }
 
 impl NormActivation {
+    /// y and the moments that x was normalised with: those that are given, or those of the batch.
     pub(super) fn forward<T: Real>(
         &self,
         planes: Planes,
+        given: Option<Moments>,
         x: &[T],
         residual: Option<&[T]>,
         parameters: &[T],
-    ) -> Result<Vec<T>> {
+    ) -> Result<(Vec<T>, Moments)> {
         let split = Split::new(self.function, parameters);
         let kind = split.kind(self.function);
         let (cut, count) = (Cut::new(planes), (planes.outer * planes.inner) as f64);
-        let mut of_batch = vec![[0f64; 2]; if self.is_of_batch() { planes.channels } else { 0 }];
-        let fixed = if self.is_of_batch() { Moments::default() } else { self.moments() };
+        let mut of_batch = vec![[0f64; 2]; if given.is_none() { planes.channels } else { 0 }];
         let batch = SharedSlice::new(&mut of_batch);
         let fill = |y: &mut [T]| {
             let y = SharedSlice::new(y);
             cut.channels(|c| {
-                let (mean, variance) = if self.is_of_batch() {
+                let (mean, variance) = if let Some(given) = &given {
+                    (given.mean[c], given.variance[c])
+                } else {
                     let mean = cut.sum(c, |plane| plane_sum(&x[plane])) / count;
                     let variance = cut.sum(c, |plane| plane_squares(T::from_f64(mean), &x[plane])) / count;
                     // SAFETY: every channel has its own pair.
                     unsafe { batch.part(c, 1)[0] = [mean, variance] };
                     (mean, variance)
-                } else {
-                    (fixed.mean[c], fixed.variance[c])
                 };
                 let z = self.normalised(split.lines[c], (mean, variance), residual);
                 let line = [z.scale, z.shift];
@@ -154,11 +154,11 @@ impl NormActivation {
         };
         // SAFETY: the planes cover all elements, and each is written before it is read.
         let y = unsafe { filled(x.len(), fill)? };
-        if let Statistics::Batch(shared) = &self.statistics {
+        let moments = given.unwrap_or_else(|| {
             let (mean, variance) = of_batch.iter().map(|&[mean, variance]| (mean, variance)).unzip();
-            *shared.lock().unwrap_or_else(PoisonError::into_inner) = Moments { mean, variance };
-        }
-        Ok(y)
+            Moments { mean, variance }
+        });
+        Ok((y, moments))
     }
 
     /// (∂x, ∂r if there is a residual, ∂parameters).
@@ -166,6 +166,7 @@ impl NormActivation {
     pub(super) fn backward<T: Real>(
         &self,
         planes: Planes,
+        moments: &Moments,
         x: &[T],
         residual: Option<&[T]>,
         parameters: &[T],
@@ -174,7 +175,6 @@ impl NormActivation {
         let split = Split::new(self.function, parameters);
         let kind = split.kind(self.function);
         let (cut, count) = (Cut::new(planes), (planes.outer * planes.inner) as f64);
-        let moments = self.moments();
         let width = self.function.width();
         let mut gradients = vec![T::ZERO; parameters.len()];
         let shared_gradients = SharedSlice::new(&mut gradients);
@@ -229,7 +229,7 @@ impl NormActivation {
                 gradients[1] = T::from_f64(alone);
                 // ∂x = γ/σ·(∂z − mean(∂z) − x̂·mean(∂z·x̂)), as k·∂z + m·x + n with numbers of the channel.
                 let k = split.lines[c].0.to_f64() * deviation;
-                let line = if self.is_of_batch() {
+                let line = if self.statistics.training {
                     let m = -k * (with_x / count) * deviation * deviation;
                     [T::from_f64(k), T::from_f64(m), T::from_f64(-k * alone / count - m * mean)]
                 } else {

@@ -1,19 +1,19 @@
 //! Where the f32 kernels add what elements give to ∂c, vector by vector.
 
+use super::simd::Simd;
 use super::sums::COPIES;
-use super::wide::Wide;
-use crate::ops::lanes::Lanes;
+use crate::backend::lanes::Lanes;
 use std::arch::x86_64::*;
 
 /// Where the sums of a vector's elements are added.
-pub(super) trait Adder<W: Wide>: Copy {
+pub(super) trait Adder<W: Simd>: Copy {
     /// Where the elements in these segments, counted from the first, are added.
     ///
     /// # Safety
     /// The instructions must be there, and each segment be one of the K−1.
     unsafe fn offsets(self, segments: W::Integers) -> W::Integers;
 
-    /// Adds (∂y, ∂y·t) of each element, in the order of [`Wide::in_turn`].
+    /// Adds (∂y, ∂y·t) of each element, in the order of [`Simd::interleave`].
     ///
     /// # Safety
     /// `offsets` must be what the method of that name gave.
@@ -35,7 +35,7 @@ impl BySegment {
     }
 }
 
-impl<W: Wide> Adder<W> for BySegment {
+impl<W: Simd> Adder<W> for BySegment {
     #[inline(always)]
     unsafe fn offsets(self, segments: W::Integers) -> W::Integers {
         // SAFETY: by the caller's promise.
@@ -67,7 +67,7 @@ pub(super) struct ByPair {
     pub row: u32,
 }
 
-impl<W: Wide> Adder<W> for ByPair {
+impl<W: Simd> Adder<W> for ByPair {
     #[inline(always)]
     unsafe fn offsets(self, segments: W::Integers) -> W::Integers {
         // SAFETY: by the caller's promise.

@@ -1,10 +1,10 @@
 //! f32 kernels with AVX2: tables are read from the first-level cache, one element after the other; a gather does the same and
 //! takes longer on many machines.
 
-use super::normalised::Argument;
+use super::kernel::{Argument, Kernel, Knots, Runs, Segments};
+use super::loops::{backward_at, forward_at};
+use super::simd::{Lines, Simd, Slopes};
 use super::sums::{COPIES, Sums};
-use super::wide::{Lines, Slopes, Wide, backward_at, forward_at};
-use super::{Kernel, Knots, Runs, Segments};
 use std::arch::x86_64::*;
 
 const LANES: usize = 8;
@@ -68,7 +68,7 @@ pub(super) struct Scale {
     centre: __m256i,
 }
 
-impl Wide for Avx2 {
+impl Simd for Avx2 {
     type Vector = __m256;
     type Integers = __m256i;
     type Scale = Scale;
@@ -101,7 +101,7 @@ impl Wide for Avx2 {
         unsafe { _mm256_add_epi32(segments, s.centre) }
     }
     #[inline(always)]
-    unsafe fn in_turn(g: __m256, h: __m256) -> (__m256, __m256) {
+    unsafe fn interleave(g: __m256, h: __m256) -> (__m256, __m256) {
         // SAFETY: as above.
         unsafe { (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h)) }
     }

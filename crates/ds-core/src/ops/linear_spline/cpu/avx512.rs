@@ -1,9 +1,9 @@
 //! f32 kernels with AVX-512: the tables stay in registers, and a look-up is a permutation.
 
-use super::normalised::Argument;
+use super::kernel::{Argument, Kernel, Knots, Runs, Segments};
+use super::loops::{backward_at, forward_at};
+use super::simd::{Lines, Simd, Slopes};
 use super::sums::{COPIES, Sums};
-use super::wide::{Lines, Slopes, Wide, backward_at, forward_at};
-use super::{Kernel, Knots, Runs, Segments};
 use std::arch::x86_64::*;
 
 const LANES: usize = 16;
@@ -71,7 +71,7 @@ pub(super) struct Scale {
     centre: __m512i,
 }
 
-impl Wide for Avx512 {
+impl Simd for Avx512 {
     type Vector = __m512;
     type Integers = __m512i;
     type Scale = Scale;
@@ -107,7 +107,7 @@ impl Wide for Avx512 {
         unsafe { _mm512_add_epi32(segments, s.centre) }
     }
     #[inline(always)]
-    unsafe fn in_turn(g: __m512, h: __m512) -> (__m512, __m512) {
+    unsafe fn interleave(g: __m512, h: __m512) -> (__m512, __m512) {
         // SAFETY: as above.
         unsafe { (_mm512_unpacklo_ps(g, h), _mm512_unpackhi_ps(g, h)) }
     }

@@ -1,10 +1,9 @@
 //! The plain kernels, in blocks that the compiler turns into vectors: one source for f32 and f64, compiled for the
 //! baseline and for AVX2 + FMA.
 
-use super::normalised::{Argument, Line};
+use super::kernel::{Argument, Kernel, Knots, Line, Runs, Segments};
 use super::sums::{COPIES, Place, Sums};
-use super::{Kernel, Knots, Runs, Segments};
-use crate::ops::real::Real;
+use crate::backend::real::Real;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 const BLOCK: usize = 32;

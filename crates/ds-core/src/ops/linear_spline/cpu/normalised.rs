@@ -1,9 +1,11 @@
 //! Splines of what batch norm, or its sum with a residual branch, makes of x.
 
-use super::{Channels, Sums, runs_of};
-use crate::ops::parallel::SharedSlice;
-use crate::ops::planes::Planes;
-use crate::ops::real::Real;
+use super::channels::{Channels, runs_of};
+use super::kernel::{Argument, Line};
+use super::sums::Sums;
+use crate::backend::parallel::SharedSlice;
+use crate::backend::planes::Planes;
+use crate::backend::real::Real;
 use std::ops::Range;
 
 /// z = scale·x + shift of one channel, or z = scale·x + shift + r.
@@ -17,47 +19,6 @@ pub struct Normalised<'a, T> {
     pub mean: T,
     /// The whole residual r, of the same shape as x.
     pub residual: Option<&'a [T]>,
-}
-
-/// [`Normalised`] without a residual.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Line<T> {
-    pub scale: T,
-    pub shift: T,
-    pub mean: T,
-}
-
-/// What a kernel evaluates a spline at.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Argument<T> {
-    /// x.
-    Input,
-    /// scale·x + shift.
-    Line(Line<T>),
-    /// scale·x + shift + r, with r from the element on where the kernel's x begins.
-    Sum(Line<T>, *const T),
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<T: Real> Argument<T> {
-    /// The same.
-    ///
-    /// # Panics
-    /// If T is not f32.
-    pub fn as_f32(self) -> Argument<f32> {
-        assert!(super::is_f32::<T>(), "these are no f32");
-        // The conversion changes nothing.
-        let line = |line: Line<T>| Line {
-            scale: line.scale.to_f64() as f32,
-            shift: line.shift.to_f64() as f32,
-            mean: line.mean.to_f64() as f32,
-        };
-        match self {
-            Self::Input => Argument::Input,
-            Self::Line(of) => Argument::Line(line(of)),
-            Self::Sum(of, residual) => Argument::Sum(line(of), residual.cast()),
-        }
-    }
 }
 
 impl<T: Real> Normalised<'_, T> {

@@ -1,7 +1,7 @@
 //! What the f32 kernels evaluate a spline at, vector by vector.
 
-use super::normalised::Line;
-use crate::ops::lanes::Lanes;
+use super::kernel::Line;
+use crate::backend::lanes::Lanes;
 use std::arch::x86_64::*;
 
 /// What the spline is evaluated at.
@@ -46,7 +46,7 @@ impl<L: Lanes<Element = f32>> Source<L> for Plain {
     }
     #[inline(always)]
     fn prefetch(self, at: usize) {
-        fetch(self.0, at);
+        prefetch_read(self.0, at);
     }
     #[inline(always)]
     fn mean(self) -> f32 {
@@ -92,7 +92,7 @@ impl<L: Lanes<Element = f32>> Source<L> for Affine<L> {
     }
     #[inline(always)]
     fn prefetch(self, at: usize) {
-        fetch(self.x, at);
+        prefetch_read(self.x, at);
     }
     #[inline(always)]
     fn mean(self) -> f32 {
@@ -126,7 +126,7 @@ impl<L: Lanes<Element = f32>> Source<L> for AffineSum<L> {
     #[inline(always)]
     fn prefetch(self, at: usize) {
         self.0.prefetch(at);
-        fetch(self.1, at);
+        prefetch_read(self.1, at);
     }
     #[inline(always)]
     fn mean(self) -> f32 {
@@ -135,13 +135,13 @@ impl<L: Lanes<Element = f32>> Source<L> for AffineSum<L> {
 }
 
 #[inline(always)]
-pub(super) fn fetch(from: *const f32, at: usize) {
+pub(super) fn prefetch_read(from: *const f32, at: usize) {
     // SAFETY: a prefetch may go anywhere.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
 }
 
 #[inline(always)]
-pub(super) fn fetch_to_write(to: *mut f32, at: usize) {
+pub(super) fn prefetch_write(to: *mut f32, at: usize) {
     // SAFETY: as above.
     unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.wrapping_add(at).cast()) };
 }

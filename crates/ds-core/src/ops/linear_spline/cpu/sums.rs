@@ -1,6 +1,6 @@
 //! What the elements of one channel give to ∂c, added up by segment.
 
-use crate::ops::real::Real;
+use crate::backend::real::Real;
 
 /// Neighbouring elements go to different copies of the sums by segment, so that one addition need not wait for the last.
 pub(super) const COPIES: usize = 8;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::ops::simd::available;
+use crate::backend::simd::available;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -1,0 +1,58 @@
+// Rectifiers: x, y and their gradients are f32 or bf16, slopes f32.
+#pragma once
+#include "../../backend/gpu/common.cuh"
+
+#define RECTIFIER(type, T)                                                                                                 \
+    extern "C" __global__ void rectifier_forward_##type(const T *__restrict__ x, T *__restrict__ y, float slope, int n,    \
+                                                        int aligned) {                                                     \
+        pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long) { return x > 0.0f ? x : slope * x; });      \
+    }                                                                                                                      \
+    extern "C" __global__ void rectifier_backward_##type(const T *__restrict__ x, const T *__restrict__ dy,                \
+                                                         T *__restrict__ dx, float slope, int n, int aligned) {            \
+        pointwise<T>(x, dy, dx, n, aligned, [&](float x, float dy, long long) { return x > 0.0f ? dy : slope * dy; });     \
+    }
+FOR_TYPES(RECTIFIER)
+
+template <typename V, typename T>
+__device__ __forceinline__ void channel_rectifier(const T *x, const float *slopes, T *y, PLANES) {
+    const float slope = slopes[blockIdx.y];
+    by_channel<V>(x, y, rows, channels, inner, rows_per_block, [&](float x) { return x > 0.0f ? x : slope * x; });
+}
+
+// ∂x, and Σ ∂y·min(x, 0) of the block's rows: partial (pieces, C). Shared: a double for each thread.
+template <typename V, typename T>
+__device__ __forceinline__ void channel_rectifier_gradient(const T *x, const float *slopes, const T *dy, T *dx,
+                                                           double *partial, PLANES) {
+    SHARED(double, scratch);
+    const float slope = slopes[blockIdx.y];
+    float sum = 0.0f;
+    over_rows<V>(rows, channels, inner, rows_per_block, [&](long long at) {
+        const V vector = reinterpret_cast<const V *>(x)[at], gradient = reinterpret_cast<const V *>(dy)[at];
+        V out;
+#pragma unroll
+        for (int j = 0; j < V::COUNT; j++) {
+            const float x = to_float(vector.values[j]), dy = to_float(gradient.values[j]);
+            out.values[j] = from_float<T>(x > 0.0f ? dy : slope * dy);
+            sum += x > 0.0f ? 0.0f : dy * x;
+        }
+        reinterpret_cast<V *>(dx)[at] = out;
+    });
+    const double total = block_sum(sum, scratch);
+    if (threadIdx.x == 0)
+        partial[(long long)blockIdx.x * channels + blockIdx.y] = total;
+}
+
+#define CHANNEL_RECTIFIER(type, T, mapping, V)                                                                             \
+    extern "C" __global__ void __launch_bounds__(256) channel_rectifier_##mapping##_##type(                                \
+        const T *__restrict__ x, const float *__restrict__ slopes, T *__restrict__ y, PLANES) {                            \
+        channel_rectifier<V>(x, slopes, y, rows, channels, inner, rows_per_block);                                         \
+    }                                                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) channel_rectifier_gradient_##mapping##_##type(                       \
+        const T *__restrict__ x, const float *__restrict__ slopes, const T *__restrict__ dy, T *__restrict__ dx,           \
+        double *__restrict__ partial, PLANES) {                                                                            \
+        channel_rectifier_gradient<V>(x, slopes, dy, dx, partial, rows, channels, inner, rows_per_block);                  \
+    }
+#define CHANNEL_RECTIFIER_MAPPINGS(type, T)                                                                                \
+    CHANNEL_RECTIFIER(type, T, vectors, Vector<T>)                                                                         \
+    CHANNEL_RECTIFIER(type, T, scalars, Scalar<T>)
+FOR_TYPES(CHANNEL_RECTIFIER_MAPPINGS)

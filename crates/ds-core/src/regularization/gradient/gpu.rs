@@ -1,0 +1,129 @@
+//! The gradients of the norms of all spline layers in one launch.
+
+use crate::Grid;
+use crate::activation::{Kind, Spline};
+use crate::backend::gpu::{Address, Argument, Blocks, Gpu};
+use crate::graph::Gradients;
+use crate::regularization::norm::Norm;
+use candle_core::{DType, Result, Var};
+
+/// The name of the op.
+pub(super) const NAME: &str = "spline-norm-gradient";
+
+/// The parametrisation, as the kernel counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parametrization {
+    /// Coefficients.
+    Coefficients = 0,
+    /// Coefficients and a linear term.
+    ExplicitLinear = 1,
+    /// Slope changes and a linear term.
+    SlopeChanges = 2,
+}
+
+/// A layer whose norm is penalised.
+#[derive(Debug, Clone, Copy)]
+struct NormLayer {
+    /// Its parametrisation.
+    parametrization: Parametrization,
+    /// Its grid.
+    grid: Grid,
+    /// Its functions.
+    channels: usize,
+    /// The weight of the norm.
+    weight: f64,
+    /// Coefficients (C, K) or slope changes (C, K−2).
+    knots: Address,
+    /// Their gradient, to be added to.
+    gradient: Address,
+    /// b1 and b0, if there is a linear term.
+    linear: [Address; 2],
+    /// Their gradients, if wanted.
+    linear_gradient: [Address; 2],
+}
+
+impl NormLayer {
+    /// As the kernel has it.
+    fn words(&self) -> [u64; 13] {
+        let [(i0, t0), (i1, t1)] = [0.0, 1.0].map(|x| self.grid.locate(x));
+        let pair = |low: usize, high: usize| low as u64 | (high as u64) << 32;
+        let ([b1, b0], [db1, db0]) = (self.linear, self.linear_gradient);
+        [
+            self.knots.0,
+            self.gradient.0,
+            b1.0,
+            b0.0,
+            db1.0,
+            db0.0,
+            self.weight.to_bits(),
+            self.grid.step().to_bits(),
+            t0.to_bits(),
+            t1.to_bits(),
+            pair(i0, i1),
+            pair(self.channels, self.grid.size()),
+            self.parametrization as u64,
+        ]
+    }
+}
+
+/// Layers of a launch.
+const LAYERS: usize = 36;
+
+/// Adds λ times the norm's gradient for layers with a λ each.
+pub(super) fn add_gradients<G: Gpu>(
+    gpu: &G,
+    norm: Norm,
+    layers: &[(&Spline, f64)],
+    gradients: &mut impl Gradients,
+) -> Result<()> {
+    let mut of = |parameter: &Var| -> Result<Address> {
+        // Zeros where no gradient came; a contiguous copy where it cannot be added to.
+        let gradient = match gradients.gradient(parameter) {
+            Some(gradient) if gradient.is_contiguous() => return gpu.address_of(gradient, DType::F32, NAME),
+            Some(gradient) => gradient.contiguous()?,
+            None => parameter.zeros_like()?,
+        };
+        let address = gpu.address_of(&gradient, DType::F32, NAME)?;
+        gradients.set_gradient(parameter, gradient);
+        Ok(address)
+    };
+    let of_parameter = |parameter: &Var| gpu.address_of(parameter, DType::F32, NAME);
+    let mut all = Vec::with_capacity(layers.len());
+    for &(spline, weight) in layers {
+        let knots = spline.knot_parameters();
+        let mut layer = NormLayer {
+            parametrization: match spline.kind() {
+                Kind::BSpline { .. } => Parametrization::Coefficients,
+                Kind::ExplicitLinear { .. } => Parametrization::ExplicitLinear,
+                Kind::ReluSpline { .. } => Parametrization::SlopeChanges,
+            },
+            grid: spline.grid(),
+            channels: spline.channels(),
+            weight,
+            knots: of_parameter(knots)?,
+            gradient: of(knots)?,
+            linear: [Address::NONE; 2],
+            linear_gradient: [Address::NONE; 2],
+        };
+        if let Some(linear) = spline.linear_term() {
+            layer.linear = [of_parameter(&linear.weight)?, of_parameter(&linear.bias)?];
+            if norm == Norm::Bv2 {
+                layer.linear_gradient[0] = of(&linear.weight)?;
+                if !linear.fixed_bias {
+                    layer.linear_gradient[1] = of(&linear.bias)?;
+                }
+            }
+        }
+        all.push(layer);
+    }
+    for some in all.chunks(LAYERS) {
+        let mut words: Vec<u64> = some.iter().flat_map(NormLayer::words).collect();
+        words.resize(LAYERS * 13, 0);
+        let most = some.iter().map(|layer| layer.channels * layer.grid.size()).max().unwrap_or(0);
+        let blocks = Blocks { grid: (some.len(), most.div_ceil(Blocks::THREADS)), threads: Blocks::THREADS, shared: 0 };
+        let arguments = [Argument::Struct(&words), Argument::Int(i32::from(norm == Norm::Bv2))];
+        // SAFETY: the kernel's arguments: parameters and gradients of the same shapes, which live until the launch has run.
+        unsafe { gpu.launch("norm_gradient", blocks, &arguments)? };
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Values of the papers, and ours beside them.
+
+use super::rows::{effective_parameters, groups, is_spline};
+use crate::results::TableRow;
+use crate::results::metrics::SummaryRow;
+use crate::results::statistics::median;
+use crate::results::statistics::spread;
+use crate::results::table::Table;
+use serde::{Deserialize, Serialize};
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// Read in the publication.
+    Verified,
+    /// Known from elsewhere.
+    Unverified,
+    /// Not known: the value is empty.
+    Unknown,
+}
+
+/// One value of a paper. An empty cell is not known, or does not apply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct PaperRow {
+    pub paper: String,
+    pub table: String,
+    pub experiment: String,
+    pub dataset: String,
+    pub network: String,
+    /// One of ours, or `spline` for any of the three kinds.
+    pub activation: String,
+    /// Parameters of the network, as the paper counts them.
+    pub parameters: Option<usize>,
+    /// test_accuracy, active_knots, seconds or peak_memory_mb.
+    pub quantity: String,
+    pub value: Option<f64>,
+    pub unit: String,
+    pub provenance: Provenance,
+    pub note: String,
+}
+
+const QUANTITIES: [&str; 4] = ["test_accuracy", "active_knots", "seconds", "peak_memory_mb"];
+
+impl TableRow for PaperRow {
+    const FIRST_VERSION: usize = 12;
+    // People fill it in.
+    const GENERATED: bool = false;
+
+    fn columns() -> Vec<String> {
+        [
+            "paper",
+            "table",
+            "experiment",
+            "dataset",
+            "network",
+            "activation",
+            "parameters",
+            "quantity",
+            "value",
+            "unit",
+            "provenance",
+            "note",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !QUANTITIES.contains(&self.quantity.as_str()) {
+            return Err(format!("`quantity` is `{}`, expected one of {}", self.quantity, QUANTITIES.join(", ")));
+        }
+        if self.value.is_none() != (self.provenance == Provenance::Unknown) {
+            return Err("`value` must be empty if `provenance` is unknown, and only then".to_owned());
+        }
+        match self.value {
+            Some(value) if !value.is_finite() => Err(format!("`value` is {value}, expected a finite number")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which of ours is compared, and how well it is known.
+struct Ours<'a> {
+    group: Vec<&'a SummaryRow>,
+    values: Vec<f64>,
+    parameters: usize,
+}
+
+/// Ours beside the papers' values, for accuracies and knots.
+pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
+    let mut table = Table::new(
+        "Ours and the papers",
+        "Ours: median [least, largest] over n seeds, after sparsification where splines are sparsified. Where a paper gives a \
+         number of parameters, ours is the largest network that has no more (for splines: weights, kept knots and a line for \
+         each function); elsewhere it is the longest training, with a λ chosen on validation data if there is one, and then \
+         the one that fits the training set best. A value is unverified until someone has read it in the publication; one that is not known is \
+         empty and can be filled in in results/papers.csv.",
+        &["paper", "what", "quantity", "ours", "n", "paper's", "provenance", "difference", "run of ours", "protocol"],
+    );
+    for paper in papers.iter().filter(|row| matches!(row.quantity.as_str(), "test_accuracy" | "active_knots")) {
+        let show = |v: f64| if paper.quantity == "active_knots" { format!("{v:.0}") } else { format!("{v:.2}") };
+        let mut what = format!("{} {} {}", paper.dataset, paper.network, paper.activation);
+        if let Some(parameters) = paper.parameters {
+            what += &format!(", {parameters} parameters");
+        }
+        let ours = best_match(paper, summaries);
+        let (mut cells, mut difference) = ([String::new(), String::new(), String::new(), String::new()], String::new());
+        if let Some(ours) = &ours {
+            let mut run = ours.group[0].run.clone();
+            if paper.parameters.is_some() {
+                run += &format!(" ({} parameters)", ours.parameters);
+            }
+            cells = [spread(&ours.values, show), ours.values.len().to_string(), run, ours.group[0].protocol.clone()];
+            if let Some(value) = paper.value {
+                difference = format!("{:+.2}", median(ours.values.clone()) - value);
+            }
+        }
+        let [value, n, run, protocol] = cells;
+        table.rows.push(vec![
+            paper.paper.clone(),
+            what,
+            match paper.unit.as_str() {
+                "" => paper.quantity.clone(),
+                unit => format!("{} ({unit})", paper.quantity),
+            },
+            value,
+            n,
+            paper.value.map(show).unwrap_or_default(),
+            match paper.provenance {
+                Provenance::Verified => "verified",
+                Provenance::Unverified => "unverified",
+                Provenance::Unknown => "unknown",
+            }
+            .to_owned(),
+            difference,
+            run,
+            protocol,
+        ]);
+    }
+    table
+}
+
+fn best_match<'a>(paper: &PaperRow, summaries: &'a [SummaryRow]) -> Option<Ours<'a>> {
+    let is_meant = |row: &&SummaryRow| {
+        let same = row.experiment == paper.experiment && row.dataset == paper.dataset && row.network == paper.network;
+        let activation =
+            if paper.activation == "spline" { is_spline(&row.activation) } else { row.activation == paper.activation };
+        same && activation && row.validation.unwrap_or(0.0) == 0.0
+    };
+    let value = |row: &SummaryRow| match paper.quantity.as_str() {
+        "active_knots" => row.sparsified_active_knots.or(row.active_knots).map(|count| count as f64),
+        _ => row.sparsified_test_accuracy.or(row.test_accuracy),
+    };
+    let candidates = groups(summaries.iter().filter(is_meant)).into_iter().filter_map(|group| {
+        let values: Vec<f64> = group.iter().filter_map(|row| value(row)).collect();
+        let parameters = median(group.iter().map(|row| effective_parameters(row) as f64).collect());
+        (!values.is_empty()).then(|| Ours { group, values, parameters: parameters.ceil() as usize })
+    });
+    match paper.parameters {
+        // A full protocol before a reduced one, then the network that comes nearest, then the one with more seeds.
+        Some(limit) => candidates
+            .filter(|ours| ours.parameters <= limit)
+            .max_by_key(|ours| (ours.group[0].protocol == "full", ours.parameters, ours.values.len())),
+        // The longest training, then a selected λ, then what fits the training set best: never what tests best.
+        None => candidates.max_by(|a, b| {
+            let rank = |ours: &Ours<'_>| {
+                let first = ours.group[0];
+                (first.protocol == "full", first.epochs, first.run.ends_with("-selected"))
+            };
+            let fit = |ours: &Ours<'_>| {
+                let of = |row: &&SummaryRow| row.sparsified_train_accuracy.or(row.train_accuracy);
+                median(ours.group.iter().filter_map(of).collect())
+            };
+            rank(a).cmp(&rank(b)).then(fit(a).total_cmp(&fit(b)))
+        }),
+    }
+}

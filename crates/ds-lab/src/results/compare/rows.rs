@@ -1,0 +1,41 @@
+//! Summary rows, grouped.
+
+use crate::results::metrics::SummaryRow;
+
+/// The parameters that a sparsified network is described by: weights, and for each spline its kept knots and a line.
+/// Without splines, or before sparsification, all parameters.
+pub fn effective_parameters(row: &SummaryRow) -> usize {
+    match (row.sparsified_active_knots, row.knots, row.spline_size) {
+        (Some(kept), Some(knots), Some(size)) if size > 2 => {
+            let weights = row.parameters.saturating_sub(row.spline_parameters);
+            weights.saturating_add(kept).saturating_add(2 * (knots / (size - 2)))
+        }
+        _ => row.parameters,
+    }
+}
+
+/// Runs that differ in their seed only.
+pub(super) fn groups<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<Vec<&'a SummaryRow>> {
+    let mut groups: Vec<Vec<&SummaryRow>> = Vec::new();
+    for row in rows {
+        let same = |other: &SummaryRow| {
+            let seedless = |row: &SummaryRow| {
+                let names = (row.run.clone(), row.experiment.clone(), row.dataset.clone(), row.network.clone());
+                let splines = (row.spline_size, row.norm.clone(), row.lambda.map(f64::to_bits));
+                let rest = (row.activation.clone(), row.hidden.clone(), row.epochs, row.protocol.clone());
+                (names, splines, rest, row.validation.map(f64::to_bits), row.trained_in().to_owned())
+            };
+            seedless(row) == seedless(other)
+        };
+        match groups.iter_mut().find(|group| same(group[0])) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
+        }
+    }
+    groups
+}
+
+/// Whether an activation of this name is one of the three kinds of splines without a constraint.
+pub(super) fn is_spline(activation: &str) -> bool {
+    matches!(activation, "bspline" | "explicit_linear" | "relu_spline")
+}

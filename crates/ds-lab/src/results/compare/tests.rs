@@ -1,0 +1,232 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::results::metrics::{SummaryRow, write_table};
+
+fn row(activation: &str, hidden: &str, seed: u64, accuracy: f64) -> SummaryRow {
+    SummaryRow {
+        run: format!("area-{activation}-circle-hidden{hidden}"),
+        experiment: "area2d".into(),
+        dataset: "circle".into(),
+        network: "area".into(),
+        activation: activation.into(),
+        hidden: Some(hidden.into()),
+        seed,
+        epochs: 500,
+        parameters: 4 * hidden.parse::<usize>().unwrap() + 1,
+        protocol: "full".into(),
+        train_loss: accuracy / 3.0,
+        test_accuracy: Some(accuracy),
+        seconds: 1.0,
+        ..SummaryRow::default()
+    }
+}
+
+/// (2, h, 1) with splines of 21 knots of which 3 a function are kept.
+fn spline(hidden: usize, seed: u64, accuracy: f64, sparsified: f64) -> SummaryRow {
+    SummaryRow {
+        parameters: 3 * hidden + 1 + 21 * hidden,
+        spline_parameters: 21 * hidden,
+        spline_size: Some(21),
+        knots: Some(19 * hidden),
+        sparsified_active_knots: Some(3 * hidden),
+        sparsified_test_accuracy: Some(sparsified),
+        ..row("bspline", &hidden.to_string(), seed, accuracy)
+    }
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(summaries: &[(&str, Vec<SummaryRow>)], papers: &str, original: Option<&str>) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let header =
+            "paper,table,experiment,dataset,network,activation,parameters,quantity,value,unit,provenance,note\n";
+        std::fs::write(folder.path("papers.csv"), format!("{header}{papers}")).unwrap();
+        for (name, rows) in summaries {
+            std::fs::create_dir_all(folder.path(name)).unwrap();
+            write_table(&folder.path(name).join("summary.csv"), rows).unwrap();
+        }
+        let header = "code,experiment,dataset,network,hidden,activation,size,norm,lambda,epochs,seed,threads,train_loss,\
+                      train_accuracy,test_loss,test_accuracy,seconds,version\n";
+        std::fs::write(folder.path("original.csv"), format!("{header}{}", original.unwrap_or_default())).unwrap();
+        folder
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn references(&self) -> anyhow::Result<References> {
+        References::load(Some(&self.path("papers.csv")), Some(&self.path("original.csv")))
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        let results = Results::read(self.0.path()).unwrap();
+        assert_eq!(results.left_out, []);
+        tables(&results, &self.references().unwrap()).into_iter().map(|(_, table)| table).collect()
+    }
+}
+
+fn cell<'a>(table: &'a Table, row: usize, column: &str) -> &'a str {
+    &table.rows[row][table.columns.iter().position(|name| name == column).unwrap()]
+}
+
+#[test]
+fn effective_parameters_count_weights_kept_knots_and_lines() {
+    // 2·2 + 2 + 1 weights, 6 knots and 2 lines of 2 numbers.
+    assert_eq!(effective_parameters(&spline(2, 0, 99.0, 98.0)), 7 + 6 + 4);
+    assert_eq!(effective_parameters(&row("relu", "10", 0, 90.0)), 41);
+}
+
+#[test]
+fn a_paper_is_compared_with_the_largest_network_of_no_more_parameters() {
+    let sweep = vec![
+        row("relu", "9", 0, 97.0),
+        row("relu", "10", 0, 96.0),
+        row("relu", "10", 1, 98.0),
+        row("relu", "10", 2, 97.5),
+        row("relu", "11", 0, 99.0),
+        spline(1, 0, 99.0, 91.0),
+        spline(2, 0, 99.0, 98.5),
+        spline(3, 0, 99.9, 99.8),
+    ];
+    // The same run once more, as a run of its own.
+    let again = vec![row("relu", "10", 0, 96.0)];
+    let papers = "Az,areas,area2d,circle,area,relu,41,test_accuracy,98.15,%,unverified,\n\
+                  Az,areas,area2d,circle,area,spline,17,test_accuracy,98.54,%,unverified,\n\
+                  Az,areas,area2d,circle,area,prelu,51,test_accuracy,98.19,%,unverified,\n\
+                  Bo,areas,area2d,circle,area,relu,,test_accuracy,,%,unknown,\n";
+    let folder = Folder::new(&[("sweep", sweep), ("alone/a", again)], papers, None);
+    let table = &folder.tables()[0];
+    assert_eq!((cell(table, 0, "ours"), cell(table, 0, "n")), ("97.50 [96.00, 98.00]", "3"));
+    assert_eq!((cell(table, 0, "difference"), cell(table, 0, "provenance")), ("-0.65", "unverified"));
+    assert_eq!((cell(table, 1, "ours"), cell(table, 1, "difference")), ("98.50", "-0.04"));
+    assert_eq!(cell(table, 1, "run of ours"), "area-bspline-circle-hidden2 (17 parameters)");
+    assert_eq!((cell(table, 2, "ours"), cell(table, 2, "paper's")), ("", "98.19"));
+    assert_eq!((cell(table, 3, "paper's"), cell(table, 3, "provenance")), ("", "unknown"));
+}
+
+#[test]
+fn the_original_holds_or_not_by_its_spread() {
+    let training = |code: &str, seed: usize, loss: f64, accuracy: &str, seconds: f64| {
+        format!("{code},area2d,circle,area,4x4,bspline,21,tv2,1e-05,500,{seed},1,0.1,,{loss},{accuracy},{seconds},v\n")
+    };
+    let rows = |ours: [&str; 3]| {
+        let theirs = ["98.0", "98.5", "98.2"];
+        let all =
+            (0..3).map(|k| training("ours", k, 0.1, ours[k], 1.0) + &training("DeepSplines", k, 0.1, theirs[k], 80.0));
+        all.collect::<String>()
+    };
+    for (ours, holds) in [(["97.8", "97.9", "98.9"], "yes"), (["97.6", "97.5", "98.9"], "NO")] {
+        let folder = Folder::new(&[("a", vec![row("relu", "1", 0, 90.0)])], "", Some(&rows(ours)));
+        let table = folder.tables().remove(1);
+        assert_eq!((cell(&table, 0, "holds"), cell(&table, 0, "times faster")), (holds, "80"));
+    }
+    // Losses: less is better.
+    let losses = training("ours", 0, 0.3, "", 1.0) + &training("DeepSplines", 0, 0.1, "", 2.0);
+    let folder = Folder::new(&[("a", vec![row("relu", "1", 0, 90.0)])], "", Some(&losses));
+    assert_eq!(cell(&folder.tables()[1], 0, "holds"), "NO");
+}
+
+#[test]
+fn costs_are_ratios_of_runs_with_a_process_of_their_own() {
+    let with_memory = |row: SummaryRow, seconds, memory| SummaryRow { seconds, peak_memory_mb: Some(memory), ..row };
+    let rows = vec![
+        with_memory(row("relu", "4", 0, 90.0), 10.0, 100.0),
+        with_memory(SummaryRow { hidden: Some("4".into()), ..spline(4, 0, 90.0, 90.0) }, 15.0, 120.0),
+        row("relu", "4", 1, 91.0),
+    ];
+    let table = Folder::new(&[("a", rows)], "", None).tables().remove(1);
+    assert_eq!(table.rows.len(), 1);
+    assert_eq!((cell(&table, 0, "ratio"), cell(&table, 0, "ratio of MB")), ("1.50", "1.20"));
+}
+
+#[test]
+fn fits_of_lipschitz_networks_stand_by_function_from_the_lowest_median_on() {
+    let fit = |activation: &str, dataset: &str, seed, test_loss| SummaryRow {
+        run: format!("lipschitz-{activation}-{dataset}"),
+        experiment: "fit1d".into(),
+        dataset: dataset.into(),
+        network: "lipschitz".into(),
+        train_loss: test_loss,
+        test_loss,
+        ..row(activation, "10", seed, 0.0)
+    };
+    let rows = vec![
+        fit("relu", "slopes_pm1", 0, 6e-3),
+        fit("relu", "slopes_pm1", 1, 2e-3),
+        fit("relu", "slopes_pm1", 2, 3e-3),
+        fit("lipschitz_spline", "slopes_pm1", 0, 2e-6),
+        fit("lipschitz_spline", "slopes_pm1", 1, 4e-6),
+        fit("absolute", "cosine7", 0, 1e-5),
+        SummaryRow { network: "scalar".into(), ..fit("bspline", "cosine7", 0, 1e-9) },
+    ];
+    let table = Folder::new(&[("a", rows)], "", None).tables().pop().unwrap();
+    let told: Vec<[&str; 5]> = (0..table.rows.len())
+        .map(|k| ["function", "activation", "median", "n", "times the lowest"].map(|column| cell(&table, k, column)))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ["cosine7", "absolute", "1.00e-5", "1", "1.00"],
+            ["slopes_pm1", "lipschitz_spline", "3.00e-6", "2", "1.00"],
+            ["slopes_pm1", "relu", "3.00e-3", "3", "1000.00"],
+        ]
+    );
+    assert_eq!((cell(&table, 2, "least"), cell(&table, 2, "largest")), ("2.00e-3", "6.00e-3"));
+}
+
+#[test]
+fn certified_accuracies_are_ordered_by_the_middle_radius() {
+    let certified = |activation: &str, seed: u64, middle: f64| SummaryRow {
+        run: format!("lipschitz-{activation}"),
+        experiment: "mnist".into(),
+        dataset: "mnist".into(),
+        network: "lipschitz".into(),
+        certified_radii: Some("0.1 0.5 1".into()),
+        certified_accuracy_1: Some(95.0),
+        certified_accuracy_2: Some(middle),
+        certified_accuracy_3: Some(70.0),
+        ..row(activation, "10", seed, 97.0)
+    };
+    let rows = vec![certified("relu", 0, 80.0), certified("max_min", 0, 90.0), certified("max_min", 1, 92.0)];
+    let table = Folder::new(&[("a", rows)], "", None).tables().pop().unwrap();
+    assert_eq!(table.rows.len(), 2);
+    assert_eq!((cell(&table, 0, "activation"), cell(&table, 0, "n")), ("max_min", "2"));
+    assert_eq!(cell(&table, 0, "certified"), "95.00 [95.00, 95.00], 91.00 [90.00, 92.00], 70.00 [70.00, 70.00]");
+    assert_eq!((cell(&table, 1, "radii"), cell(&table, 1, "clean")), ("0.100, 0.500, 1.000", "97.00"));
+}
+
+#[test]
+fn a_file_of_references_that_was_named_must_be_right() {
+    for (papers, expected) in [
+        ("Az,t,area2d,circle,area,relu,41,speed,98.15,%,unverified,\n", "line 2: `quantity` is `speed`"),
+        ("Az,t,area2d,circle,area,relu,41,test_accuracy,,%,verified,\n", "unknown"),
+        ("Az,t,area2d,circle,area,relu,41,test_accuracy,98,%,unknown,\n", "unknown"),
+        ("Az,t,area2d,circle,area,relu,41,test_accuracy,98,%,perhaps,\n", "perhaps"),
+        ("Az,t,area2d\n", "has 3 cells, the header has 12"),
+    ] {
+        let error = format!("{:#}", Folder::new(&[], papers, None).references().unwrap_err());
+        assert!(error.contains(expected) && error.contains("papers.csv"), "{error}");
+    }
+    let folder = Folder::new(&[], "", Some("theirs,area2d,circle,area,4,relu,,,,1,0,1,0.1,90,0.1,90,1,v\n"));
+    let error = format!("{:#}", folder.references().unwrap_err());
+    assert!(error.contains("original.csv: line 2: `code` is `theirs`"), "{error}");
+    for (papers, original) in [("no.csv", "original.csv"), ("papers.csv", "no.csv")] {
+        let loaded = References::load(Some(&folder.path(papers)), Some(&folder.path(original)));
+        let error = format!("{:#}", loaded.unwrap_err());
+        assert!(error.contains("no.csv") || error.contains("original.csv"), "{error}");
+    }
+}
+
+#[test]
+fn without_files_the_copies_in_the_program_are_compared_with() {
+    // The current directory of this test has no folder `results`.
+    let references = References::load(None, None).unwrap();
+    assert_eq!(references.left_out, []);
+    let folder = Folder::new(&[("a", vec![row("relu", "10", 0, 96.0)])], "", None);
+    let all = tables(&Results::read(folder.0.path()).unwrap(), &references);
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["papers", "original"]);
+    assert!(all[0].1.rows.iter().any(|row| row.iter().any(|cell| cell.starts_with("96"))), "{}", all[0].1);
+}

@@ -1,0 +1,208 @@
+//! Checkpoints: one safetensors file with everything that a run needs to go on as if it had never stopped.
+//!
+//! Tensors: `parameter/…`, `buffer/…`, `weights/…` and `splines/…` (state of the optimisers). The header's metadata holds
+//! the position in the run, the config, and a digest of the file ([`verified`]). The file is written beside its place, synced and
+//! renamed.
+
+use super::optimizers::Optimizers;
+use super::verified;
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{Device, Tensor, Var};
+use ds_nn::Network;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Sums over the part of an epoch that is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochSums {
+    /// Σ loss · batch size.
+    pub loss: f64,
+    /// Right answers.
+    pub correct: usize,
+    /// Samples seen.
+    pub samples: usize,
+}
+
+/// The epoch with the best validation, whose network is kept in [`BEST`](crate::file_names::BEST).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    /// Counted from 1, as in `metrics.csv`.
+    pub epoch: usize,
+    /// Mean validation loss.
+    pub loss: f64,
+    /// Validation accuracy in percent; `None` for regression.
+    pub accuracy: Option<f64>,
+}
+
+impl BestEpoch {
+    /// Whether it is strictly better than another one: by accuracy, then by loss.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        let accuracy = |best: &Self| best.accuracy.unwrap_or(0.0);
+        accuracy(self) > accuracy(other) || (accuracy(self) == accuracy(other) && self.loss < other.loss)
+    }
+}
+
+/// Where a run stands: between two steps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch that runs, from 0; equal to the number of epochs at the end.
+    pub epoch: usize,
+    /// Batches of the epoch that are done.
+    pub batch: usize,
+    /// Steps done.
+    pub step: u64,
+    /// The epoch so far.
+    pub sums: EpochSums,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// Bytes of the metrics file that belong to it.
+    pub metrics_bytes: u64,
+    /// The MD5 of these bytes.
+    #[serde(default)]
+    pub metrics_md5: Option<String>,
+    /// The epoch with the best validation so far, where the config keeps its network.
+    #[serde(default)]
+    pub best: Option<BestEpoch>,
+    /// What it was trained on, one after the other.
+    #[serde(default)]
+    pub devices: Vec<String>,
+}
+
+/// A checkpoint in memory.
+pub struct Checkpoint {
+    /// Where the run stands.
+    pub position: Position,
+    /// The resolved config, as TOML.
+    pub config: String,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+/// A copy on the CPU.
+fn copied(var: &Var) -> candle_core::Result<Tensor> {
+    if var.device().is_cpu() { var.as_tensor().copy() } else { var.as_tensor().to_device(&Device::Cpu) }
+}
+
+const FORMAT: &str = "deep-splines checkpoint 2";
+/// Before there was a digest.
+const FORMAT_WITHOUT_DIGEST: &str = "deep-splines checkpoint 1";
+const NETWORK_FORMAT: &str = "deep-splines network 1";
+
+impl Checkpoint {
+    /// The state of a run.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn of_run(position: Position, config: String, network: &Network, optimizers: &Optimizers) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for parameter in network.parameters() {
+            tensors.insert(format!("parameter/{}", parameter.name), copied(&parameter.var)?);
+        }
+        for (name, buffer) in network.buffers() {
+            tensors.insert(format!("buffer/{name}"), copied(&buffer)?);
+        }
+        // Scalings are told apart from other parameters of splines by their names.
+        let Optimizers { weights, splines, scalings, .. } = optimizers;
+        for (group, optimizer) in [("weights", weights), ("splines", splines), ("splines", scalings)] {
+            for (name, state) in optimizer.state()? {
+                tensors.insert(format!("{group}/{name}"), state);
+            }
+        }
+        Ok(Self { position, config, tensors })
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let metadata = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("position".to_owned(), serde_json::to_string(&self.position)?),
+            ("config".to_owned(), self.config.clone()),
+        ]);
+        verified::write(path, &self.tensors, metadata)
+    }
+
+    /// Reads the file and verifies its digest.
+    ///
+    /// # Errors
+    /// If it is not there, cut, damaged, or not a checkpoint of this program.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read checkpoint {}", path.display()))?;
+        Self::parse(&bytes).with_context(|| {
+            format!(
+                "{} is not a whole checkpoint of this program; put a copy of it there, or start the run again with --overwrite",
+                path.display()
+            )
+        })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let (metadata, tensors) = verified::parse(bytes)?;
+        let field = |name: &str| metadata.get(name).ok_or_else(|| anyhow!("there is no `{name}` in its header"));
+        match field("format")?.as_str() {
+            FORMAT if !verified::has_digest(&metadata) => bail!("there is no digest in its header"),
+            FORMAT | FORMAT_WITHOUT_DIGEST => {}
+            other => bail!("its format is `{other}`, expected `{FORMAT}`"),
+        }
+        let position = serde_json::from_str(field("position")?).context("the position in its header")?;
+        Ok(Self { position, config: field("config")?.clone(), tensors })
+    }
+
+    /// Puts the parameters and running statistics into a network.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape.
+    pub fn restore_network(&self, network: &Network) -> Result<()> {
+        let parameters = network.parameters().into_iter().map(|p| (format!("parameter/{}", p.name), p.var));
+        let buffers = network.buffers().into_iter().map(|(name, var)| (format!("buffer/{name}"), var));
+        verified::restore("the checkpoint", &self.tensors, parameters.chain(buffers))
+    }
+
+    /// Puts the state of the optimisers back.
+    ///
+    /// # Errors
+    /// If a parameter's state is missing or has another size.
+    pub fn restore_optimizers(&self, optimizers: &mut Optimizers) -> Result<()> {
+        let Optimizers { weights, splines, scalings, .. } = optimizers;
+        for (group, optimizer) in [("weights", weights), ("splines", splines), ("splines", scalings)] {
+            optimizer.restore(self.position.step, |name| self.tensors.get(&format!("{group}/{name}")).cloned())?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a network without the state of its training: its parameters and running statistics by their names, with the config of
+/// the run and a digest.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
+    let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
+    let tensors = vars.map(|(name, var)| Ok((name, copied(&var)?))).collect::<candle_core::Result<_>>()?;
+    let metadata =
+        HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
+    verified::write(path, &tensors, metadata)
+}
+
+/// Reads what [`write_network`] wrote into a network, and verifies its digest. Files of versions before there was one have no
+/// metadata at all and are taken as they are.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or a tensor is missing or has another shape.
+pub fn read_network(path: &Path, network: &Network) -> Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the network {}", path.display()))?;
+    let parse = || {
+        let (metadata, tensors) = verified::parse(&bytes)?;
+        match metadata.get("format").map(String::as_str) {
+            Some(NETWORK_FORMAT) if verified::has_digest(&metadata) => {}
+            None if metadata.is_empty() => {}
+            Some(NETWORK_FORMAT) | None => bail!("there is no digest in its header"),
+            Some(other) => bail!("its format is `{other}`, expected `{NETWORK_FORMAT}`"),
+        }
+        let parameters = network.parameters().into_iter().map(|p| (p.name, p.var));
+        verified::restore("it", &tensors, parameters.chain(network.buffers()))
+    };
+    parse().with_context(|| format!("{} is not a whole file of this network", path.display()))
+}

@@ -1,0 +1,205 @@
+//! A run from its first step to its summary.
+
+use super::bounds::{self, Bounds};
+use super::checkpoint::{BestEpoch, Checkpoint, read_network};
+use super::directory::{RunDirectory, RunOptions, RunState};
+use super::evaluation::{Evaluation, count_active_knots, count_knots, evaluate};
+use super::setup::{Setup, network_on_device, radii};
+use super::sparsify;
+use super::trainer::Trainer;
+use crate::config::{self, Config};
+use crate::data::Source;
+use crate::device::{self, Context};
+use crate::file_names::{BEST, SPARSIFIED, SUMMARY, THRESHOLDS};
+use crate::files;
+use crate::interrupt;
+use crate::progress::Loss;
+use crate::results::metrics::{self, SummaryRow};
+use anyhow::Result;
+use ds_core::Group;
+use ds_nn::parallel::Communicator;
+use std::path::Path;
+
+/// Trains, evaluates, sparsifies and writes the summary; a run that was finished before only returns it.
+///
+/// # Errors
+/// If the directory holds another run or another process works on it, data is missing, a file cannot be written, the loss diverges
+/// ([`Diverged`](crate::run::Diverged)), or a signal ended the training ([`Interrupted`](crate::interrupt::Interrupted)).
+pub fn run(config: &Config, source: &Source, options: &RunOptions, context: &Context) -> Result<SummaryRow> {
+    let mut directory = RunDirectory::new(config, options, true);
+    let checkpoint = match directory.inspect()? {
+        RunState::Finished(row) => return Ok(say_finished(*row, options)),
+        RunState::Unfinished(checkpoint) => checkpoint,
+    };
+    context.check_precision(config.train.precision)?;
+    let setup = Setup::new(config, source, context)?;
+    let checkpoint = match directory.claim(checkpoint.is_some())? {
+        None => checkpoint,
+        // Another process began the run while the data was loaded, and has ended.
+        Some(RunState::Finished(row)) => return Ok(say_finished(*row, options)),
+        Some(RunState::Unfinished(checkpoint)) => {
+            directory.claim(checkpoint.is_some())?;
+            checkpoint
+        }
+    };
+    let trained = train(config, &setup, options, checkpoint.as_deref(), None)?;
+    summarise(config, &setup, options, trained)
+}
+
+/// Prints a line about the run.
+fn log(run: &str, options: &RunOptions, text: &str) {
+    if !options.quiet {
+        crate::note!("{run}: {text}");
+    }
+}
+
+/// Prints that there is nothing left to do.
+pub(super) fn say_finished(row: SummaryRow, options: &RunOptions) -> SummaryRow {
+    let text = format!("was finished before, nothing is left to do; {}", report(&row, &options.directory));
+    log(&row.run, options, &text);
+    row
+}
+
+/// What [`summarise`] needs of a training.
+pub(super) struct Trained {
+    seconds: f64,
+    devices: String,
+    best: Option<BestEpoch>,
+}
+
+/// Trains in a directory that was claimed, as the only process or as the one of rank 0.
+pub(super) fn train(
+    config: &Config,
+    setup: &Setup,
+    options: &RunOptions,
+    checkpoint: Option<&Checkpoint>,
+    communicator: Option<&dyn Communicator>,
+) -> Result<Trained> {
+    if setup.is_sample {
+        let text = format!("NOTE: this is the shipped sample, not the data set: {}", setup.origin);
+        log(&config.name, options, &text);
+    }
+    let text = format!(
+        "{} with {}, {} parameters; {} training and {} test samples from {}; {}, {} threads",
+        config.network.kind,
+        config.activation.kind,
+        setup.network.parameter_count(),
+        setup.train.len(),
+        setup.test.len(),
+        setup.origin,
+        device::description(&setup.network.device(), communicator.map_or(1, Communicator::size)),
+        rayon::current_num_threads()
+    );
+    log(&config.name, options, &text);
+    if let Some(checkpoint) = checkpoint {
+        let position = &checkpoint.position;
+        log(&config.name, options, &format!("resumes after step {} (epoch {})", position.step, position.epoch + 1));
+    }
+    let mut trainer = Trainer::new(config, setup, &options.directory, checkpoint, communicator)?;
+    trainer.run(options.quiet)?;
+    Ok(Trained { seconds: trainer.seconds(), devices: trainer.devices(), best: trainer.best() })
+}
+
+/// Evaluates and sparsifies what was trained, and writes the summary.
+pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, trained: Trained) -> Result<SummaryRow> {
+    let _deferred = interrupt::Deferred::begin();
+    let (network, directory) = (&setup.network, &options.directory);
+    let best_test = trained.best.map(|_| evaluate_best(config, setup, directory)).transpose()?;
+    let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
+    let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
+    interrupt::check()?;
+    let active = count_active_knots(network)?;
+    let bounds = Bounds::new(network, &setup.test, bounds::points_after_training(network))?;
+    let radii = radii(config.data.dataset).filter(|_| config.network.kind.is_lipschitz());
+    let certified = match radii {
+        Some(radii) => bounds::certified_accuracy(network, &setup.test, bounds.certified_l2, &radii)?,
+        None => None,
+    };
+    let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
+    // Those of an earlier end of the run are not of this network.
+    for file in [SPARSIFIED, THRESHOLDS] {
+        files::remove_written(directory, file)?;
+    }
+    let sparse = sparsify::run(config, setup, train, directory)?.sparsified;
+    let splines = |p: &&ds_core::Parameter| p.group != Group::Weights;
+    let row = SummaryRow {
+        run: config.name.clone(),
+        experiment: config.experiment.to_string(),
+        dataset: config.data.dataset.to_string(),
+        data_origin: setup.origin.clone(),
+        network: config.network.kind.to_string(),
+        activation: config.activation.kind.to_string(),
+        seed: config.seed,
+        epochs: config.train.epochs,
+        parameters: network.parameter_count(),
+        spline_parameters: network.parameters().iter().filter(splines).map(|p| p.var.elem_count()).sum(),
+        protocol: config::protocol(config, setup.is_sample),
+        device: trained.devices,
+        threads: rayon::current_num_threads(),
+        revision: files::revision(),
+        train_loss: train.loss,
+        train_accuracy: train.accuracy,
+        validation_accuracy: validation.and_then(|v: Evaluation| v.accuracy),
+        test_loss: test.loss,
+        test_accuracy: test.accuracy,
+        knots: active.map(|_| count_knots(network)),
+        active_knots: active,
+        sparsified_threshold: sparse.map(|s| s.threshold),
+        sparsified_active_knots: sparse.map(|s| s.active_knots),
+        sparsified_train_accuracy: sparse.and_then(|s| s.train_accuracy),
+        sparsified_test_accuracy: sparse.and_then(|s| s.test_accuracy),
+        lipschitz_bound_l1: bounds.papers_l1,
+        lipschitz_lower_l2: Some(bounds.lower_l2),
+        lipschitz_certified_l2: Some(bounds.certified_l2),
+        lipschitz_papers_l2: bounds.papers_l2,
+        lower_seconds: Some(bounds.lower_seconds),
+        certified_seconds: Some(bounds.certified_seconds),
+        papers_seconds: Some(bounds.papers_seconds),
+        certified_radii: certified.as_ref().and(radii).map(|radii| radii.map(|r| r.to_string()).join(" ")),
+        certified_accuracy_1: certified_at(0),
+        certified_accuracy_2: certified_at(1),
+        certified_accuracy_3: certified_at(2),
+        seconds: trained.seconds,
+        best_epoch: trained.best.map(|best| best.epoch),
+        best_validation_accuracy: trained.best.and_then(|best| best.accuracy),
+        best_test_accuracy: best_test.and_then(|test| test.accuracy),
+        peak_memory_mb: device::peak_memory_mb(&network.device()),
+        ..SummaryRow::default()
+    }
+    .with_settings(config);
+    metrics::write_summary(&directory.join(SUMMARY), &row)?;
+    log(&config.name, options, &format!("done: {}", report(&row, directory)));
+    Ok(row)
+}
+
+/// Test loss and accuracy of the network with the best validation.
+fn evaluate_best(config: &Config, setup: &Setup, directory: &Path) -> Result<Evaluation> {
+    let network = network_on_device(config, setup.train.outputs(), &setup.context)?;
+    read_network(&directory.join(BEST), &network)?;
+    Ok(evaluate(&network, &setup.test)?)
+}
+
+fn report(row: &SummaryRow, directory: &Path) -> String {
+    let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2} %"));
+    let mut text = format!(
+        "test loss {}, accuracy {}; train loss {}, accuracy {}; {:.1} s",
+        Loss(row.test_loss),
+        percent(row.test_accuracy),
+        Loss(row.train_loss),
+        percent(row.train_accuracy),
+        row.seconds
+    );
+    if let (Some(active), Some(knots)) = (row.active_knots, row.knots) {
+        text += &format!("; {active} of {knots} knots active");
+    }
+    if let (Some(threshold), Some(active)) = (row.sparsified_threshold, row.sparsified_active_knots) {
+        text += &format!(
+            "; sparsified at {threshold}: {active} knots, test accuracy {}",
+            percent(row.sparsified_test_accuracy)
+        );
+    }
+    if let (Some(epoch), Some(accuracy)) = (row.best_epoch, row.best_test_accuracy) {
+        text += &format!("; best validation in epoch {epoch}: test accuracy {accuracy:.2} %");
+    }
+    text + &format!("\n  protocol {}; results in {}", row.protocol, directory.display())
+}

@@ -1,0 +1,173 @@
+//! Batch normalisation, and its fusion with what follows it.
+
+use super::conv2d::Conv2d;
+use super::mode::Mode;
+use crate::ops::Window;
+use crate::ops::norm_activation::{ChannelParameters, Function, NormActivation, Statistics};
+use crate::ops::sum::Sum;
+use candle_core::{DType, Device, Result, Tensor, Var};
+use ds_core::activation::Activation;
+use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Operator;
+use ds_core::{Group, L2, Parameter, copied};
+
+/// Batch normalisation with running statistics, as PyTorch's `BatchNorm2d`: momentum 0.1, ε = 1e-5, unbiased running
+/// variance.
+#[derive(Debug, Clone)]
+pub struct BatchNorm {
+    /// γ (C).
+    pub scale: Var,
+    /// β (C).
+    pub shift: Var,
+    /// Running mean (C): a buffer, no parameter.
+    pub running_mean: Var,
+    /// Running variance (C): a buffer, no parameter.
+    pub running_variance: Var,
+}
+
+impl BatchNorm {
+    const MOMENTUM: f64 = 0.1;
+    const EPSILON: f64 = 1e-5;
+
+    /// γ = 1, β = 0, running mean 0 and variance 1.
+    pub fn new(channels: usize) -> Result<Self> {
+        let (zeros, ones) =
+            (|| Var::zeros(channels, DType::F32, &Device::Cpu), || Var::ones(channels, DType::F32, &Device::Cpu));
+        Ok(Self { scale: ones()?, shift: zeros()?, running_mean: zeros()?, running_variance: ones()? })
+    }
+
+    /// The layer's output in a graph; training updates the running statistics.
+    ///
+    /// # Errors
+    /// If x is not (N, C, …), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
+        self.fused(graph, x, None, Function::Identity, None, mode)
+    }
+
+    /// The activation of the layer's output, or of its sum with a residual: one op for splines and rectifiers.
+    ///
+    /// # Errors
+    /// As for [`forward_in`](Self::forward_in), or if the residual does not have the shape of x.
+    pub fn activated_in<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        residual: Option<&G::Value>,
+        activation: Option<&Activation>,
+        mode: Mode<'_>,
+    ) -> Result<G::Value> {
+        let Some(activation) = activation else {
+            return self.fused(graph, x, residual, Function::Identity, None, mode);
+        };
+        let function = match activation {
+            Activation::Spline(spline) => {
+                let coefficients = spline.coefficients_in(graph)?;
+                return self.fused(graph, x, residual, Function::Spline(spline.grid()), Some(coefficients), mode);
+            }
+            Activation::Relu => Function::Rectifier { slope: 0.0 },
+            Activation::LeakyRelu => Function::Rectifier { slope: Activation::LEAKY_SLOPE },
+            Activation::Absolute => Function::Rectifier { slope: -1.0 },
+            Activation::PRelu(_)
+            | Activation::Apl(_)
+            | Activation::Lipschitz(_)
+            | Activation::MaxMin
+            | Activation::Householder(_)
+            | Activation::ClippedPRelu(_) => {
+                let mut z = self.forward_in(graph, x, mode)?;
+                if let Some(residual) = residual {
+                    z = graph.apply(Sum, [&z, residual])?;
+                }
+                return activation.forward_in(graph, &z);
+            }
+        };
+        self.fused(graph, x, residual, function, None, mode)
+    }
+
+    fn fused<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        residual: Option<&G::Value>,
+        function: Function,
+        coefficients: Option<G::Value>,
+        mode: Mode<'_>,
+    ) -> Result<G::Value> {
+        let (scale, shift) = (graph.parameter(&self.scale), graph.parameter(&self.shift));
+        let parameters = match &coefficients {
+            Some(coefficients) => graph.apply(ChannelParameters, [&scale, &shift, coefficients])?,
+            None => graph.apply(ChannelParameters, [&scale, &shift])?,
+        };
+        let (mean, variance) = (self.running_mean.clone(), self.running_variance.clone());
+        let training = matches!(mode, Mode::Training { .. });
+        let statistics = Statistics::new(mean, variance, Self::MOMENTUM, training);
+        let op = NormActivation { statistics, epsilon: Self::EPSILON, function };
+        match residual {
+            Some(residual) => graph.apply(op, [x, residual, &parameters]),
+            None => graph.apply(op, [x, &parameters]),
+        }
+    }
+
+    /// The convolution and then this layer in evaluation mode, as one convolution with other weights and a bias.
+    ///
+    /// # Errors
+    /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
+    pub fn folded_into(&self, conv: &Conv2d) -> Result<Conv2d> {
+        let factor = self.factors()?;
+        let dtype = conv.weight.dtype();
+        let weight = conv.weight.as_tensor().to_dtype(DType::F64)?;
+        let weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?.to_dtype(dtype)?;
+        let mut mean = self.running_mean.as_tensor().to_dtype(DType::F64)?;
+        if let Some(bias) = &conv.bias {
+            mean = (mean - bias.as_tensor().to_dtype(DType::F64)?)?;
+        }
+        let bias = (self.shift.as_tensor().to_dtype(DType::F64)? - (mean * factor)?)?.to_dtype(dtype)?;
+        Ok(Conv2d {
+            weight: Var::from_tensor(&weight.detach())?,
+            bias: Some(Var::from_tensor(&bias.detach())?),
+            ..conv.clone()
+        })
+    }
+
+    /// A copy with parameters of a type and on a device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            scale: copied(&self.scale, dtype, device)?,
+            shift: copied(&self.shift, dtype, device)?,
+            running_mean: copied(&self.running_mean, dtype, device)?,
+            running_variance: copied(&self.running_variance, dtype, device)?,
+        })
+    }
+
+    /// γ/√(variance + ε) in f64: what each channel is multiplied with in evaluation mode.
+    pub(super) fn factors(&self) -> Result<Tensor> {
+        let deviation = (self.running_variance.as_detached_tensor().to_dtype(DType::F64)? + Self::EPSILON)?.sqrt()?;
+        self.scale.as_detached_tensor().to_dtype(DType::F64)?.div(&deviation)
+    }
+
+    /// The convolution and then this layer in evaluation mode, as Lipschitz bounds see them: one convolution.
+    ///
+    /// # Errors
+    /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
+    pub fn operator_after(&self, conv: &Conv2d) -> Result<Operator> {
+        let weight = conv.weight.as_detached_tensor().to_dtype(DType::F64)?;
+        let weight = weight.broadcast_mul(&self.factors()?.reshape(((), 1, 1, 1))?)?;
+        let Window { stride, padding, .. } = conv.window;
+        Ok(Operator::Convolution { weight, stride, padding })
+    }
+
+    /// Scale and shift.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        vec![
+            Parameter::new(format!("{prefix}.scale"), &self.scale, Group::Weights, L2::WeightDecay),
+            Parameter::new(format!("{prefix}.shift"), &self.shift, Group::Weights, L2::WeightDecay),
+        ]
+    }
+
+    /// The running statistics, by name.
+    pub fn buffers(&self, prefix: &str) -> Vec<(String, Var)> {
+        vec![
+            (format!("{prefix}.running_mean"), self.running_mean.clone()),
+            (format!("{prefix}.running_variance"), self.running_variance.clone()),
+        ]
+    }
+}

@@ -1,0 +1,223 @@
+//! Layers that are 1-Lipschitz in ℓ2 whatever their parameters are: dense and convolutional, with free biases.
+//!
+//! A weight is turned into one of norm at most 1 in every forward pass ([`effective_weight`](ConstrainedLinear::effective_weight)),
+//! and the gradient goes through that.
+
+use super::init::{WeightInit, draw};
+use super::mode::Mode;
+use crate::ops::Window;
+use crate::ops::almost_orthogonal::AlmostOrthogonal;
+use crate::ops::conv2d;
+use crate::ops::dense::Dense;
+use crate::ops::orthonormal::{PolarFactor, polar_factor};
+use crate::ops::spectral::SpectralNormalization;
+use candle_core::{DType, Device, Result, Tensor, Var};
+use ds_core::backend::op::forward;
+use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Operator;
+use ds_core::{Group, L2, Parameter, copied};
+use rand_chacha::ChaCha8Rng;
+
+/// How a weight is kept at norm 1 or below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constraint {
+    /// Orthonormal rows or columns, whichever are fewer ([`polar_factor`]); training writes them back into the weight, which
+    /// is the polar retraction on the Stiefel manifold.
+    Orthonormal,
+    /// Divided by a bound of the largest singular value ([`SpectralNormalization`]).
+    Spectral,
+    /// A convolution's kernel, scaled by input channel ([`AlmostOrthogonal`]).
+    AlmostOrthogonal {
+        /// The stride of the convolution.
+        stride: usize,
+    },
+}
+
+impl Constraint {
+    fn apply<G: Graph>(self, graph: &mut G, weight: &Var, mode: Mode<'_>) -> Result<G::Value> {
+        match self {
+            Self::Orthonormal => {
+                let factor = polar_factor(weight)?;
+                if let Mode::Training { .. } = mode {
+                    weight.set(&factor)?;
+                }
+                let weight = graph.parameter(weight);
+                graph.apply(PolarFactor { factor }, [&weight])
+            }
+            Self::Spectral => {
+                let weight = graph.parameter(weight);
+                graph.apply(SpectralNormalization, [&weight])
+            }
+            Self::AlmostOrthogonal { stride } => {
+                let weight = graph.parameter(weight);
+                graph.apply(AlmostOrthogonal { stride }, [&weight])
+            }
+        }
+    }
+
+    fn effective(self, weight: &Var) -> Result<Tensor> {
+        match self {
+            Self::Orthonormal => polar_factor(weight),
+            Self::Spectral => forward(&SpectralNormalization, [weight.as_tensor()]),
+            Self::AlmostOrthogonal { stride } => forward(&AlmostOrthogonal { stride }, [weight.as_tensor()]),
+        }
+    }
+}
+
+/// A constraint leaves nothing of a weight's size for weight decay to act on; biases have theirs.
+fn parameters(prefix: &str, weight: &Var, bias: &Var) -> Vec<Parameter> {
+    vec![
+        Parameter::new(format!("{prefix}.weight"), weight, Group::Weights, L2::Exempt),
+        Parameter::new(format!("{prefix}.bias"), bias, Group::Weights, L2::WeightDecay),
+    ]
+}
+
+/// A random weight with orthonormal rows or columns.
+fn draw_orthonormal(rng: &mut ChaCha8Rng, shape: &[usize]) -> Result<Tensor> {
+    polar_factor(draw(rng, shape, 1, 1, WeightInit::Normal(1.0))?.as_tensor())
+}
+
+/// x·Ŵᵀ + b, where Ŵ is the weight under its constraint.
+#[derive(Debug, Clone)]
+pub struct ConstrainedLinear {
+    /// W (outputs, inputs), before the constraint.
+    pub weight: Var,
+    /// b (outputs).
+    pub bias: Var,
+    constraint: Constraint,
+}
+
+impl ConstrainedLinear {
+    /// A layer with random orthonormal weights and biases of 0.
+    ///
+    /// # Errors
+    /// If there are no inputs or outputs, or the constraint is one of convolutions.
+    pub fn new(rng: &mut ChaCha8Rng, inputs: usize, outputs: usize, constraint: Constraint) -> Result<Self> {
+        if let Constraint::AlmostOrthogonal { .. } = constraint {
+            candle_core::bail!("a dense layer cannot be almost orthogonal: choose orthonormal or spectral");
+        }
+        let weight = Var::from_tensor(&draw_orthonormal(rng, &[outputs, inputs])?)?;
+        Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, constraint })
+    }
+
+    /// How the weight is kept at norm 1.
+    pub fn constraint(&self) -> Constraint {
+        self.constraint
+    }
+
+    /// Ŵ (outputs, inputs), as the forward pass uses it.
+    pub fn effective_weight(&self) -> Result<Tensor> {
+        self.constraint.effective(&self.weight)
+    }
+
+    /// A copy with parameters of a type and on a device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            weight: copied(&self.weight, dtype, device)?,
+            bias: copied(&self.bias, dtype, device)?,
+            ..self.clone()
+        })
+    }
+
+    /// The layer as Lipschitz bounds see it.
+    pub fn operator(&self) -> Result<Operator> {
+        Ok(Operator::Dense(self.effective_weight()?.detach()))
+    }
+
+    /// The layer's output in a graph; training writes an orthonormal weight back.
+    ///
+    /// # Errors
+    /// If x is not (N, inputs), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
+        let op = Dense { input_gradient: graph.is_tracked(x) };
+        let weight = self.constraint.apply(graph, &self.weight, mode)?;
+        let bias = graph.parameter(&self.bias);
+        graph.apply(op, [x, &weight, &bias])
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        parameters(prefix, &self.weight, &self.bias)
+    }
+}
+
+/// A 2D convolution with Ŵ, the kernel under its constraint.
+///
+/// Where the windows tile the image (kernel = stride, no padding) it is one dense matrix on all patches, which is made
+/// orthonormal; elsewhere the kernel is almost orthogonal.
+#[derive(Debug, Clone)]
+pub struct ConstrainedConv2d {
+    /// W (outputs, inputs, k, k), before the constraint.
+    pub weight: Var,
+    /// b (outputs).
+    pub bias: Var,
+    window: Window,
+    constraint: Constraint,
+}
+
+impl ConstrainedConv2d {
+    /// A layer with biases of 0 and random orthonormal weights: of all of a patch, or of the kernel's centre with zeros around
+    /// it, which the constraint then leaves nearly as they are.
+    ///
+    /// # Errors
+    /// If there are no inputs or outputs, or the kernel or stride is 0.
+    pub fn new(rng: &mut ChaCha8Rng, inputs: usize, outputs: usize, window: Window) -> Result<Self> {
+        let Window { kernel, stride, padding } = window;
+        if kernel == 0 || stride == 0 {
+            candle_core::bail!("convolution: {window:?} has no kernel or stride");
+        }
+        let (weight, constraint) = if kernel == stride && padding == 0 {
+            (draw_orthonormal(rng, &[outputs, inputs, kernel, kernel])?, Constraint::Orthonormal)
+        } else {
+            let centre = draw_orthonormal(rng, &[outputs, inputs])?.reshape((outputs, inputs, 1, 1))?;
+            let (before, after) = ((kernel - 1) / 2, kernel / 2);
+            let weight = centre.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
+            (weight, Constraint::AlmostOrthogonal { stride })
+        };
+        let weight = Var::from_tensor(&weight.contiguous()?)?;
+        Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, window, constraint })
+    }
+
+    /// How the kernel is kept at norm 1.
+    pub fn constraint(&self) -> Constraint {
+        self.constraint
+    }
+
+    /// Ŵ (outputs, inputs, k, k), as the forward pass uses it.
+    pub fn effective_weight(&self) -> Result<Tensor> {
+        self.constraint.effective(&self.weight)
+    }
+
+    /// A copy with parameters of a type and on a device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            weight: copied(&self.weight, dtype, device)?,
+            bias: copied(&self.bias, dtype, device)?,
+            ..self.clone()
+        })
+    }
+
+    /// The layer as Lipschitz bounds see it.
+    pub fn operator(&self) -> Result<Operator> {
+        let Window { stride, padding, .. } = self.window;
+        Ok(Operator::Convolution { weight: self.effective_weight()?.detach(), stride, padding })
+    }
+
+    /// The layer's output in a graph; training writes an orthonormal weight back.
+    ///
+    /// # Errors
+    /// If x is not (N, inputs, H, W) or in blocks, or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
+        let weight = self.constraint.apply(graph, &self.weight, mode)?;
+        let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
+        let options = conv2d::Options::default();
+        let op = conv2d::Conv2d { window: self.window, input_gradient, weight_gradient, options };
+        let bias = graph.parameter(&self.bias);
+        graph.apply(op, [x, &weight, &bias])
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        parameters(prefix, &self.weight, &self.bias)
+    }
+}

@@ -1,0 +1,82 @@
+//! The 2D convolution.
+
+use super::init::{WeightInit, draw, draw_bias};
+use super::linear::{weight_and_bias, weight_for};
+use crate::ops::Window;
+use crate::ops::conv2d;
+use candle_core::{DType, Device, Result, Var};
+use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Operator;
+use ds_core::{Parameter, copied};
+use rand_chacha::ChaCha8Rng;
+
+/// A 2D convolution.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    /// W (outputs, inputs, k, k).
+    pub weight: Var,
+    /// b (outputs).
+    pub bias: Option<Var>,
+    /// The sliding window.
+    pub window: Window,
+    /// The arithmetic on a GPU.
+    pub options: conv2d::Options,
+}
+
+impl Conv2d {
+    /// A layer with drawn weights.
+    pub fn new(
+        rng: &mut ChaCha8Rng,
+        inputs: usize,
+        outputs: usize,
+        window: Window,
+        bias: bool,
+        init: WeightInit,
+    ) -> Result<Self> {
+        let area = window.kernel * window.kernel;
+        let shape = [outputs, inputs, window.kernel, window.kernel];
+        let weight = draw(rng, &shape, inputs * area, outputs * area, init)?;
+        let bias = bias.then(|| draw_bias(rng, outputs, inputs * area, init)).transpose()?;
+        Ok(Self { weight, bias, window, options: conv2d::Options::default() })
+    }
+
+    /// The layer's output in a graph.
+    ///
+    /// # Errors
+    /// If x is not (N, inputs, H, W), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
+        let weight = weight_for(graph, &self.weight, x)?;
+        let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
+        let op = conv2d::Conv2d { window: self.window, input_gradient, weight_gradient, options: self.options };
+        match &self.bias {
+            None => graph.apply(op, [x, &weight]),
+            Some(bias) => {
+                let bias = graph.parameter(bias);
+                graph.apply(op, [x, &weight, &bias])
+            }
+        }
+    }
+
+    /// Whether gradients flow to the weight.
+    pub(super) fn is_tracked<G: Graph>(&self, graph: &mut G) -> bool {
+        let weight = graph.parameter(&self.weight);
+        graph.is_tracked(&weight)
+    }
+
+    /// A copy with parameters of a type and on a device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copied(bias, dtype, device)).transpose()?;
+        Ok(Self { weight: copied(&self.weight, dtype, device)?, bias, ..self.clone() })
+    }
+
+    /// The layer as Lipschitz bounds see it.
+    pub fn operator(&self) -> Operator {
+        let Window { stride, padding, .. } = self.window;
+        Operator::Convolution { weight: self.weight.as_detached_tensor(), stride, padding }
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        weight_and_bias(prefix, &self.weight, self.bias.as_ref())
+    }
+}

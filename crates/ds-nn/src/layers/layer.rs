@@ -1,0 +1,304 @@
+//! A layer of a network, and what is done with a list of layers.
+
+use super::batch_norm::BatchNorm;
+use super::constrained::{ConstrainedConv2d, ConstrainedLinear};
+use super::conv2d::Conv2d;
+use super::linear::Linear;
+use super::mode::Mode;
+use super::pool;
+use crate::ops::Window;
+use crate::ops::blocks::leave;
+use crate::ops::dropout::Dropout;
+use crate::ops::pool::{AveragePool, MaxPool};
+use crate::ops::scale::Scale;
+use crate::ops::sum::Sum;
+use candle_core::{DType, Device, Result, Var, bail};
+use ds_core::Parameter;
+use ds_core::activation::Activation;
+use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::{Operator, PoolWindow, Signal};
+
+/// A layer of a network.
+#[derive(Debug, Clone)]
+pub enum Layer {
+    /// x·Wᵀ + b.
+    Linear(Linear),
+    /// A 2D convolution.
+    Conv2d(Conv2d),
+    /// Batch norm.
+    BatchNorm(BatchNorm),
+    /// An activation.
+    Activation(Activation),
+    /// The largest of each window.
+    MaxPool(Window),
+    /// The mean of each window.
+    AveragePool(Window),
+    /// The mean over each plane: (N, C, H, H) → (N, C).
+    GlobalAveragePool,
+    /// Dropout with this probability; the index tells the layer's mask from those of others.
+    Dropout {
+        /// p, in [0, 1).
+        probability: f64,
+        /// The index of the mask.
+        index: u64,
+    },
+    /// (N, …) → (N, features).
+    Flatten {
+        /// The numbers of a sample.
+        features: usize,
+    },
+    /// A dense layer that is 1-Lipschitz in ℓ2.
+    ConstrainedLinear(ConstrainedLinear),
+    /// A convolution that is 1-Lipschitz in ℓ2.
+    ConstrainedConv2d(ConstrainedConv2d),
+    /// Multiplication with a constant.
+    Scale(f64),
+    /// A residual block.
+    Residual(Residual),
+}
+
+/// The output of layers, one after the other. A batch norm and what follows it are fused; in evaluation without gradients a batch
+/// norm that nothing follows is folded into the convolution before it.
+pub(crate) fn forward_in<G: Graph>(
+    graph: &mut G,
+    layers: &[(String, Layer)],
+    x: &G::Value,
+    mode: Mode<'_>,
+) -> Result<G::Value> {
+    let (mut x, mut rest) = (x.clone(), layers);
+    while let [(_, layer), tail @ ..] = rest {
+        if let (Layer::Conv2d(conv), [(_, Layer::BatchNorm(norm)), after @ ..]) = (layer, tail)
+            && matches!(mode, Mode::Evaluation)
+            && !matches!(after, [(_, Layer::Activation(_)), ..])
+            && !graph.is_tracked(&x)
+            && !conv.is_tracked(graph)
+        {
+            x = norm.folded_into(conv)?.forward_in(graph, &x)?;
+            rest = after;
+            continue;
+        }
+        let activation = match tail {
+            [(_, Layer::Activation(activation)), ..] => Some(activation),
+            _ => None,
+        };
+        let takes_activation = matches!(layer, Layer::BatchNorm(_) | Layer::Residual(_));
+        x = layer.forward_in(graph, &x, activation.filter(|_| takes_activation), mode)?;
+        rest = if takes_activation && activation.is_some() { &tail[1..] } else { tail };
+    }
+    Ok(x)
+}
+
+impl Layer {
+    /// The layer's output, or its activation where one follows that the layer is fused with.
+    fn forward_in<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        activation: Option<&Activation>,
+        mode: Mode<'_>,
+    ) -> Result<G::Value> {
+        match self {
+            Self::Linear(linear) => linear.forward_in(graph, x),
+            Self::Conv2d(conv) => conv.forward_in(graph, x),
+            Self::BatchNorm(norm) => norm.activated_in(graph, x, None, activation, mode),
+            Self::Activation(activation) => activation.forward_in(graph, x),
+            Self::MaxPool(window) => graph.apply(MaxPool(*window), [x]),
+            Self::AveragePool(window) => graph.apply(AveragePool(*window), [x]),
+            Self::GlobalAveragePool => pool::average_over_planes(graph, x),
+            Self::Dropout { probability, index } => match mode {
+                Mode::Training { dropout } if *probability > 0.0 => {
+                    graph.apply(Dropout::of_layer(*probability, dropout, *index), [x])
+                }
+                _ => Ok(x.clone()),
+            },
+            Self::Flatten { features } => flatten(graph, x, *features),
+            Self::ConstrainedLinear(linear) => linear.forward_in(graph, x, mode),
+            Self::ConstrainedConv2d(conv) => conv.forward_in(graph, x, mode),
+            Self::Scale(factor) if *factor == 1.0 => Ok(x.clone()),
+            Self::Scale(factor) => graph.apply(Scale { factor: *factor }, [x]),
+            Self::Residual(residual) => residual.forward_in(graph, x, activation, mode),
+        }
+    }
+
+    /// The trainable parameters.
+    fn parameters(&self, name: &str) -> Vec<Parameter> {
+        match self {
+            Self::Linear(linear) => linear.parameters(name),
+            Self::Conv2d(conv) => conv.parameters(name),
+            Self::BatchNorm(norm) => norm.parameters(name),
+            Self::Activation(activation) => activation.parameters(name),
+            Self::ConstrainedLinear(linear) => linear.parameters(name),
+            Self::ConstrainedConv2d(conv) => conv.parameters(name),
+            Self::MaxPool(_)
+            | Self::AveragePool(_)
+            | Self::GlobalAveragePool
+            | Self::Dropout { .. }
+            | Self::Flatten { .. }
+            | Self::Scale(_)
+            | Self::Residual(_) => Vec::new(),
+        }
+    }
+
+    /// A copy with parameters of a type and on a device.
+    fn to(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(match self {
+            Self::Linear(linear) => Self::Linear(linear.to(dtype, device)?),
+            Self::Conv2d(conv) => Self::Conv2d(conv.to(dtype, device)?),
+            Self::BatchNorm(norm) => Self::BatchNorm(norm.to(dtype, device)?),
+            Self::Activation(activation) => Self::Activation(activation.to(dtype, device)?),
+            Self::ConstrainedLinear(linear) => Self::ConstrainedLinear(linear.to(dtype, device)?),
+            Self::ConstrainedConv2d(conv) => Self::ConstrainedConv2d(conv.to(dtype, device)?),
+            Self::Residual(residual) => Self::Residual(residual.to(dtype, device)?),
+            Self::MaxPool(_)
+            | Self::AveragePool(_)
+            | Self::GlobalAveragePool
+            | Self::Dropout { .. }
+            | Self::Flatten { .. }
+            | Self::Scale(_) => self.clone(),
+        })
+    }
+
+    /// What Lipschitz bounds see of the layer in evaluation mode, for an input of this shape; `None` for layers that keep all
+    /// distances. A batch norm behind a convolution is part of it ([`operators`]).
+    fn operator(&self, input: Signal) -> Result<Option<Operator>> {
+        let window = |&Window { kernel, stride, padding }: &Window| PoolWindow { kernel, stride, padding };
+        Ok(Some(match self {
+            Self::Linear(linear) => linear.operator(),
+            Self::Conv2d(conv) => conv.operator(),
+            Self::BatchNorm(norm) => Operator::ChannelScale(norm.factors()?),
+            Self::Activation(activation) => Operator::Activation(activation.clone()),
+            Self::MaxPool(of) => Operator::MaxPool(window(of)),
+            Self::AveragePool(of) => Operator::AveragePool(window(of)),
+            Self::GlobalAveragePool => {
+                let side = input.plane.0;
+                Operator::AveragePool(PoolWindow { kernel: side, stride: side, padding: 0 })
+            }
+            Self::ConstrainedLinear(linear) => linear.operator()?,
+            Self::ConstrainedConv2d(conv) => conv.operator()?,
+            Self::Scale(factor) => Operator::Scale(*factor),
+            Self::Residual(residual) => {
+                Operator::Sum(vec![operators(&residual.body, input)?, operators(&residual.shortcut, input)?])
+            }
+            Self::Dropout { .. } | Self::Flatten { .. } => return Ok(None),
+        }))
+    }
+}
+
+/// (N, …) → (N, features); images in blocks leave them.
+fn flatten<G: Graph>(graph: &mut G, x: &G::Value, features: usize) -> Result<G::Value> {
+    let x = if graph.tensor(x).rank() == 2 { x.clone() } else { leave(graph, x)? };
+    match graph.tensor(&x).dims() {
+        &[_, found] if found == features => Ok(x),
+        dims => bail!("flatten: an input of shape {dims:?} does not have {features} numbers a sample"),
+    }
+}
+
+/// Calls `f` with the name and the layer of all layers, those of residual blocks included, from input to output.
+pub(crate) fn visit<'a>(layers: &'a [(String, Layer)], prefix: &str, f: &mut impl FnMut(&str, &'a Layer)) {
+    for (name, layer) in layers {
+        let name = &format!("{prefix}{name}");
+        f(name, layer);
+        if let Layer::Residual(Residual { body, shortcut }) = layer {
+            for inner in [body, shortcut] {
+                visit(inner, &format!("{name}."), f);
+            }
+        }
+    }
+}
+
+/// Calls `f` with all layers, those of residual blocks included.
+pub(crate) fn visit_mut(layers: &mut [(String, Layer)], f: &mut impl FnMut(&mut Layer)) {
+    for (_, layer) in layers {
+        f(layer);
+        if let Layer::Residual(Residual { body, shortcut }) = layer {
+            visit_mut(body, f);
+            visit_mut(shortcut, f);
+        }
+    }
+}
+
+/// The trainable parameters of all layers.
+pub(crate) fn parameters(layers: &[(String, Layer)]) -> Vec<Parameter> {
+    let mut all = Vec::new();
+    visit(layers, "", &mut |name, layer| all.extend(layer.parameters(name)));
+    all
+}
+
+/// State that is not trained: running statistics.
+pub(crate) fn buffers(layers: &[(String, Layer)]) -> Vec<(String, Var)> {
+    let mut all = Vec::new();
+    visit(layers, "", &mut |name, layer| {
+        if let Layer::BatchNorm(norm) = layer {
+            all.extend(norm.buffers(name));
+        }
+    });
+    all
+}
+
+/// Copies with parameters of a type and on a device.
+pub(crate) fn to(layers: &[(String, Layer)], dtype: DType, device: &Device) -> ds_core::Result<Layers> {
+    layers.iter().map(|(name, layer)| Ok((name.clone(), layer.to(dtype, device)?))).collect()
+}
+
+/// What Lipschitz bounds see of layers in evaluation mode, for an input of this shape: a convolution and its batch norm are one
+/// convolution.
+pub(crate) fn operators(layers: &[(String, Layer)], input: Signal) -> Result<Vec<Operator>> {
+    let (mut signal, mut operators, mut rest) = (input, Vec::new(), layers);
+    while let [(_, layer), tail @ ..] = rest {
+        let operator = match (layer, tail) {
+            (Layer::Conv2d(conv), [(_, Layer::BatchNorm(norm)), after @ ..]) => {
+                rest = after;
+                Some(norm.operator_after(conv)?)
+            }
+            _ => {
+                rest = tail;
+                layer.operator(signal)?
+            }
+        };
+        if let Some(operator) = operator {
+            signal = operator.output(signal)?;
+            operators.push(operator);
+        }
+    }
+    Ok(operators)
+}
+
+/// Layers with their names, from input to output.
+pub type Layers = Vec<(String, Layer)>;
+
+/// body(x) + shortcut(x); without layers the shortcut is x itself.
+///
+/// A batch norm at the end of the body, the sum and an activation behind the block are one op.
+#[derive(Debug, Clone)]
+pub struct Residual {
+    /// The layers of the body.
+    pub body: Layers,
+    /// The layers of the shortcut.
+    pub shortcut: Layers,
+}
+
+impl Residual {
+    /// The sum, or its activation where one follows.
+    pub(super) fn forward_in<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        activation: Option<&Activation>,
+        mode: Mode<'_>,
+    ) -> Result<G::Value> {
+        if let [inner @ .., (_, Layer::BatchNorm(norm))] = self.body.as_slice() {
+            let y = forward_in(graph, inner, x, mode)?;
+            let shortcut = forward_in(graph, &self.shortcut, x, mode)?;
+            return norm.activated_in(graph, &y, Some(&shortcut), activation, mode);
+        }
+        let y = forward_in(graph, &self.body, x, mode)?;
+        let shortcut = forward_in(graph, &self.shortcut, x, mode)?;
+        let sum = graph.apply(Sum, [&y, &shortcut])?;
+        activation.map_or(Ok(sum.clone()), |activation| activation.forward_in(graph, &sum))
+    }
+
+    /// A copy with parameters of a type and on a device.
+    pub(super) fn to(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+        Ok(Self { body: to(&self.body, dtype, device)?, shortcut: to(&self.shortcut, dtype, device)? })
+    }
+}

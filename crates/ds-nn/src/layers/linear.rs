@@ -1,0 +1,72 @@
+//! The dense layer.
+
+use super::init::{WeightInit, draw, draw_bias};
+use crate::ops::dense::Dense;
+use candle_core::{DType, Device, Result, Var};
+use ds_core::graph::Graph;
+use ds_core::lipschitz::architecture::Operator;
+use ds_core::{Group, L2, Parameter, copied};
+use rand_chacha::ChaCha8Rng;
+
+/// x·Wᵀ + b.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    /// W (outputs, inputs).
+    pub weight: Var,
+    /// b (outputs).
+    pub bias: Option<Var>,
+}
+
+impl Linear {
+    /// A layer with drawn weights.
+    pub fn new(rng: &mut ChaCha8Rng, inputs: usize, outputs: usize, bias: bool, init: WeightInit) -> Result<Self> {
+        let weight = draw(rng, &[outputs, inputs], inputs, outputs, init)?;
+        let bias = bias.then(|| draw_bias(rng, outputs, inputs, init)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// The layer's output in a graph.
+    ///
+    /// # Errors
+    /// If x is not (N, inputs), or on Candle's errors.
+    pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
+        let op = Dense { input_gradient: graph.is_tracked(x) };
+        let weight = weight_for(graph, &self.weight, x)?;
+        match &self.bias {
+            None => graph.apply(op, [x, &weight]),
+            Some(bias) => {
+                let bias = graph.parameter(bias);
+                graph.apply(op, [x, &weight, &bias])
+            }
+        }
+    }
+
+    /// A copy with parameters of a type and on a device.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| copied(bias, dtype, device)).transpose()?;
+        Ok(Self { weight: copied(&self.weight, dtype, device)?, bias })
+    }
+
+    /// The layer as Lipschitz bounds see it.
+    pub fn operator(&self) -> Operator {
+        Operator::Dense(self.weight.as_detached_tensor())
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
+        weight_and_bias(prefix, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// The parameters of a layer with a weight and, optionally, a bias.
+pub(super) fn weight_and_bias(prefix: &str, weight: &Var, bias: Option<&Var>) -> Vec<Parameter> {
+    let mut all = vec![Parameter::new(format!("{prefix}.weight"), weight, Group::Weights, L2::WeightDecay)];
+    all.extend(bias.map(|b| Parameter::new(format!("{prefix}.bias"), b, Group::Weights, L2::WeightDecay)));
+    all
+}
+
+/// A weight in the type of what it is multiplied with; its gradient keeps its own.
+pub(super) fn weight_for<G: Graph>(graph: &mut G, weight: &Var, x: &G::Value) -> Result<G::Value> {
+    let (weight, dtype) = (graph.parameter(weight), graph.tensor(x).dtype());
+    graph.to_dtype(&weight, dtype)
+}

@@ -1,0 +1,328 @@
+//! Optimisers that update each parameter in place in one pass, L2 term included, and the multi-step schedule.
+
+mod gpu;
+mod rule;
+
+pub use rule::Rule;
+
+use crate::backend::KERNELS;
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, TensorId, bail};
+use ds_core::backend::gpu::cuda::CudaGpu;
+use ds_core::backend::gpu::{Address, Gpu};
+use ds_core::graph::Gradients;
+use ds_core::{L2, Parameter};
+use std::cell::RefCell;
+
+const OP: &str = "optimiser-step";
+
+/// Weights of the explicit L2 terms (λ/2)·‖θ‖².
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Decay {
+    /// λ of [`L2::WeightDecay`].
+    pub weights: f64,
+    /// λ of [`L2::Hinges`].
+    pub hinges: f64,
+}
+
+impl Decay {
+    fn of(self, l2: L2) -> f64 {
+        match l2 {
+            L2::WeightDecay => self.weights,
+            L2::Hinges => self.hinges,
+            L2::Exempt => 0.0,
+        }
+    }
+}
+
+struct Slot {
+    parameter: Parameter,
+    /// λ of its L2 term.
+    decay: f64,
+    state: State,
+}
+
+/// The rule's moving averages, one after the other.
+enum State {
+    OnCpu(RefCell<Vec<f32>>),
+    OnDevice(Tensor),
+}
+
+/// One optimiser and the parameters that it updates: f32, all on the CPU or all on one GPU (feature `cuda`), where they are
+/// updated in one launch.
+pub struct Optimizer {
+    rule: Rule,
+    slots: Vec<Slot>,
+    steps: u64,
+    learning_rate: f64,
+    /// What the rule takes from both, where parameters are on a device: read there, so that the launches of one step serve for
+    /// another.
+    schedule: Option<Tensor>,
+}
+
+impl Optimizer {
+    /// An optimiser of these parameters.
+    ///
+    /// # Errors
+    /// If a parameter is not f32.
+    pub fn new(rule: Rule, decay: Decay, parameters: impl IntoIterator<Item = Parameter>) -> Result<Self> {
+        let mut slots = Vec::new();
+        for parameter in parameters {
+            if parameter.var.dtype() != DType::F32 {
+                bail!("optimiser: parameter {} is {:?}, expected F32", parameter.name, parameter.var.dtype());
+            }
+            let length = rule.slots() * parameter.var.elem_count();
+            let state = match parameter.var.device() {
+                Device::Cpu => State::OnCpu(RefCell::new(vec![0.0; length])),
+                device => State::OnDevice(Tensor::zeros(length, DType::F32, device)?),
+            };
+            slots.push(Slot { decay: decay.of(parameter.l2), parameter, state });
+        }
+        let device = slots.iter().find(|slot| matches!(slot.state, State::OnDevice(_)));
+        let schedule = device.map(|slot| Tensor::zeros(2, DType::F32, slot.parameter.var.device())).transpose()?;
+        Ok(Self { rule, slots, steps: 0, learning_rate: 0.0, schedule })
+    }
+
+    /// Multiplies λ of each parameter's L2 term with a factor of its own.
+    pub fn scale_decay(&mut self, factor: impl Fn(&Parameter) -> f64) {
+        for slot in &mut self.slots {
+            slot.decay *= factor(&slot.parameter);
+        }
+    }
+
+    /// Updates all parameters; one that took no gradient counts as having gradient 0.
+    ///
+    /// # Errors
+    /// If a gradient does not have its parameter's shape.
+    pub fn step(&mut self, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
+        self.prepare(learning_rate)?;
+        self.apply(gradients)
+    }
+
+    /// The part of a [`step`](Self::step) that differs from the last one: counts it, and sets its learning rate.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn prepare(&mut self, learning_rate: f64) -> Result<()> {
+        self.steps += 1;
+        self.learning_rate = learning_rate;
+        if let Some(schedule) = &self.schedule
+            && let Some(gpu) = CudaGpu::of(schedule, &KERNELS)?
+        {
+            self.prepare_on(&gpu, schedule)?;
+        }
+        Ok(())
+    }
+
+    /// The rest of a [`step`](Self::step): updates all parameters as it was [prepared](Self::prepare). On a GPU its launches are
+    /// those of every other step with gradients at the same places.
+    ///
+    /// # Errors
+    /// If a gradient does not have its parameter's shape.
+    pub fn apply(&self, gradients: &impl Gradients) -> Result<()> {
+        if let Some(schedule) = &self.schedule {
+            let gpu = CudaGpu::new(schedule.device().as_cuda_device()?, &KERNELS)?;
+            return self.apply_on(&gpu, gradients, schedule);
+        }
+        let Self { learning_rate, steps, .. } = *self;
+        for Slot { parameter, decay, state } in &self.slots {
+            let State::OnCpu(state) = state else { continue };
+            let update = Update { rule: self.rule, decay: *decay as f32, learning_rate, steps, state };
+            match gradients.gradient(&parameter.var) {
+                Some(gradient) => parameter.var.inplace_op2(&gradient.contiguous()?, &update)?,
+                None => parameter.var.inplace_op2(&parameter.var.zeros_like()?, &update)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_on<G: Gpu>(&self, gpu: &G, schedule: &Tensor) -> Result<()> {
+        let there = gpu.address_of(schedule, DType::F32, OP)?;
+        // SAFETY: the array is this optimiser's.
+        unsafe { gpu::schedule(gpu, self.rule, self.learning_rate, self.steps, there) }
+    }
+
+    fn apply_on<G: Gpu>(&self, gpu: &G, gradients: &impl Gradients, schedule: &Tensor) -> Result<()> {
+        let of = |tensor: &Tensor| gpu.address_of(tensor, DType::F32, OP);
+        // Copies that must live until the launch.
+        let mut copies = Vec::new();
+        let mut slots = Vec::with_capacity(self.slots.len());
+        for Slot { parameter, decay, state } in &self.slots {
+            let State::OnDevice(state) = state else {
+                bail!("{OP}: parameter {} is on the CPU, others are not", parameter.name)
+            };
+            let gradient = match gradients.gradient(&parameter.var) {
+                None => Address::NONE,
+                Some(gradient) if gradient.shape() != parameter.var.shape() => {
+                    bail!("{OP}: gradient {:?} for {} {:?}", gradient.shape(), parameter.name, parameter.var.shape())
+                }
+                Some(gradient) if gradient.is_contiguous() => of(gradient)?,
+                Some(gradient) => {
+                    let copy = gradient.contiguous()?;
+                    let address = of(&copy)?;
+                    copies.push(copy);
+                    address
+                }
+            };
+            let (theta, state) = (of(&parameter.var)?, of(state)?);
+            let (length, decay) = (parameter.var.elem_count(), *decay as f32);
+            slots.push(gpu::Slot { theta, gradient, state, length, decay });
+        }
+        // SAFETY: parameters and states have these lengths and are this optimiser's to write; work on a device is in order.
+        unsafe { gpu::step(gpu, self.rule, &slots, of(schedule)?) }
+    }
+
+    /// A step on a device that emulates a GPU, with the state and the schedule of tensors on the CPU: for tests.
+    ///
+    /// # Errors
+    /// As for [`step`](Self::step).
+    #[doc(hidden)]
+    pub fn step_on<G: Gpu>(&mut self, gpu: &G, gradients: &impl Gradients, learning_rate: f64) -> Result<()> {
+        (self.steps, self.learning_rate) = (self.steps + 1, learning_rate);
+        for slot in &mut self.slots {
+            if let State::OnCpu(state) = &slot.state {
+                let state = Tensor::new(state.borrow().as_slice(), &Device::Cpu)?;
+                slot.state = State::OnDevice(state);
+            }
+        }
+        let schedule = self.schedule.take().map_or_else(|| Tensor::zeros(2, DType::F32, &Device::Cpu), Ok)?;
+        self.prepare_on(gpu, &schedule)?;
+        let result = self.apply_on(gpu, gradients, &schedule);
+        self.schedule = Some(schedule);
+        result
+    }
+
+    /// Where the learning rate is on a device, which tells this optimiser from others there; `None` on the CPU, or without
+    /// parameters.
+    pub fn schedule(&self) -> Option<TensorId> {
+        self.schedule.as_ref().map(Tensor::id)
+    }
+
+    /// How many steps were taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The moving averages, named after their parameters, for a checkpoint.
+    ///
+    /// # Errors
+    /// On Candle's errors.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        self.slots
+            .iter()
+            .map(|slot| {
+                let shape = (self.rule.slots(), slot.parameter.var.elem_count());
+                let state = match &slot.state {
+                    State::OnCpu(state) => Tensor::from_vec(state.borrow().clone(), shape, &Device::Cpu)?,
+                    State::OnDevice(state) => state.to_device(&Device::Cpu)?.reshape(shape)?,
+                };
+                Ok((slot.parameter.name.clone(), state))
+            })
+            .collect()
+    }
+
+    /// Puts back what [`state`](Self::state) gave, in place.
+    ///
+    /// # Errors
+    /// If a parameter's state is missing or has another size.
+    pub fn restore(&mut self, steps: u64, mut state: impl FnMut(&str) -> Option<Tensor>) -> Result<()> {
+        for slot in &mut self.slots {
+            let name = &slot.parameter.name;
+            let Some(saved) = state(name) else { bail!("optimiser: no saved state for parameter {name}") };
+            let saved = saved.flatten_all()?.to_vec1::<f32>()?;
+            let expected = self.rule.slots() * slot.parameter.var.elem_count();
+            if saved.len() != expected {
+                bail!("optimiser: saved state of {name} has {} numbers, expected {expected}", saved.len());
+            }
+            match &mut slot.state {
+                State::OnCpu(state) => *state.get_mut() = saved,
+                State::OnDevice(state) => state.slice_set(&Tensor::from_vec(saved, expected, state.device())?, 0, 0)?,
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+ds_core::vectorized! {
+    /// With [λ, μ, learning rate].
+    fn sgd<T>(constants: &[T; 3], theta: &mut [T], g: &[T], v: &mut [T]) {
+        let [decay, momentum, rate] = *constants;
+        for ((theta, &g), v) in theta.iter_mut().zip(g).zip(v) {
+            let g = g + decay * *theta;
+            *v = momentum * *v + g;
+            *theta -= rate * (g + momentum * *v);
+        }
+    }
+}
+
+ds_core::vectorized! {
+    /// With [λ, learning rate over the first bias correction, 1/√ of the second one].
+    fn adam<T>(constants: &[T; 3], theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T]) {
+        let [decay, rate, correction] = *constants;
+        let [beta1, beta2, epsilon] = [Rule::BETA1, Rule::BETA2, Rule::EPSILON].map(T::from_f64);
+        for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g + decay * *theta;
+            *m = beta1 * *m + (T::ONE - beta1) * g;
+            *v = beta2 * *v + (T::ONE - beta2) * g * g;
+            *theta -= rate * *m / (v.root() * correction + epsilon);
+        }
+    }
+}
+
+/// θ ← θ − update(g + λ·θ), in place.
+struct Update<'a> {
+    rule: Rule,
+    decay: f32,
+    learning_rate: f64,
+    steps: u64,
+    state: &'a RefCell<Vec<f32>>,
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(&self, theta: &mut CpuStorage, tl: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {
+        let (CpuStorage::F32(theta), CpuStorage::F32(g)) = (theta, g) else {
+            bail!("{}: parameters and gradients must be f32", self.name())
+        };
+        let (Some((start, end)), Some((g_start, g_end))) = (tl.contiguous_offsets(), gl.contiguous_offsets()) else {
+            bail!("{}: parameters and gradients must be contiguous", self.name())
+        };
+        if tl.shape() != gl.shape() {
+            bail!("{}: gradient {:?} for a parameter {:?}", self.name(), gl.shape(), tl.shape());
+        }
+        let (theta, g) = (&mut theta[start..end], &g[g_start..g_end]);
+        let mut state = self.state.borrow_mut();
+        match self.rule {
+            Rule::Sgd { momentum } => {
+                sgd(&[self.decay, momentum as f32, self.learning_rate as f32], theta, g, &mut state);
+            }
+            Rule::Adam => {
+                let (rate, correction) = Rule::corrected(self.learning_rate, self.steps);
+                let (first, second) = state.split_at_mut(theta.len());
+                adam(&[self.decay, rate, correction], theta, g, first, second);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The factor of the learning rates in an epoch (counted from 0): `gamma` for each milestone that was reached.
+pub fn multi_step(epoch: usize, milestones: &[usize], gamma: f64) -> f64 {
+    gamma.powi(milestones.iter().filter(|&&m| epoch >= m).count() as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milestones_multiply() {
+        let factor = |epoch| multi_step(epoch, &[150, 225, 262], 0.1);
+        assert_eq!(factor(149), 1.0);
+        assert_eq!(factor(150), 0.1);
+        assert!((factor(262) - 1e-3).abs() < 1e-12);
+    }
+}
