@@ -53,6 +53,14 @@ pub enum Error {
     /// An activation without channels, or a hinge activation without hinges.
     #[error("{0} is 0: it must be at least 1")]
     Empty(&'static str),
+    /// A name that no value of an enumeration has.
+    #[error("`{given}`: expected one of {allowed}")]
+    Name {
+        /// The name.
+        given: String,
+        /// The names that there are.
+        allowed: String,
+    },
     /// The images of a network are not made of 4×4 squares.
     #[error("the side of a network's images is {0}: it must be a multiple of 4, and not 0")]
     ImageSide(usize),

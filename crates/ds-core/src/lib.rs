@@ -39,6 +39,7 @@ mod error;
 pub mod graph;
 mod grid;
 pub mod lipschitz;
+mod names;
 pub mod ops;
 mod parameter;
 pub mod regularization;

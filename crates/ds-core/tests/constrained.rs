@@ -146,7 +146,7 @@ fn initial_shapes() {
     let x = tensor(vec![-2.0, -2.0, -0.5, -0.5, 0.25, 0.25, 3.0, 3.0], &[4, 2]);
     let cases = [
         (Init::Identity, [-2.0, -2.0, -0.5, -0.5, 0.25, 0.25, 3.0, 3.0]),
-        (Init::AbsoluteValue, [2.0, 2.0, 0.5, 0.5, 0.25, 0.25, 3.0, 3.0]),
+        (Init::Absolute, [2.0, 2.0, 0.5, 0.5, 0.25, 0.25, 3.0, 3.0]),
         (Init::MaxMin, [2.0, -2.0, 0.5, -0.5, 0.25, 0.25, 3.0, 3.0]),
         (Init::Relu, [0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 3.0, 3.0]),
         (Init::Zigzag, [-1.0, 2.0, 0.5, 0.5, 0.25, 0.25, -2.0, -2.0]),
@@ -410,7 +410,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let rng = &mut generator(11);
     let x = variable(uniform(rng, 8 * 4 * 4000, -2.0, 2.0), &[8, 4, 4000]).to_dtype(DType::F32).unwrap();
     let (dtype, device) = (DType::F32, &Device::Cpu);
-    let spline = LipschitzSpline::new(4, 20, 1.0, Init::AbsoluteValue, true, dtype, device).unwrap();
+    let spline = LipschitzSpline::new(4, 20, 1.0, Init::Absolute, true, dtype, device).unwrap();
     let householder = Householder::new(4, dtype, device).unwrap();
     for activation in [Activation::MaxMin, Activation::Householder(householder), Activation::Lipschitz(spline)] {
         let run = |threads| {

@@ -84,11 +84,11 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         ),
         ("experiment = \"mnist\"\n[trian]\nepochs = 3", &[], &["`trian`", "allowed here", "train"]),
         ("experiment = \"mnist\"\ntrain = 3", &[], &["`train`", "a section with the keys epochs"]),
-        ("experiment = \"mnist\"\ntrain.batch_size = 0", &[], &["`train.batch_size` is 0", "from 1"]),
-        ("experiment = \"mnist\"\ntrain.batch_size = -4", &[], &["`train.batch_size` is -4", "from 1"]),
+        ("experiment = \"mnist\"\ntrain.batch_size = 0", &[], &["`train.batch_size` = 0", "from 1"]),
+        ("experiment = \"mnist\"\ntrain.batch_size = -4", &[], &["`train.batch_size` = -4", "from 1"]),
         ("experiment = \"mnist\"\ntrain.epochs = \"many\"", &[], &["`train.epochs`", "\"many\"", "a whole number"]),
-        ("experiment = \"mnist\"\nactivation.size = 50", &[], &["`activation.size` is 50", "odd"]),
-        ("experiment = \"mnist\"\nactivation.range = nan", &[], &["`activation.range` is nan", "above 0"]),
+        ("experiment = \"mnist\"\nactivation.size = 50", &[], &["`activation.size` = 50", "odd"]),
+        ("experiment = \"mnist\"\nactivation.range = nan", &[], &["`activation.range` = nan", "above 0"]),
         (
             "experiment = \"mnist\"\nactivation.kind = \"spline\"",
             &[],
@@ -102,27 +102,27 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         ),
         ("experiment = \"mnist\"\ndata.dataset = \"circle\"", &[], &["`data.dataset`", "mnist or fashion_mnist"]),
         ("experiment = \"mnist\"\nnetwork.hidden = [3]", &[], &["`network.hidden`", "[3]", "area2d"]),
-        ("experiment = \"mnist\"\ndata.validation = 1.5", &[], &["`data.validation` is 1.5", "0.9"]),
+        ("experiment = \"mnist\"\ndata.validation = 1.5", &[], &["`data.validation` = 1.5", "0.9"]),
         ("experiment = \"mnist\"\nname = \"../up\"", &[], &["`name`", "without /"]),
         (
             "experiment = \"mnist\"\nactivation.kind = \"relu_spline\"\nactivation.init = \"even_odd\"",
             &[],
-            &["`activation.init` is even_odd", "leaky_relu, relu or identity"],
+            &["`activation.init` = even_odd", "leaky_relu, relu, identity"],
         ),
         (
             "experiment = \"mnist\"\nactivation.kind = \"max_min\"",
             &[],
-            &["`activation.kind` is max_min", "single channels for convnet"],
+            &["`activation.kind` = max_min", "single channels for convnet"],
         ),
         (
             "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nactivation.kind = \"prelu\"",
             &[],
-            &["`activation.kind` is prelu", "lipschitz_spline, absolute, max_min"],
+            &["`activation.kind` = prelu", "lipschitz_spline, absolute, max_min"],
         ),
         (
             "experiment = \"mnist\"\nactivation.kind = \"max_min\"\n[network]\nkind = \"lipschitz_conv\"\nhidden = [16, 5]",
             &[],
-            &["`network.hidden` is [16, 5]", "even widths for max_min"],
+            &["`network.hidden` = [16, 5]", "even widths for max_min"],
         ),
         (
             "experiment = \"mnist\"\nnetwork.kind = \"lipschitz_conv\"\nnetwork.hidden = []",
@@ -141,7 +141,7 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         (
             "experiment = \"fit1d\"\nactivation.kind = \"relu_spline\"\nactivation.init = \"zigzag\"",
             &[],
-            &["`activation.init` is zigzag", "relu_spline"],
+            &["`activation.init` = zigzag", "relu_spline"],
         ),
         ("experiment = \"fit1d\"\ndata.normalize = false", &[], &["`data.normalize`", "images"]),
         (
@@ -158,47 +158,47 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         (
             "experiment = \"mnist\"\ntrain.precision = \"f16\"",
             &[],
-            &["`train.precision` is \"f16\"", "one of f32, bf16"],
+            &["`train.precision` = \"f16\"", "one of f32, bf16"],
         ),
         (
             "experiment = \"mnist\"\ntrain.precision = \"bf16\"\nnetwork.kind = \"lipschitz\"",
             &[],
-            &["`train.precision` is bf16", "f32 for lipschitz"],
+            &["`train.precision` = bf16", "f32 for lipschitz"],
         ),
         ("experiment = \"fit1d\"\nsparsify.enabled = true", &[], &["`sparsify.threshold`", "missing"]),
         ("experiment = \"area2d\"\nnetwork.hidden = []", &[], &["`network.hidden`", "at least one"]),
         ("experiment = [", &[], &["run.toml", "not valid TOML", "line 1"]),
-        ("experiment = \"mnist\"", &["train.epochs=0"], &["--set train.epochs=0", "`train.epochs` is 0"]),
+        ("experiment = \"mnist\"", &["train.epochs=0"], &["--set train.epochs=0", "`train.epochs` = 0"]),
         ("experiment = \"mnist\"", &["epochs=2"], &["--set epochs=2", "did you mean `train.epochs`"]),
         ("experiment = \"mnist\"", &["train.epochs"], &["--set train.epochs", "KEY=VALUE"]),
-        ("experiment = \"mnist\"", &["train.epochs=many"], &["is many", "such as --set train.epochs=300"]),
-        ("experiment = \"mnist\"", &["train.epochs=1e12"], &["is 1000000000000", "such as --set train.epochs=300"]),
+        ("experiment = \"mnist\"", &["train.epochs=many"], &["= many", "such as --set train.epochs=300"]),
+        ("experiment = \"mnist\"", &["train.epochs=1e12"], &["= 1000000000000", "such as --set train.epochs=300"]),
         (
             "experiment = \"mnist\"",
             &["optimizer.weights.lr=inf"],
-            &["`optimizer.weights.lr` is inf", "a number above 0"],
+            &["`optimizer.weights.lr` = inf", "a number above 0"],
         ),
         ("experiment = \"mnist\"", &["sparsify.tolerance=NaN"], &["`sparsify.tolerance`", "from 0 to 100"]),
         ("experiment = \"mnist\"", &["train=3"], &["--set train=3", "a section with the keys epochs"]),
         ("experiment = \"mnist\"", &["a.b.c=3"], &["unknown key `a.b.c`", "allowed here: experiment"]),
-        ("experiment = \"mnist\"\nname = 2024", &[], &["run.toml", "`name` is 2024", "such as name = \"my-run\""]),
-        ("experiment = \"mnist\"\ntrain.epochs = \"3\"", &[], &["is \"3\"", "such as train.epochs = 300"]),
-        ("experiment = \"mnist\"\ntrain.epochs = 2.5", &[], &["`train.epochs` is 2.5", "a whole number"]),
-        ("experiment = \"mnist\"\ntrain.milestones = 3", &[], &["`train.milestones` is 3", "= [150, 225, 262]"]),
+        ("experiment = \"mnist\"\nname = 2024", &[], &["run.toml", "`name` = 2024", "such as name = \"my-run\""]),
+        ("experiment = \"mnist\"\ntrain.epochs = \"3\"", &[], &["= \"3\"", "such as train.epochs = 300"]),
+        ("experiment = \"mnist\"\ntrain.epochs = 2.5", &[], &["`train.epochs` = 2.5", "a whole number"]),
+        ("experiment = \"mnist\"\ntrain.milestones = 3", &[], &["`train.milestones` = 3", "= [150, 225, 262]"]),
         ("experiment = \"mnist\"\nname = \"a\\u001b[31m\"", &[], &["`name`", "\\u{1b}", "without control characters"]),
         ("experiment = \"mnist\"\nname = \" a\"", &[], &["`name`", "spaces"]),
         ("experiment = \"mnist\"", &["name=.."], &["--set name=..", "dot"]),
         (
             "experiment = \"mnist\"\ntrain.keep_best = true",
             &[],
-            &["`train.keep_best` is true", "data.validation = 0", "no network is selected", "such as 0.1"],
+            &["`train.keep_best` = true", "data.validation = 0", "no network is selected", "such as 0.1"],
         ),
         ("experiment = \"mnist\"\nactivation.range = 1e-300", &[], &["`activation.range`", "1e-30 between knots"]),
         ("experiment = \"mnist\"\nactivation.step = 1e-31", &[], &["`activation.step`", "1e-30 between knots"]),
         (
             "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nsparsify.enabled = true",
             &[],
-            &["`sparsify.enabled` is true", "splines are not sparsified"],
+            &["`sparsify.enabled` = true", "splines are not sparsified"],
         ),
     ];
     for (text, overrides, parts) in cases {
@@ -331,6 +331,25 @@ fn the_table_of_keys_is_complete() {
         assert!(all.iter().any(|path| path == key.path), "{} is not in a config", key.path);
         assert!(doc.contains(key.path));
     }
+}
+
+#[test]
+fn former_names_of_values_are_still_read() {
+    let experiment = "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"";
+    for (former, present) in [("maxmin", "max_min"), ("absolute_value", "absolute")] {
+        let of = |name: &str| load(&format!("{experiment}\nactivation.init = \"{name}\""), &[]).unwrap();
+        assert_eq!(of(former), of(present));
+        assert_eq!(load(experiment, &[&format!("activation.init={former}")]).unwrap(), of(present));
+        assert!(of(former).to_toml().contains(&format!("init = \"{present}\"")));
+    }
+}
+
+#[test]
+fn help_says_what_a_key_does_and_its_defaults() {
+    let doc = reference_doc();
+    let lines: Vec<&str> = doc.lines().skip_while(|line| line.trim() != "train.milestones").take(3).collect();
+    assert!(lines[1].contains("multiplied by gamma"), "{lines:?}");
+    assert!(lines[2].contains("default: ") && lines[2].contains("cifar10: [150, 225, 262]"), "{lines:?}");
 }
 
 /// Results that are there name their config by the MD5 of its resolved text: keys that came later must not show in it.

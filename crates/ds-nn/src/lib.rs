@@ -7,7 +7,7 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use ds_core::graph::{Gradients, Graph};
-//! use ds_core::{Grid, activation::{ActivationKind, Init}};
+//! use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 //! use ds_nn::layers::Mode;
 //! use ds_nn::networks::resnet32;
 //! use ds_nn::ops::loss::{Kind, Loss};
@@ -15,7 +15,7 @@
 //! use ds_nn::rng::{Purpose, Seed};
 //! use ds_nn::tape::Tape;
 //!
-//! let activation = ActivationKind::BSpline { grid: Grid::from_range(51, 4.0)?, init: Init::LeakyRelu };
+//! let activation = ActivationConfig::spline(ActivationKind::BSpline, 51, 4.0, Init::LeakyRelu);
 //! let network = resnet32(&mut Seed(0).generator(Purpose::Weights, 0), 10, activation)?;
 //! let decay = Decay { weights: 5e-4, hinges: 0.0 };
 //! let mut optimizer = Optimizer::new(Rule::Sgd { momentum: 0.9 }, decay, network.parameters())?;

@@ -4,11 +4,11 @@ use crate::layers::{self, Layer, Layers, Mode};
 use crate::ops::blocks::enter;
 use crate::ops::conv2d;
 use candle_core::{DType, Device, Result, Tensor, Var};
-use ds_core::Parameter;
 use ds_core::activation::{Activation, Spline};
 use ds_core::graph::{CandleGraph, Graph};
 use ds_core::lipschitz::architecture::{Architecture, Signal};
 use ds_core::lipschitz::bv2;
+use ds_core::{Parameter, copied};
 
 /// A feed-forward network.
 #[derive(Debug, Clone)]
@@ -71,12 +71,21 @@ impl Network {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()
     }
 
+    /// The network with what `new` gives in place of each of its parameters and running statistics, by its name in checkpoints: a
+    /// copy, or a variable that is found under that name, such as in a `candle_nn::VarMap`.
+    ///
+    /// # Errors
+    /// If a shape does not fit, or those of `new`.
+    pub fn map_variables(&self, mut new: impl FnMut(&str, &Var) -> Result<Var>) -> ds_core::Result<Self> {
+        Ok(Self { input: self.input, layers: layers::map_variables(&self.layers, &mut new)? })
+    }
+
     /// A copy with parameters and statistics of a type and on a device: f64 for what f32 would round away.
     ///
     /// # Errors
     /// If the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
-        Ok(Self { input: self.input, layers: layers::to(&self.layers, dtype, device)? })
+        self.map_variables(|_, var| copied(var, dtype, device))
     }
 
     /// Sets the arithmetic of all convolutions on a GPU.

@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
-use ds_core::Grid;
-use ds_core::activation::ActivationKind;
-use ds_core::activation::Init;
+use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::graph::{Graph, InputGraph};
 use ds_core::lipschitz::bv2::{self, Exponent};
 use ds_core::lipschitz::certified;
@@ -30,10 +28,9 @@ fn points(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
 }
 
 fn networks(rng: &mut ChaCha8Rng) -> Vec<(&'static str, Network, Vec<usize>)> {
-    let grid = Grid::from_range(11, 1.0).unwrap();
-    let spline = ActivationKind::BSpline { grid, init: Init::EvenOdd };
-    let explicit = ActivationKind::ExplicitLinear { grid, init: Init::LeakyRelu, fixed_bias: None };
-    let lipschitz = ActivationKind::Lipschitz { size: 10, range: 1.0, init: Init::AbsoluteValue, scaling: true };
+    let spline = ActivationConfig::spline(ActivationKind::BSpline, 11, 1.0, Init::EvenOdd);
+    let explicit = ActivationConfig::spline(ActivationKind::ExplicitLinear, 11, 1.0, Init::LeakyRelu);
+    let lipschitz = ActivationConfig::spline(ActivationKind::LipschitzSpline, 10, 1.0, Init::Absolute);
     let (orthonormal, spectral) = (Constraint::Orthonormal, Constraint::Spectral);
     vec![
         ("area", networks::area(rng, &[4, 4], spline).unwrap(), vec![8, 2]),
@@ -128,8 +125,7 @@ fn every_weight_has_its_part_in_the_bound() {
 #[test]
 fn resnet32_is_certified() {
     let rng = &mut Seed(5).generator(Purpose::Weights, 0);
-    let grid = Grid::from_range(51, 4.0).unwrap();
-    let kind = ActivationKind::ExplicitLinear { grid, init: Init::LeakyRelu, fixed_bias: None };
+    let kind = ActivationKind::ExplicitLinear;
     let network = networks::resnet32(rng, 10, kind).unwrap();
     let started = Instant::now();
     let bound = certified::bound(&network.architecture().unwrap()).unwrap();

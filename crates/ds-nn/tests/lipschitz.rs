@@ -2,9 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{Device, Tensor};
-use ds_core::Grid;
-use ds_core::activation::ActivationKind;
-use ds_core::activation::Init;
+use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::graph::Graph;
 use ds_nn::layers::Mode;
 use ds_nn::networks;
@@ -14,11 +12,13 @@ use rand::Rng;
 
 #[test]
 fn no_pair_of_images_beats_the_bound() {
-    let grid = Grid::from_range(11, 2.0).unwrap();
     for seed in 0..20 {
         let rng = &mut Seed(seed).generator(Purpose::Weights, 0);
-        let kind =
-            if seed % 4 == 0 { ActivationKind::PRelu } else { ActivationKind::BSpline { grid, init: Init::Relu } };
+        let kind = if seed % 4 == 0 {
+            ActivationKind::PRelu.into()
+        } else {
+            ActivationConfig::spline(ActivationKind::BSpline, 11, 2.0, Init::Relu)
+        };
         let network = networks::convnet(rng, 10, kind).unwrap();
         for parameter in network.parameters() {
             let n = parameter.var.elem_count();

@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, flat, generator, random, uniform};
-use ds_core::activation::ActivationKind;
+use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::graph::{CandleGraph, Gradients};
 use ds_core::{Group, L2, Parameter};
 use ds_nn::Network;
@@ -118,11 +118,7 @@ fn initial_weights() {
 
 #[test]
 fn seeds_and_groups() {
-    let kind = ActivationKind::ExplicitLinear {
-        grid: ds_core::Grid::from_range(51, 4.0).unwrap(),
-        init: ds_core::activation::Init::LeakyRelu,
-        fixed_bias: None,
-    };
+    let kind = ActivationConfig::spline(ActivationKind::ExplicitLinear, 51, 4.0, Init::LeakyRelu);
     let network = |seed| {
         let rng = &mut Seed(seed).generator(Purpose::Weights, 0);
         networks::resnet32(rng, 10, kind).unwrap()

@@ -7,9 +7,7 @@ mod threads;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{flat, generator, labels, random};
-use ds_core::Grid;
-use ds_core::activation::ActivationKind;
-use ds_core::activation::Init;
+use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::graph::{Gradients, Graph};
 use ds_nn::Network;
 use ds_nn::layers::Mode;
@@ -122,8 +120,8 @@ fn backward(network: &Network, x: &Tensor, complete: Option<&mut Vec<(Var, Vec<f
 #[test]
 fn gradients_are_handed_out_once_when_they_are_complete() {
     let rng = &mut generator(4);
-    let grid = Grid::from_range(11, 2.0).unwrap();
-    let kind = ActivationKind::ExplicitLinear { grid, init: Init::LeakyRelu, fixed_bias: Some(false) };
+    let kind = ActivationConfig::spline(ActivationKind::ExplicitLinear, 11, 2.0, Init::LeakyRelu);
+    let kind = ActivationConfig { fixed_bias: Some(false), ..kind };
     let network = networks::resnet32(rng, 10, kind).unwrap();
     let x = random(rng, &[3, 3, 32, 32]).to_dtype(DType::F32).unwrap();
     let mut seen = Vec::new();

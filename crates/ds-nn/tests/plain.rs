@@ -6,8 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, flat, generator, labels, random, statistics, uniform};
 use ds_core::Grid;
-use ds_core::activation::ActivationKind;
-use ds_core::activation::Init;
+use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::backend::op::{backward, forward};
 use ds_core::graph::{CandleGraph, Gradients, Graph};
 use ds_nn::layers::{self, BatchNorm, Mode, WeightInit};
@@ -220,18 +219,14 @@ fn normalised_gradients_in_single_precision() {
 
 #[test]
 fn a_training_step_does_not_depend_on_the_number_of_threads() {
-    let kind = ActivationKind::ExplicitLinear {
-        grid: Grid::from_range(51, 4.0).unwrap(),
-        init: Init::LeakyRelu,
-        fixed_bias: None,
-    };
+    let kind = ActivationConfig::spline(ActivationKind::ExplicitLinear, 51, 4.0, Init::LeakyRelu);
     // Plain images, and images in blocks.
     for images in [20, 32] {
         thread_count(kind, images);
     }
 }
 
-fn thread_count(kind: ActivationKind, images: usize) {
+fn thread_count(kind: ActivationConfig, images: usize) {
     let step = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {

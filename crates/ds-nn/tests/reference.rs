@@ -11,8 +11,7 @@
 mod rounding;
 
 use candle_core::{Device, Tensor, Var};
-use ds_core::activation::ActivationKind;
-use ds_core::activation::{Activation, Init, Kind, LinearTerm, Spline};
+use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Init, Kind, LinearTerm, Spline};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Signal;
 use ds_core::regularization::{Norm, sum_of_squares};
@@ -71,17 +70,17 @@ fn assert_close(what: &str, ours: &[f32], theirs: &[f32]) {
     assert!(error <= TOLERANCE, "{what}: relative error {error:e}");
 }
 
-fn activation_kind(name: &str, grid: Grid) -> ActivationKind {
-    let init = Init::LeakyRelu;
-    match name {
+fn activation_kind(name: &str, size: usize, range: f64) -> ActivationConfig {
+    let kind = match name {
         "relu" => ActivationKind::Relu,
         "leaky_relu" => ActivationKind::LeakyRelu,
         "prelu" => ActivationKind::PRelu,
-        "deepBspline" => ActivationKind::BSpline { grid, init },
-        "deepBspline_explicit_linear" => ActivationKind::ExplicitLinear { grid, init, fixed_bias: None },
-        "deepReLUspline" => ActivationKind::ReluSpline { grid, init, fixed_bias: None },
+        "deepBspline" => ActivationKind::BSpline,
+        "deepBspline_explicit_linear" => ActivationKind::ExplicitLinear,
+        "deepReLUspline" => ActivationKind::ReluSpline,
         other => panic!("unknown activation {other}"),
-    }
+    };
+    ActivationConfig::spline(kind, size, range, Init::LeakyRelu)
 }
 
 #[test]
@@ -94,7 +93,7 @@ fn parameter_counts() {
         let size = |default| case["size"].as_u64().map_or(default, |s| s as usize);
         let name = case["activation"].as_str().unwrap();
         let classes = case["classes"].as_u64().unwrap_or(10) as usize;
-        let kind = |size: usize, range: f64| activation_kind(name, Grid::from_range(size, range).unwrap());
+        let kind = |size: usize, range: f64| activation_kind(name, size, range);
         let network = match case["net"].as_str().unwrap() {
             "resnet32" => networks::resnet32(rng, classes, kind(size(51), 4.0)).unwrap(),
             "nin" => networks::nin(rng, classes, 0.5, kind(size(51), 4.0)).unwrap(),

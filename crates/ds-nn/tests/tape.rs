@@ -5,9 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, flat, generator, labels, random};
-use ds_core::Grid;
-use ds_core::activation::ActivationKind;
-use ds_core::activation::Init;
+use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::graph::{CandleGraph, Gradients, Graph};
 use ds_nn::Network;
 use ds_nn::layers::Mode;
@@ -16,17 +14,18 @@ use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::sum::Sum;
 use ds_nn::tape::Tape;
 
-fn kinds() -> Vec<ActivationKind> {
-    let grid = Grid::from_range(21, 2.0).unwrap();
-    let init = Init::LeakyRelu;
+fn kinds() -> Vec<ActivationConfig> {
+    let spline = |kind, init| ActivationConfig::spline(kind, 21, 2.0, init);
+    let fixed_bias = Some(false);
+    let relu_spline = ActivationConfig { fixed_bias, ..spline(ActivationKind::ReluSpline, Init::LeakyRelu) };
     vec![
-        ActivationKind::Relu,
-        ActivationKind::LeakyRelu,
-        ActivationKind::PRelu,
-        ActivationKind::Apl { hinges: 2 },
-        ActivationKind::BSpline { grid, init: Init::EvenOdd },
-        ActivationKind::ExplicitLinear { grid, init, fixed_bias: None },
-        ActivationKind::ReluSpline { grid, init, fixed_bias: Some(false) },
+        ActivationKind::Relu.into(),
+        ActivationKind::LeakyRelu.into(),
+        ActivationKind::PRelu.into(),
+        ActivationConfig { hinges: 2, ..ActivationKind::Apl.into() },
+        spline(ActivationKind::BSpline, Init::EvenOdd),
+        spline(ActivationKind::ExplicitLinear, Init::LeakyRelu),
+        relu_spline,
     ]
 }
 
@@ -68,7 +67,7 @@ fn all_networks_with_all_activations() {
         let points = random(rng, &[10, 2]).to_dtype(DType::F32).unwrap();
         compare(&networks::area(rng, &[4, 4], kind).unwrap(), &points, 1);
         let numbers = random(rng, &[10, 1]).to_dtype(DType::F32).unwrap();
-        if !matches!(kind, ActivationKind::Relu | ActivationKind::LeakyRelu) {
+        if !matches!(kind.kind, ActivationKind::Relu | ActivationKind::LeakyRelu) {
             compare(&networks::scalar(kind).unwrap(), &numbers, 1);
         }
         compare(&networks::convnet(rng, 10, kind).unwrap(), &images(rng, 1, 28), 10);

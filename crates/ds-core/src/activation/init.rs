@@ -2,29 +2,31 @@
 
 use crate::{Error, Grid, Result};
 
-/// The function that a spline is before training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Init {
-    /// x for x > 0, 0.01·x elsewhere.
-    #[default]
-    LeakyRelu,
-    /// max(0, x).
-    Relu,
-    /// |x| for the first half of the channels (rounded down), soft-thresholding by 0.5 for the others.
-    EvenOdd,
-    /// x.
-    Identity,
-    /// |x|.
-    AbsoluteValue,
-    /// |x| for even channels, x for odd ones. This is MaxMin of pairs in another basis: max(a, b) and min(a, b) are
-    /// ((a + b) ± |a − b|)/2, and orthonormal weights before and after make the sums and differences.
-    MaxMin,
-    /// Slopes of −1 and 1 in turn, with kinks at −f, 0 and f for even channels and at 0 and f for odd ones, f the knot
-    /// nearest to half of the grid's range: |x| with more than one kink, and not the same on both sides everywhere.
-    Zigzag,
-    /// 0.
-    Zero,
-}
+crate::named!(
+    /// The function that a spline is before training.
+    #[derive(Default)]
+    Init {
+        /// x for x > 0, 0.01·x elsewhere.
+        #[default]
+        LeakyRelu = "leaky_relu",
+        /// max(0, x).
+        Relu = "relu",
+        /// |x| for the first half of the channels (rounded down), soft-thresholding by 0.5 for the others.
+        EvenOdd = "even_odd",
+        /// x.
+        Identity = "identity",
+        /// |x|.
+        Absolute = "absolute",
+        /// |x| for even channels, x for odd ones. This is MaxMin of pairs in another basis: max(a, b) and min(a, b) are
+        /// ((a + b) ± |a − b|)/2, and orthonormal weights before and after make the sums and differences.
+        MaxMin = "max_min",
+        /// Slopes of −1 and 1 in turn, with kinks at −f, 0 and f for even channels and at 0 and f for odd ones, f the knot
+        /// nearest to half of the grid's range: |x| with more than one kink, and not the same on both sides everywhere.
+        Zigzag = "zigzag",
+        /// 0.
+        Zero = "zero",
+    }
+);
 
 /// Where [`Init::Zigzag`] turns back: the knot nearest to half of the range of `size` knots, or nowhere if that is the last one.
 pub(crate) fn fold(size: usize, step: f64) -> f64 {
@@ -34,20 +36,6 @@ pub(crate) fn fold(size: usize, step: f64) -> f64 {
 }
 
 impl Init {
-    /// Its name in configs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LeakyRelu => "leaky_relu",
-            Self::Relu => "relu",
-            Self::EvenOdd => "even_odd",
-            Self::Identity => "identity",
-            Self::AbsoluteValue => "absolute_value",
-            Self::MaxMin => "maxmin",
-            Self::Zigzag => "zigzag",
-            Self::Zero => "zero",
-        }
-    }
-
     /// The value at `x` for channel `channel` of `channels`, with the [`fold`] of the grid.
     pub(crate) fn value(self, x: f64, fold: f64, channel: usize, channels: usize) -> f64 {
         match self {
@@ -56,7 +44,7 @@ impl Init {
             Self::EvenOdd if channel < channels / 2 => x.abs(),
             Self::EvenOdd => x.signum() * (x.abs() - 0.5).max(0.0),
             Self::Identity => x,
-            Self::AbsoluteValue => x.abs(),
+            Self::Absolute => x.abs(),
             Self::MaxMin if channel.is_multiple_of(2) => x.abs(),
             Self::MaxMin => x,
             Self::Zigzag if x < -fold && channel.is_multiple_of(2) => 2.0 * fold + x,
@@ -75,7 +63,7 @@ impl Init {
             Self::EvenOdd if channel < channels / 2 => (-1.0, 0.0),
             Self::EvenOdd => (1.0, 0.5),
             Self::Identity => (1.0, 0.0),
-            Self::AbsoluteValue => (-1.0, 0.0),
+            Self::Absolute => (-1.0, 0.0),
             Self::MaxMin if channel.is_multiple_of(2) => (-1.0, 0.0),
             Self::MaxMin => (1.0, 0.0),
             Self::Zigzag if fold.is_finite() && channel.is_multiple_of(2) => (1.0, 2.0 * fold),
@@ -90,9 +78,9 @@ impl Init {
             Self::LeakyRelu => Ok(0.99),
             Self::Relu => Ok(1.0),
             Self::Identity | Self::Zero => Ok(0.0),
-            Self::AbsoluteValue => Ok(2.0),
+            Self::Absolute => Ok(2.0),
             Self::EvenOdd | Self::MaxMin | Self::Zigzag => {
-                let allowed = "leaky_relu, relu, identity, absolute_value, zero";
+                let allowed = "leaky_relu, relu, identity, absolute, zero";
                 Err(Error::Init { init: self.name(), kind: "relu_spline", allowed })
             }
         }

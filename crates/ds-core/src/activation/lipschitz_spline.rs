@@ -7,7 +7,7 @@ use crate::graph::{CandleGraph, Gradients, Graph};
 use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
-use crate::parameter::{Group, L2, Parameter, copied};
+use crate::parameter::{Group, L2, Parameter};
 use crate::regularization::norm::{Norm, sign};
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -103,14 +103,9 @@ impl LipschitzSpline {
         self.log_scaling.as_ref()
     }
 
-    /// A copy with parameters of a type and on a device.
-    ///
-    /// # Errors
-    /// On Candle's errors.
-    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        let coefficients = copied(&self.coefficients, dtype, device)?;
-        let log_scaling = self.log_scaling.as_ref().map(|var| copied(var, dtype, device)).transpose()?;
-        Ok(Self { coefficients, log_scaling, ..self.clone() })
+    /// The same splines with other parameters of these shapes.
+    pub(super) fn with_parameters(&self, coefficients: Var, log_scaling: Option<Var>) -> Self {
+        Self { coefficients, log_scaling, ..self.clone() }
     }
 
     /// The trainable parameters: coefficients in the group of the splines, and scalings.

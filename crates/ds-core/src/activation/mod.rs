@@ -1,20 +1,23 @@
 //! Activations: learnable linear splines, and the fixed and parametric ones that they are compared with.
 
 mod bounds;
+mod config;
 mod init;
 mod kind;
 mod linear_term;
 mod lipschitz_spline;
 mod parametric;
 mod spline;
-mod to;
+mod variables;
 
+pub use config::ActivationConfig;
 pub use init::Init;
 pub use kind::ActivationKind;
 pub use linear_term::LinearTerm;
 pub use lipschitz_spline::LipschitzSpline;
 pub use parametric::{Apl, ClippedPRelu, Householder, PRelu};
 pub use spline::{Kind, Spline};
+pub use variables::NewVariable;
 
 use crate::graph::{CandleGraph, Graph};
 use crate::ops::pairs::MaxMin;

@@ -69,7 +69,7 @@ pub enum ConfigError {
         allowed: String,
     },
     /// A value of the wrong type or out of range, or a key that must be there.
-    #[error("{origin}: `{key}` is {value}: allowed is {allowed}")]
+    #[error("{origin}: `{key}` = {value}: expected {allowed}")]
     Value {
         /// Where it stands.
         origin: Origin,

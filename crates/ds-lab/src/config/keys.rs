@@ -1,44 +1,18 @@
-//! Every key of a config: what it means and what it may be. One table serves the checks, the error messages and `--help`.
+//! Every key of a config in one entry: what it means, what it may be, its defaults, and what it belongs to. Help, parsing,
+//! validation and defaults follow from it.
 
-use super::load::Layers;
-use super::*;
-use toml::Value;
-
-/// What values a key takes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
-    /// true or false.
-    Bool,
-    /// Free text that is not empty.
-    Text,
-    /// One of these names.
-    Choice(&'static [&'static str]),
-    /// A whole number from the first to the second.
-    Integer(u64, u64),
-    /// A number from the first to the second.
-    Number(f64, f64),
-    /// A number above 0 and up to this.
-    Positive(f64),
-    /// A list of whole numbers from the first to the second.
-    Integers(u64, u64),
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bool => f.write_str("true or false"),
-            Self::Text => f.write_str("a text that is not empty"),
-            Self::Choice(names) => write!(f, "one of {}", names.join(", ")),
-            Self::Integer(low, high) => write!(f, "a whole number from {low} to {high}"),
-            Self::Number(low, high) => write!(f, "a number from {low} to {high}"),
-            Self::Positive(high) => write!(f, "a number above 0 and up to {high}"),
-            Self::Integers(low, high) => write!(f, "a list of whole numbers from {low} to {high}"),
-        }
-    }
-}
+use super::error::{ConfigError, Origin};
+use super::kinds::Kind;
+use super::names::{Dataset, Experiment, NetworkKind, OptimizerKind, Points, Precision, Search, norm_or_none};
+use super::nearest::nearest_of;
+use super::profile::Profile::{self, *};
+use super::sections::Config;
+use ds_core::activation::{ActivationKind, Init};
+use ds_nn::layers::Constraint;
+use toml::{Table, Value};
 
 /// One key.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its path, such as `train.batch_size`.
     pub path: &'static str,
@@ -49,16 +23,121 @@ pub struct Key {
     /// Whether it changes the parameters after a step, or what the rows of metrics and summaries mean. The other keys only say
     /// how a run is executed and reported, so that they may change where a run is resumed.
     pub changes_training: bool,
+    /// Defaults in TOML by profile, of which the last one for a profile counts; without one the key may be missing.
+    defaults: &'static [(&'static [Profile], &'static str)],
+    /// What a missing key means, in TOML.
+    implied: Option<&'static str>,
+    /// The configs that the key belongs to.
+    owner: Owner,
+    /// Former names of values, which are still read, with those that they have now.
+    former: &'static [(&'static str, &'static str)],
+}
+
+/// The configs that a key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    All,
+    Cifar,
+    Images,
+    Generated,
+    Area,
+    Hidden,
+    Lipschitz,
+    LipschitzSpline,
+    Scalings,
+    Nin,
+}
+
+impl Owner {
+    fn has(self, config: &Config) -> bool {
+        let is_image = matches!(config.experiment, Experiment::Cifar10 | Experiment::Mnist);
+        let (is_area, is_lipschitz) = (config.experiment == Experiment::Area2d, config.network.kind.is_lipschitz());
+        let is_lipschitz_spline = config.activation.kind == ActivationKind::LipschitzSpline;
+        match self {
+            Self::All => true,
+            Self::Cifar => config.experiment == Experiment::Cifar10,
+            Self::Images => is_image,
+            Self::Generated => !is_image,
+            Self::Area => is_area,
+            Self::Hidden => is_area || is_lipschitz,
+            Self::Lipschitz => is_lipschitz,
+            Self::LipschitzSpline => is_lipschitz_spline,
+            Self::Scalings => is_lipschitz_spline && config.activation.scaling != Some(false),
+            Self::Nin => config.network.kind == NetworkKind::Nin,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::All => "all experiments",
+            Self::Cifar => "images of CIFAR (false elsewhere)",
+            Self::Images => "images",
+            Self::Generated => "area2d and fit1d; images have train.max_train_images",
+            Self::Area => "area2d",
+            Self::Hidden => "area2d and lipschitz networks",
+            Self::Lipschitz => "lipschitz networks",
+            Self::LipschitzSpline => "lipschitz_spline",
+            Self::Scalings => "lipschitz_spline with activation.scaling = true",
+            Self::Nin => "nin (0 elsewhere)",
+        }
+    }
 }
 
 const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
-    Key { path, kind, meaning, changes_training: true }
+    let (defaults, implied, owner, former) = (&[], None, Owner::All, &[]);
+    Key { path, kind, meaning, changes_training: true, defaults, implied, owner, former }
 }
 
 impl Key {
     /// The same as a key of execution and reporting.
     const fn not_of_training(self) -> Self {
         Self { changes_training: false, ..self }
+    }
+
+    const fn defaults(self, defaults: &'static [(&'static [Profile], &'static str)]) -> Self {
+        Self { defaults, ..self }
+    }
+
+    const fn implied(self, value: &'static str) -> Self {
+        Self { implied: Some(value), ..self }
+    }
+
+    const fn of(self, owner: Owner) -> Self {
+        Self { owner, ..self }
+    }
+
+    const fn formerly(self, former: &'static [(&'static str, &'static str)]) -> Self {
+        Self { former, ..self }
+    }
+
+    /// The default of a profile in TOML, if it has one.
+    fn default_text(&self, profile: Profile) -> Option<&'static str> {
+        self.defaults.iter().rev().find(|(profiles, _)| profiles.contains(&profile)).map(|(_, text)| *text)
+    }
+
+    /// The default of a profile, if it has one.
+    pub(super) fn default_of(&self, profile: Profile) -> Option<Value> {
+        self.default_text(profile).map(parsed)
+    }
+
+    /// A value under its present name.
+    pub(super) fn renamed(&self, value: Value) -> Value {
+        let renamed = |name: &str| self.former.iter().find(|(old, _)| *old == name).map(|(_, new)| (*new).to_owned());
+        value.as_str().and_then(renamed).map_or(value, Value::String)
+    }
+
+    /// A value under its first name, which digests of configs are made with.
+    pub(super) fn first_named(&self, value: &Value) -> Value {
+        let first = |name: &str| self.former.iter().find(|(_, new)| *new == name).map(|(old, _)| (*old).to_owned());
+        value.as_str().and_then(first).map_or_else(|| value.clone(), Value::String)
+    }
+
+    /// Whose key it is, if it does not belong to a config with this value. One that changes nothing is fine: a resolved config
+    /// states every key.
+    pub(super) fn other_owner(&self, config: &Config, value: &Value) -> Option<&'static str> {
+        let neutral = self.defaults.iter().find(|(profiles, _)| profiles.len() == Profile::ALL.len());
+        let neutral = neutral.map(|(_, text)| parsed(text));
+        (!self.owner.has(config) && neutral.as_ref() != Some(value)).then(|| self.owner.title())
     }
 
     /// The error about a value that the key does not take, with one that it takes.
@@ -82,9 +161,9 @@ impl Key {
 
     /// A value that it takes: a default, if there is one.
     fn example(&self) -> Value {
-        let of_defaults = |(_, text): &(&str, &str)| Layers::of_text(text).get(self.path).cloned();
         let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-        let default = super::load::ALL_DEFAULTS.iter().filter_map(of_defaults).find(|value| !is_empty(value));
+        let mut defaults = Profile::ALL.iter().filter_map(|profile| self.default_of(*profile));
+        let default = defaults.find(|value| !is_empty(value));
         default.unwrap_or_else(|| match self.kind {
             Kind::Bool => Value::Boolean(true),
             Kind::Text => Value::String("my-run".to_owned()),
@@ -95,12 +174,45 @@ impl Key {
             Kind::Positive(high) => Value::Float(high.min(0.5)),
         })
     }
+
+    /// Its defaults, as `--help` shows them.
+    fn defaults_doc(&self) -> Option<String> {
+        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+        for profile in Profile::ALL {
+            let Some(text) = self.default_text(*profile) else { continue };
+            match groups.iter_mut().find(|(value, _)| *value == text) {
+                Some((_, titles)) => titles.push(profile.title()),
+                None => groups.push((text, vec![profile.title()])),
+            }
+        }
+        // The most frequent value needs no list of where it holds.
+        groups.sort_by_key(|(_, titles)| std::cmp::Reverse(titles.len()));
+        let has_all = groups.iter().map(|(_, titles)| titles.len()).sum::<usize>() == Profile::ALL.len();
+        let show = |(k, (value, titles)): (usize, &(&str, Vec<&str>))| match (k, has_all && titles.len() > 2) {
+            (0, true) => (*value).to_owned(),
+            _ => format!("{}: {value}", titles.join(", ")),
+        };
+        let all: Vec<String> = groups.iter().enumerate().map(show).collect();
+        if all.is_empty() { self.implied.map(str::to_owned) } else { Some(all.join("; ")) }
+    }
 }
 
-/// The most bytes of a path that is compared with others to find the nearest.
-const LONGEST: usize = 200;
+/// The value of a TOML text in this file.
+fn parsed(text: &str) -> Value {
+    let table = format!("value = {text}").parse::<Table>().ok();
+    table.and_then(|mut table| table.remove("value")).unwrap_or(Value::Boolean(false))
+}
 
 const MANY: u64 = 1_000_000_000;
+
+const ALL: &[Profile] = Profile::ALL;
+/// The papers' networks for images of CIFAR.
+const CIFAR: &[Profile] = &[Resnet32, Nin];
+/// Networks with a given Lipschitz constant.
+const LIPSCHITZ: &[Profile] = &[Fit1dLipschitz, MnistLipschitz, MnistLipschitzConv, Cifar10LipschitzConv];
+const LIPSCHITZ_IMAGES: &[Profile] = &[MnistLipschitz, MnistLipschitzConv, Cifar10LipschitzConv];
+/// All fits of functions.
+const FITS: &[Profile] = &[Fit1d, Fit1dLipschitz];
 
 /// All keys.
 pub const KEYS: &[Key] = &[
@@ -110,114 +222,233 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "name of the run, in its files and directory [NETWORK-ACTIVATION, and the data set if it is not the usual one]",
     ),
-    key("seed", Kind::Integer(0, i64::MAX as u64), "fixes weights, order, augmentation, dropout and generated data"),
-    key("data.dataset", Kind::Choice(Dataset::NAMES), "data set or problem"),
+    key("seed", Kind::Integer(0, i64::MAX as u64), "fixes weights, order, augmentation, dropout and generated data")
+        .defaults(&[(ALL, "0")]),
+    key("data.dataset", Kind::Choice(Dataset::NAMES), "data set or problem").defaults(&[
+        (&[Resnet32, Nin, Cifar10LipschitzConv], r#""cifar10""#),
+        (&[Mnist, MnistLipschitz, MnistLipschitzConv], r#""mnist""#),
+        (&[Area2d], r#""circle""#),
+        (&[Fit1d], r#""square""#),
+        (&[Fit1dLipschitz], r#""slopes_pm1""#),
+    ]),
     key(
         "data.validation",
         Kind::Number(0.0, 0.9),
         "fraction of the training set held out; 0: the test set serves for validation",
-    ),
-    key("data.augment", Kind::Bool, "random crops (4 pixels of padding) and flips of training images"),
+    )
+    .defaults(&[(ALL, "0.0")]),
+    key("data.augment", Kind::Bool, "random crops (4 pixels of padding) and flips of training images")
+        .defaults(&[(ALL, "false"), (CIFAR, "true"), (&[Cifar10LipschitzConv], "true")])
+        .of(Owner::Cifar),
     key(
         "data.points",
         Kind::Choice(Points::NAMES),
         "training points of an area: drawn, or the original's from CSV files",
-    ),
-    key("data.train_points", Kind::Integer(1, MANY), "training points of an area or a function"),
-    key("data.test_grid", Kind::Integer(1, 10_000), "an area is tested on this many by this many cells of [-1, 1]²"),
+    )
+    .defaults(&[(ALL, r#""generated""#)])
+    .of(Owner::Area),
+    key("data.train_points", Kind::Integer(1, MANY), "training points of an area or a function")
+        .defaults(&[(ALL, "1500"), (FITS, "1000")])
+        .of(Owner::Generated),
+    key("data.test_grid", Kind::Integer(1, 10_000), "an area is tested on this many by this many cells of [-1, 1]²")
+        .defaults(&[(ALL, "200")])
+        .of(Owner::Area),
     key(
         "data.normalize",
         Kind::Bool,
-        "subtract channel means of images and divide by deviations; false: pixels in [0, 1] [true]",
-    ),
-    key("network.kind", Kind::Choice(NetworkKind::NAMES), "network"),
+        "subtract channel means of images and divide by deviations; false: pixels in [0, 1]",
+    )
+    .defaults(&[(LIPSCHITZ_IMAGES, "false")])
+    .implied("true")
+    .of(Owner::Images),
+    key("network.kind", Kind::Choice(NetworkKind::NAMES), "network").defaults(&[
+        (&[Resnet32], r#""resnet32""#),
+        (&[Nin], r#""nin""#),
+        (&[Mnist], r#""convnet""#),
+        (&[Area2d], r#""area""#),
+        (&[Fit1d], r#""scalar""#),
+        (&[Fit1dLipschitz, MnistLipschitz], r#""lipschitz""#),
+        (&[MnistLipschitzConv, Cifar10LipschitzConv], r#""lipschitz_conv""#),
+    ]),
     key(
         "network.hidden",
         Kind::Integers(1, 100_000),
         "units of the hidden layers of area and lipschitz; channels of the first layer of lipschitz_conv, then its dense units",
-    ),
-    key("network.dropout", Kind::Number(0.0, 0.95), "probability to drop a value, in NiN"),
-    key("network.lipschitz", Kind::Positive(1e6), "the constant L of a lipschitz network, from l2 to l2 [1]"),
+    )
+    .defaults(&[
+        (ALL, "[]"),
+        (&[Area2d], "[4, 4]"),
+        (&[Fit1dLipschitz], "[10, 10, 10]"),
+        (&[MnistLipschitz], "[256, 256]"),
+        (&[MnistLipschitzConv], "[16, 128]"),
+        (&[Cifar10LipschitzConv], "[32, 256]"),
+    ])
+    .of(Owner::Hidden),
+    key("network.dropout", Kind::Number(0.0, 0.95), "probability to drop a value, in NiN")
+        .defaults(&[(ALL, "0.0"), (&[Nin], "0.5")])
+        .of(Owner::Nin),
+    key("network.lipschitz", Kind::Positive(1e6), "the constant L of a lipschitz network, from l2 to l2")
+        .implied("1.0")
+        .of(Owner::Lipschitz),
     key(
         "network.weights",
-        Kind::Choice(WeightConstraint::NAMES),
-        "how dense weights of a lipschitz network are kept at norm 1 [orthonormal]",
-    ),
-    key("activation.kind", Kind::Choice(ActivationName::NAMES), "activation"),
-    key("activation.size", Kind::Integer(3, 100_001), "knots of a spline: odd, or of lipschitz_spline even too"),
-    key("activation.range", Kind::Positive(1e6), "the knots lie on [-range, range]"),
+        Kind::Choice(Constraint::NAMES),
+        "how dense weights of a lipschitz network are kept at norm 1",
+    )
+    .implied(r#""orthonormal""#)
+    .of(Owner::Lipschitz),
+    key("activation.kind", Kind::Choice(ActivationKind::NAMES), "activation").defaults(&[
+        (&[Mnist, Area2d, Fit1d], r#""bspline""#),
+        (CIFAR, r#""explicit_linear""#),
+        (LIPSCHITZ, r#""lipschitz_spline""#),
+    ]),
+    key("activation.size", Kind::Integer(3, 100_001), "knots of a spline: odd, or of lipschitz_spline even too")
+        .defaults(&[
+            (CIFAR, "51"),
+            (&[Mnist], "51"),
+            (&[Area2d], "21"),
+            (&[Fit1d], "31"),
+            (LIPSCHITZ_IMAGES, "21"),
+            (&[Fit1dLipschitz], "50"),
+        ]),
+    key("activation.range", Kind::Positive(1e6), "the knots lie on [-range, range]").defaults(&[
+        (ALL, "1.0"),
+        (CIFAR, "4.0"),
+        (&[Mnist], "4.0"),
+        (&[Fit1dLipschitz], "0.5"),
+    ]),
     key("activation.step", Kind::Positive(1e6), "distance of the knots, instead of a range"),
     key(
         "activation.init",
-        Kind::Choice(InitShape::NAMES),
-        "shape before training (even_odd, maxmin, zigzag: not for relu_spline)",
-    ),
+        Kind::Choice(Init::NAMES),
+        "shape before training (even_odd, max_min, zigzag: not for relu_spline)",
+    )
+    .defaults(&[(ALL, r#""leaky_relu""#), (LIPSCHITZ, r#""absolute""#)])
+    .formerly(&[("absolute_value", "absolute"), ("maxmin", "max_min")]),
     key(
         "activation.fixed_bias",
         Kind::Bool,
         "whether b0 of explicit_linear and relu_spline stays as it is [as the network needs it]",
     ),
-    key("activation.scaling", Kind::Bool, "whether lipschitz_spline learns a scaling of its argument [true]"),
-    key("activation.hinges", Kind::Integer(1, 1000), "hinges of apl, a channel"),
-    key("activation.hinge_penalty", Kind::Number(0.0, 1e6), "L2 penalty of the hinges of apl"),
-    key("regularization.norm", Kind::Choice(NormName::NAMES), "norm of the splines that is penalised"),
-    key("regularization.lambda", Kind::Number(0.0, 1e6), "weight of that norm"),
+    key("activation.scaling", Kind::Bool, "whether lipschitz_spline learns a scaling of its argument")
+        .implied("true")
+        .of(Owner::LipschitzSpline),
+    key("activation.hinges", Kind::Integer(1, 1000), "hinges of apl per channel").defaults(&[(ALL, "1")]),
+    key("activation.hinge_penalty", Kind::Number(0.0, 1e6), "L2 penalty of the hinges of apl")
+        .defaults(&[(ALL, "1e-3")]),
+    key("regularization.norm", Kind::Choice(norm_or_none::NAMES), "norm of the splines that is penalised")
+        .defaults(&[(ALL, r#""tv2""#)]),
+    key("regularization.lambda", Kind::Number(0.0, 1e6), "weight of that norm").defaults(&[
+        (CIFAR, "1e-4"),
+        (&[Mnist, Area2d], "1e-5"),
+        (&[Fit1d], "1e-4"),
+        (LIPSCHITZ_IMAGES, "1e-6"),
+        (&[Fit1dLipschitz], "0.0"),
+    ]),
     key(
         "regularization.weight_decay",
         Kind::Number(0.0, 1e6),
         "weight of half the squares of weights, biases, norms' scales and splines' linear terms",
-    ),
+    )
+    .defaults(&[(ALL, "0.0"), (CIFAR, "5e-4"), (&[Mnist, Area2d], "1e-5")]),
     key(
         "regularization.per_layer",
         Kind::Bool,
         "divide lambda by the TV2 of a layer's splines, and weight_decay by the squares of its weights, before training",
-    ),
-    key("optimizer.weights.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of all that is no spline"),
-    key("optimizer.weights.lr", Kind::Positive(1e6), "its learning rate"),
-    key("optimizer.weights.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd"),
-    key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines"),
-    key("optimizer.splines.lr", Kind::Positive(1e6), "its learning rate"),
-    key("optimizer.splines.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd"),
+    )
+    .defaults(&[(ALL, "false")]),
+    key("optimizer.weights.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of all other parameters than splines")
+        .defaults(&[(ALL, r#""adam""#), (CIFAR, r#""sgd""#)]),
+    key("optimizer.weights.lr", Kind::Positive(1e6), "its learning rate").defaults(&[
+        (ALL, "1e-3"),
+        (CIFAR, "0.1"),
+        (&[Mnist], "5e-3"),
+    ]),
+    key("optimizer.weights.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd")
+        .defaults(&[(ALL, "0.9")]),
+    key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines")
+        .defaults(&[(ALL, r#""adam""#)]),
+    key("optimizer.splines.lr", Kind::Positive(1e6), "its learning rate").defaults(&[(ALL, "1e-3"), (&[Mnist], "3e-3")]),
+    key("optimizer.splines.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd")
+        .defaults(&[(ALL, "0.9")]),
     key(
         "optimizer.scalings.lr",
         Kind::Positive(1e6),
         "learning rate of the scalings of lipschitz_spline, for the splines' optimiser [that of the splines]",
-    ),
-    key("train.epochs", Kind::Integer(1, MANY), "epochs"),
-    key("train.batch_size", Kind::Integer(1, 1_000_000), "samples of a step"),
+    )
+    .of(Owner::Scalings),
+    key("train.epochs", Kind::Integer(1, MANY), "epochs").defaults(&[
+        (&[Resnet32], "300"),
+        (&[Nin], "320"),
+        (&[Mnist], "40"),
+        (&[Area2d, Fit1d], "500"),
+        (&[Fit1dLipschitz], "1000"),
+        (&[MnistLipschitz], "6"),
+        (&[MnistLipschitzConv], "20"),
+        (&[Cifar10LipschitzConv], "50"),
+    ]),
+    key("train.batch_size", Kind::Integer(1, 1_000_000), "samples of a step").defaults(&[
+        (ALL, "128"),
+        (&[Mnist], "64"),
+        (&[Area2d, Fit1dLipschitz], "10"),
+        (&[Fit1d], "100"),
+    ]),
     key(
         "train.milestones",
         Kind::Integers(1, MANY),
         "epochs after which all learning rates are multiplied by gamma; ascending",
-    ),
-    key("train.gamma", Kind::Positive(1.0), "that factor"),
+    )
+    .defaults(&[
+        (&[Resnet32], "[150, 225, 262]"),
+        (&[Nin], "[80, 160, 240]"),
+        (&[Mnist], "[22, 31, 36]"),
+        (&[Area2d, Fit1d], "[440, 480]"),
+        (&[Fit1dLipschitz], "[750, 900]"),
+        (&[MnistLipschitz], "[4, 5]"),
+        (&[MnistLipschitzConv], "[14, 18]"),
+        (&[Cifar10LipschitzConv], "[35, 45]"),
+    ]),
+    key("train.gamma", Kind::Positive(1.0), "factor of all learning rates at each milestone").defaults(&[(ALL, "0.1")]),
     key(
         "train.eval_every",
         Kind::Integer(1, MANY),
         "epochs from one evaluation to the next; the last epoch always has one",
     )
+    .defaults(&[(ALL, "1"), (&[Area2d, Fit1d], "50"), (&[Fit1dLipschitz], "100")])
     .not_of_training(),
     key("train.log_steps", Kind::Integer(0, MANY), "steps from one metrics row to the next within an epoch; 0: none")
+        .defaults(&[(ALL, "0")])
         .not_of_training(),
     key("train.checkpoint_seconds", Kind::Number(0.0, 1e9), "seconds from one checkpoint to the next; 0: every step")
+        .defaults(&[(ALL, "60.0")])
         .not_of_training(),
-    key("train.threads", Kind::Integer(0, 1024), "threads; 0: one a core").not_of_training(),
+    key("train.threads", Kind::Integer(0, 1024), "number of threads; 0: one per core")
+        .defaults(&[(ALL, "0")])
+        .not_of_training(),
     key(
         "train.keep_best",
         Kind::Bool,
         "keep the network of the epoch with the best validation accuracy, or loss where there is no accuracy, in \
          best.safetensors; needs data.validation above 0",
     )
+    .defaults(&[(ALL, "false")])
     .not_of_training(),
     key(
         "train.precision",
         Kind::Choice(Precision::NAMES),
         "type of what flows between layers in training; bf16 on a GPU only; parameters, their gradients, losses and evaluation \
          are f32",
-    ),
-    key("train.max_train_images", Kind::Integer(0, MANY), "only the first so many training images; 0: all"),
-    key("train.max_test_images", Kind::Integer(0, MANY), "only the first so many test images; 0: all"),
-    key("sparsify.enabled", Kind::Bool, "eliminate knots at the end").not_of_training(),
+    )
+    .defaults(&[(ALL, r#""f32""#)]),
+    key("train.max_train_images", Kind::Integer(0, MANY), "use only the first N training images; 0: all")
+        .defaults(&[(ALL, "0")])
+        .of(Owner::Images),
+    key("train.max_test_images", Kind::Integer(0, MANY), "use only the first N test images; 0: all")
+        .defaults(&[(ALL, "0")])
+        .of(Owner::Images),
+    key("sparsify.enabled", Kind::Bool, "eliminate knots at the end")
+        .defaults(&[(ALL, "true"), (LIPSCHITZ, "false"), (&[Fit1d], "false")])
+        .not_of_training(),
     key(
         "sparsify.threshold",
         Kind::Number(0.0, 1e12),
@@ -225,8 +456,10 @@ pub const KEYS: &[Key] = &[
     )
     .not_of_training(),
     key("sparsify.tolerance", Kind::Number(0.0, 100.0), "points of training accuracy that the search may lose")
+        .defaults(&[(ALL, "0.25")])
         .not_of_training(),
     key("sparsify.search", Kind::Choice(Search::NAMES), "try every threshold of the papers' list, or bisect it")
+        .defaults(&[(ALL, r#""every""#), (CIFAR, r#""bisect""#), (&[Mnist], r#""bisect""#)])
         .not_of_training(),
 ];
 
@@ -260,47 +493,15 @@ pub(super) fn nearest(path: &str) -> Option<&'static str> {
     nearest_of(path, KEYS.iter().map(|key| key.path))
 }
 
-/// The same among these paths.
-pub(crate) fn nearest_of<'a>(path: &str, paths: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    if path.len() > LONGEST {
-        return None;
-    }
-    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
-    let distance = |other: &str| {
-        let whole = edit_distance(path, other);
-        let tail = edit_distance(&last(path), &last(other)) + 1;
-        whole.min(tail)
-    };
-    let (near, other) = paths.map(|other| (distance(other), other)).min_by_key(|(distance, _)| *distance)?;
-    (near <= 1 + last(path).chars().count() / 3).then_some(other)
-}
-
-/// The least number of insertions, deletions and substitutions.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &b) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-/// All keys with what they mean and may be, and their defaults by experiment, for `--help`.
+/// All keys with what they mean and may be, and their defaults, for `--help`.
 pub fn reference_doc() -> String {
     let mut text = String::from("Config keys (in the TOML file, or as --set KEY=VALUE):\n");
     for key in KEYS {
         let resumes = if key.changes_training { "" } else { "; may change where a run is resumed" };
         text += &format!("  {}\n      {} ({}{resumes})\n", key.path, key.meaning, key.kind);
-    }
-    text += "\nDefaults:\n";
-    for (title, defaults) in super::load::ALL_DEFAULTS {
-        text += &format!("\n# {title}\n{defaults}");
+        if let Some(defaults) = key.defaults_doc() {
+            text += &format!("      default: {defaults}\n");
+        }
     }
     text
 }

@@ -1,36 +1,17 @@
 //! From defaults, file and overrides to one checked config.
 
-use super::error::{Origin, printable};
-use super::keys::{find, inside, is_section, nearest};
-use super::*;
+use super::error::{ConfigError, Origin, printable};
+use super::keys::{KEYS, find, inside, is_section, nearest};
+use super::kinds::Kind;
+use super::names::{Experiment, NetworkKind};
+use super::profile::Profile;
+use super::sections::Config;
+use super::setting::Setting;
+use crate::files::md5;
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use toml::{Table, Value};
-
-const RESNET32: &str = include_str!("defaults/resnet32.toml");
-const NIN: &str = include_str!("defaults/nin.toml");
-const AREA2D: &str = include_str!("defaults/area2d.toml");
-const MNIST: &str = include_str!("defaults/mnist.toml");
-const FIT1D: &str = include_str!("defaults/fit1d.toml");
-const FIT1D_LIPSCHITZ: &str = include_str!("defaults/fit1d_lipschitz.toml");
-const MNIST_LIPSCHITZ: &str = include_str!("defaults/mnist_lipschitz.toml");
-const MNIST_LIPSCHITZ_CONV: &str = include_str!("defaults/mnist_lipschitz_conv.toml");
-const CIFAR10_LIPSCHITZ_CONV: &str = include_str!("defaults/cifar10_lipschitz_conv.toml");
-const COMMON: &str = include_str!("defaults/common.toml");
-
-pub(super) const ALL_DEFAULTS: [(&str, &str); 10] = [
-    ("all experiments", COMMON),
-    ("cifar10 with resnet32", RESNET32),
-    ("cifar10 with nin", NIN),
-    ("mnist", MNIST),
-    ("area2d", AREA2D),
-    ("fit1d", FIT1D),
-    ("fit1d with lipschitz", FIT1D_LIPSCHITZ),
-    ("mnist with lipschitz", MNIST_LIPSCHITZ),
-    ("mnist with lipschitz_conv", MNIST_LIPSCHITZ_CONV),
-    ("cifar10 with lipschitz_conv", CIFAR10_LIPSCHITZ_CONV),
-];
 
 /// Keys with their values and where each came from.
 #[derive(Default)]
@@ -98,7 +79,7 @@ impl Layers {
             let allowed = inside(section).join(", ");
             return Err(ConfigError::UnknownKey { origin: origin.clone(), key: path.to_owned(), hint, allowed });
         };
-        let value = key.kind.check(value).map_err(|value| key.refuse(origin, value.to_string()))?;
+        let value = key.kind.check(key.renamed(value)).map_err(|value| key.refuse(origin, value.to_string()))?;
         let mut table = &mut self.values;
         let mut parts: Vec<&str> = path.split('.').collect();
         let last = parts.pop().unwrap_or(path);
@@ -213,28 +194,21 @@ impl Config {
         for setting in settings {
             given.put(&setting.key, setting.value.clone(), &setting.origin)?;
         }
-        let defaults = match (choice(&given, "experiment"), choice(&given, "network.kind")) {
-            (Some("area2d"), _) => AREA2D,
-            (Some("fit1d"), Some("lipschitz")) => FIT1D_LIPSCHITZ,
-            (Some("fit1d"), _) => FIT1D,
-            (Some("mnist"), Some("lipschitz")) => MNIST_LIPSCHITZ,
-            (Some("mnist"), Some("lipschitz_conv")) => MNIST_LIPSCHITZ_CONV,
-            (Some("mnist"), _) => MNIST,
-            (Some("cifar10"), Some("lipschitz_conv")) => CIFAR10_LIPSCHITZ_CONV,
-            (Some("cifar10"), Some("nin")) => NIN,
-            (Some("cifar10"), _) => RESNET32,
-            _ => {
-                return Err(ConfigError::Value {
-                    origin,
-                    key: "experiment".to_owned(),
-                    value: "missing".to_owned(),
-                    allowed: Kind::Choice(Experiment::NAMES).to_string(),
-                });
-            }
+        let Some(experiment) = choice(&given, "experiment").and_then(|name| name.parse::<Experiment>().ok()) else {
+            return Err(ConfigError::Value {
+                origin,
+                key: "experiment".to_owned(),
+                value: "missing".to_owned(),
+                allowed: Kind::Choice(Experiment::NAMES).to_string(),
+            });
         };
+        let network = choice(&given, "network.kind").and_then(|name| name.parse::<NetworkKind>().ok());
+        let profile = Profile::of(experiment, network);
         let mut layers = Layers::default();
-        for defaults in [COMMON, defaults] {
-            layers.overlay(parse(defaults, &Origin::Defaults)?, "", &Origin::Defaults)?;
+        for key in KEYS {
+            if let Some(value) = key.default_of(profile) {
+                layers.put(key.path, value, &Origin::Defaults)?;
+            }
         }
         layers.overlay(given.values, "", &origin)?;
         layers.origins.extend(given.origins);
@@ -252,6 +226,10 @@ impl Config {
 
     /// The whole config as TOML; loading it gives the same config.
     pub fn to_toml(&self) -> String {
+        toml::to_string(&self.table()).unwrap_or_default()
+    }
+
+    fn table(&self) -> Table {
         let mut table = Table::try_from(self).unwrap_or_default();
         // A range that a step replaces is not said again.
         if self.activation.step.is_some()
@@ -259,7 +237,21 @@ impl Config {
         {
             activation.remove("range");
         }
-        toml::to_string(&table).unwrap_or_default()
+        table
+    }
+
+    /// The MD5 of the whole config, by which rows of results know it. Values have their first names in it, so that it stays the same
+    /// when one gets another name.
+    pub fn md5(&self) -> String {
+        let mut table = self.table();
+        for key in KEYS {
+            if let Some((section, name)) = key.path.split_once('.')
+                && let Some(value) = table.get_mut(section).and_then(|section| section.get_mut(name))
+            {
+                *value = key.first_named(value);
+            }
+        }
+        md5(toml::to_string(&table).unwrap_or_default().as_bytes())
     }
 }
 

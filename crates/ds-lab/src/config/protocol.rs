@@ -1,6 +1,6 @@
 //! Whether a run follows the original's protocol.
 
-use super::*;
+use super::sections::Config;
 
 /// "full", or "reduced: …" with what is less than in the experiment's defaults.
 pub fn protocol(config: &Config, is_sample: bool) -> String {

@@ -1,8 +1,8 @@
 //! `--set KEY=VALUE`: the kind of the key decides how the text is read.
 
-use super::error::{Origin, printable};
-use super::keys::{Kind, find};
-use super::*;
+use super::error::{ConfigError, Origin, printable};
+use super::keys::{Key, find};
+use super::kinds::Kind;
 use toml::{Table, Value};
 
 /// A value for one key.
@@ -32,10 +32,18 @@ impl Setting {
             None => Value::String(value.to_owned()),
             Some(found) => {
                 let shown = if value.is_empty() { "empty".to_owned() } else { printable(value) };
-                found.kind.read(value).ok_or_else(|| found.refuse(&origin, shown))?
+                found.read(value).ok_or_else(|| found.refuse(&origin, shown))?
             }
         };
         Ok(Self { key: key.to_owned(), value, origin })
+    }
+}
+
+impl Key {
+    /// The value that a text stands for, under its present name; whether it is in range is not checked here.
+    fn read(&self, text: &str) -> Option<Value> {
+        let renamed = self.renamed(Value::String(text.to_owned()));
+        self.kind.read(renamed.as_str().unwrap_or(text))
     }
 }
 
@@ -174,24 +182,24 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_what_to_type() {
         let cases = [
-            ("train.epochs=many", "`train.epochs` is many: allowed is a whole number", "--set train.epochs=300"),
-            ("train.epochs=1e2.5", "is 1e2.5", "--set train.epochs=300"),
-            ("train.epochs=2.5", "is 2.5", "--set train.epochs=300"),
-            ("train.epochs=", "is empty", "--set train.epochs=300"),
-            ("train.epochs=1e99", "is 1e99", "--set train.epochs=300"),
-            ("train.epochs=0x-3", "is 0x-3", "--set train.epochs=300"),
-            ("seed=1__0", "is 1__0", "--set seed=0"),
-            ("seed=_1", "is _1", "--set seed=0"),
-            ("data.augment=yes", "is yes: allowed is true or false", "--set data.augment=false"),
-            ("optimizer.weights.lr=0,1", "is 0,1: allowed is a number", "--set optimizer.weights.lr=0.1"),
-            ("train.milestones=3;5", "is 3;5: allowed is a list", "--set train.milestones=150,225,262"),
-            ("train.milestones=", "is empty", "--set train.milestones=150,225,262"),
-            ("network.hidden=[4", "is [4:", "--set network.hidden=4,4"),
-            ("activation.kind=spline", "is spline: allowed is one of bspline,", "relu"),
-            ("name=", "is empty: allowed is a text", "--set name="),
-            ("name=\" \"", "allowed is a text", "--set name="),
-            ("sparsify.threshold=x", "is x", "--set sparsify.threshold=0.5"),
-            ("seed=\u{1b}[31m", "is \\u{1b}[31m", "--set seed=0"),
+            ("train.epochs=many", "`train.epochs` = many: expected a whole number", "--set train.epochs=300"),
+            ("train.epochs=1e2.5", "= 1e2.5", "--set train.epochs=300"),
+            ("train.epochs=2.5", "= 2.5", "--set train.epochs=300"),
+            ("train.epochs=", "= empty", "--set train.epochs=300"),
+            ("train.epochs=1e99", "= 1e99", "--set train.epochs=300"),
+            ("train.epochs=0x-3", "= 0x-3", "--set train.epochs=300"),
+            ("seed=1__0", "= 1__0", "--set seed=0"),
+            ("seed=_1", "= _1", "--set seed=0"),
+            ("data.augment=yes", "= yes: expected true or false", "--set data.augment=true"),
+            ("optimizer.weights.lr=0,1", "= 0,1: expected a number", "--set optimizer.weights.lr=0.1"),
+            ("train.milestones=3;5", "= 3;5: expected a list", "--set train.milestones=150,225,262"),
+            ("train.milestones=", "= empty", "--set train.milestones=150,225,262"),
+            ("network.hidden=[4", "= [4:", "--set network.hidden=4,4"),
+            ("activation.kind=spline", "= spline: expected one of bspline,", "relu"),
+            ("name=", "= empty: expected a text", "--set name="),
+            ("name=\" \"", "expected a text", "--set name="),
+            ("sparsify.threshold=x", "= x", "--set sparsify.threshold=0.5"),
+            ("seed=\u{1b}[31m", "= \\u{1b}[31m", "--set seed=0"),
             ("=3", "expected KEY=VALUE", "such as"),
             ("seed", "expected KEY=VALUE", "such as"),
         ];

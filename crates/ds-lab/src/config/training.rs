@@ -2,7 +2,7 @@
 
 use super::keys::{KEYS, Key};
 use super::load::Layers;
-use super::*;
+use super::sections::Config;
 use crate::files::md5;
 use toml::Value;
 
@@ -30,7 +30,7 @@ impl Config {
     /// a config gets a new key that is left out of [`to_toml`](Self::to_toml) at its default.
     pub fn training_md5(&self) -> String {
         let values = Layers::of_text(&self.to_toml());
-        let line = |key: &Key| values.get(key.path).map(|value| format!("{} = {value}\n", key.path));
+        let line = |key: &Key| values.get(key.path).map(|value| format!("{} = {}\n", key.path, key.first_named(value)));
         let mut lines: Vec<String> = training_keys().filter_map(line).collect();
         lines.sort();
         md5(lines.concat().as_bytes())

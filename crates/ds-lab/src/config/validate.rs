@@ -1,8 +1,12 @@
 //! What must hold between keys.
 
+use super::error::ConfigError;
+use super::keys::KEYS;
 use super::load::Layers;
+use super::names::{Dataset, Experiment, NetworkKind, Precision};
 use super::run_name::broken_rule;
-use super::*;
+use super::sections::Config;
+use ds_core::activation::{ActivationKind, Init};
 
 /// The least distance of knots: an argument divided by it must be finite in f32.
 const SMALLEST_STEP: f64 = 1e-30;
@@ -83,9 +87,9 @@ impl Config {
 
     fn validate_activation(&self, layers: &Layers) -> Result<(), ConfigError> {
         let (kind, init) = (self.activation.kind, self.activation.init);
-        let has_more_kinks = matches!(init, InitShape::EvenOdd | InitShape::Maxmin | InitShape::Zigzag);
-        if kind == ActivationName::ReluSpline && has_more_kinks {
-            let allowed = "leaky_relu, relu or identity, absolute_value or zero for relu_spline, which has one slope \
+        let has_more_kinks = matches!(init, Init::EvenOdd | Init::MaxMin | Init::Zigzag);
+        if kind == ActivationKind::ReluSpline && has_more_kinks {
+            let allowed = "leaky_relu, relu, identity, absolute or zero for relu_spline, which has one slope \
                            change at first, the same in all channels";
             return Err(layers.error("activation.init", init, allowed));
         }
@@ -94,7 +98,7 @@ impl Config {
             return Err(layers.error("activation.size", self.activation.size, allowed));
         }
         let key = if self.activation.step.is_some() { "activation.step" } else { "activation.range" };
-        let distance = 2.0 * self.activation.knot_range() / (self.activation.size - 1) as f64;
+        let distance = 2.0 * self.activation.layer().knot_range() / (self.activation.size - 1) as f64;
         if distance < SMALLEST_STEP {
             let allowed = format!("one that leaves at least {SMALLEST_STEP:e} between knots, for numbers in f32");
             return Err(layers.error(key, show(self.activation.step.or(Some(self.activation.range))), allowed));
@@ -118,46 +122,11 @@ impl Config {
 
     /// Keys that a user gave and that this experiment, network or activation does not have.
     fn validate_keys_of_others(&self, layers: &Layers) -> Result<(), ConfigError> {
-        let images = matches!(self.experiment, Experiment::Cifar10 | Experiment::Mnist);
-        let area = self.experiment == Experiment::Area2d;
-        let lipschitz = self.network.kind.is_lipschitz();
-        let of = |yes: bool, keys: &'static [&'static str], owner: &'static str| (yes, keys, owner);
-        let spline = self.activation.kind == ActivationName::LipschitzSpline;
-        let scalings = spline && self.activation.scaling != Some(false);
-        let owners = [
-            of(self.experiment == Experiment::Cifar10, &["data.augment"], "images of CIFAR (false elsewhere)"),
-            of(area, &["data.points", "data.test_grid"], "area2d"),
-            of(area || lipschitz, &["network.hidden"], "area2d and of lipschitz networks"),
-            of(lipschitz, &["network.lipschitz", "network.weights"], "lipschitz networks"),
-            of(images, &["data.normalize"], "images"),
-            of(spline, &["activation.scaling"], "lipschitz_spline"),
-            of(scalings, &["optimizer.scalings.lr"], "lipschitz_spline with activation.scaling = true"),
-            of(!images, &["data.train_points"], "area2d and fit1d; images have train.max_train_images"),
-            of(images, &["train.max_train_images", "train.max_test_images"], "images (0 elsewhere)"),
-            of(self.network.kind == NetworkKind::Nin, &["network.dropout"], "nin (0 elsewhere)"),
-        ];
-        for (belongs, keys, owner) in owners {
-            for &key in keys.iter().filter(|_| !belongs) {
-                // A value that changes nothing is fine: a resolved config states every key.
-                let neutral = match key {
-                    "data.augment" => !self.data.augment,
-                    "data.normalize" => self.data.normalize != Some(false),
-                    "activation.scaling" => self.activation.scaling.is_none(),
-                    "optimizer.scalings.lr" => self.optimizer.scalings.is_none(),
-                    "network.lipschitz" => self.network.lipschitz.is_none(),
-                    "network.weights" => self.network.weights.is_none(),
-                    "network.dropout" => self.network.dropout == 0.0,
-                    "network.hidden" => self.network.hidden.is_empty(),
-                    "train.max_train_images" => self.train.max_train_images == 0,
-                    "train.max_test_images" => self.train.max_test_images == 0,
-                    "data.train_points" => self.data.train_points == 1500,
-                    "data.test_grid" => self.data.test_grid == 200,
-                    _ => self.data.points == super::Points::Generated,
-                };
-                if !neutral && layers.is_given(key) {
-                    let value = layers.get(key).map_or_else(String::new, ToString::to_string);
-                    return Err(layers.error(key, value, format!("a key of {owner}, not of {}", self.experiment)));
-                }
+        for key in KEYS.iter().filter(|key| layers.is_given(key.path)) {
+            let Some(value) = layers.get(key.path) else { continue };
+            if let Some(owner) = key.other_owner(self, value) {
+                let allowed = format!("no value: the key belongs to {owner}, not to {}", self.experiment);
+                return Err(layers.error(key.path, value, allowed));
             }
         }
         Ok(())

@@ -7,7 +7,6 @@ use crate::results::metrics::Split;
 use crate::run::memory;
 use anyhow::{Context, Result, bail};
 use candle_core::DType;
-use ds_core::activation::{ActivationKind, Init};
 use ds_nn::Network;
 use ds_nn::layers::Constraint;
 use ds_nn::networks::{self, Images};
@@ -73,13 +72,10 @@ pub fn network_on_device(config: &Config, outputs: usize, context: &device::Cont
 /// If the activation cannot be built.
 pub fn network(config: &Config, outputs: usize) -> Result<Network> {
     let rng = &mut Seed(config.seed).generator(Purpose::Weights, 0);
-    let activation = activation(&config.activation)?;
+    let activation = config.activation.layer();
     let hidden = config.network.hidden.as_slice();
     let constant = config.network.lipschitz.unwrap_or(1.0);
-    let weights = match config.network.weights {
-        Some(config::WeightConstraint::Spectral) => Constraint::Spectral,
-        Some(config::WeightConstraint::Orthonormal) | None => Constraint::Orthonormal,
-    };
+    let weights = config.network.weights.unwrap_or(Constraint::Orthonormal);
     let images = match config.data.dataset {
         Dataset::Mnist | Dataset::FashionMnist => Some(Images::MNIST),
         Dataset::Cifar10 | Dataset::Cifar100 => Some(Images::CIFAR),
@@ -99,40 +95,6 @@ pub fn network(config: &Config, outputs: usize) -> Result<Network> {
         NetworkKind::Convnet => networks::convnet(rng, outputs, activation)?,
         NetworkKind::Resnet32 => networks::resnet32(rng, outputs, activation)?,
         NetworkKind::Nin => networks::nin(rng, outputs, config.network.dropout, activation)?,
-    })
-}
-
-fn activation(config: &config::Activation) -> Result<ActivationKind> {
-    let grid = || config.grid();
-    let init = match config.init {
-        config::InitShape::LeakyRelu => Init::LeakyRelu,
-        config::InitShape::Relu => Init::Relu,
-        config::InitShape::EvenOdd => Init::EvenOdd,
-        config::InitShape::Identity => Init::Identity,
-        config::InitShape::AbsoluteValue => Init::AbsoluteValue,
-        config::InitShape::Maxmin => Init::MaxMin,
-        config::InitShape::Zigzag => Init::Zigzag,
-        config::InitShape::Zero => Init::Zero,
-    };
-    let fixed_bias = config.fixed_bias;
-    Ok(match config.kind {
-        config::ActivationName::Relu => ActivationKind::Relu,
-        config::ActivationName::LeakyRelu => ActivationKind::LeakyRelu,
-        config::ActivationName::Prelu => ActivationKind::PRelu,
-        config::ActivationName::Apl => ActivationKind::Apl { hinges: config.hinges },
-        config::ActivationName::Bspline => ActivationKind::BSpline { grid: grid()?, init },
-        config::ActivationName::ExplicitLinear => ActivationKind::ExplicitLinear { grid: grid()?, init, fixed_bias },
-        config::ActivationName::ReluSpline => ActivationKind::ReluSpline { grid: grid()?, init, fixed_bias },
-        config::ActivationName::LipschitzSpline => ActivationKind::Lipschitz {
-            size: config.size,
-            range: config.knot_range(),
-            init,
-            scaling: config.scaling.unwrap_or(true),
-        },
-        config::ActivationName::Absolute => ActivationKind::Absolute,
-        config::ActivationName::MaxMin => ActivationKind::MaxMin,
-        config::ActivationName::Householder => ActivationKind::Householder,
-        config::ActivationName::ClippedPrelu => ActivationKind::ClippedPRelu,
     })
 }
 

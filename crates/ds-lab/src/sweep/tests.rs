@@ -77,8 +77,8 @@ fn a_grid_is_every_combination_with_stable_names() {
 fn a_wrong_sweep_says_what_is_allowed() {
     let config = "[config]\nexperiment = \"area2d\"\n";
     for (text, expected) in [
-        ("[[grid]]\nseed = [0]".to_owned(), "`config` is missing"),
-        (config.to_owned(), "`grid` is missing"),
+        ("[[grid]]\nseed = [0]".to_owned(), "`config` = missing"),
+        (config.to_owned(), "`grid` = missing"),
         (format!("{config}[[grid]]\nseed = []"), "at least one value"),
         (format!("{config}[[grid]]\ntrain.epoch = [1]"), "did you mean `train.epochs`"),
         (format!("{config}[[grid]]\nactivation.size = [20]"), "odd"),
@@ -121,7 +121,7 @@ fn a_selection_that_cannot_be_made_is_refused_before_the_first_run() {
     assert_eq!(sweep(SELECT).unwrap().count().unwrap(), 10 + 3 * 3);
     let key = "key = \"regularization.lambda + regularization.weight_decay\"";
     for (old, new, expected) in [
-        (key, "key = \"nope.x\"", "`select.key` is \"nope.x\": allowed is a key with a list in a [[grid]]: "),
+        (key, "key = \"nope.x\"", "`select.key` = \"nope.x\": expected a key with a list in a [[grid]]: "),
         (key, "key = \"network.hiden\"", "did you mean \"network.hidden\"?"),
         (key, "key = \"train.epochs\"", "network.hidden"),
         // No list of the grid has it as its only key.
@@ -132,7 +132,7 @@ fn a_selection_that_cannot_be_made_is_refused_before_the_first_run() {
             "all keys of the list: \"regularization.lambda + regularization.weight_decay\"",
         ),
         (key, "key = \"seed\"", "other than seed"),
-        (key, "key = 3", "`select.key` is 3"),
+        (key, "key = 3", "`select.key` = 3"),
         ("final.seed", "final.sed", "did you mean `seed`"),
         ("final.seed", "finals.seed", "unknown key `select.finals` (did you mean `final`?)"),
         ("final.seed", "tolerence = 0.5\nfinal.seed", "did you mean `tolerance`"),
@@ -141,7 +141,7 @@ fn a_selection_that_cannot_be_made_is_refused_before_the_first_run() {
         ("final.seed", "tolerance = nan\nfinal.seed", "from 0 to 100"),
         ("final.seed = [0, 1, 2]", "final.seed = [0, 0]", "do not overlap"),
         ("final.seed", "final.regularization.lambda = 1\nfinal.seed", "leave out select.final.regularization.lambda"),
-        ("final.seed", "final.train.epochs = 0\nfinal.seed", "`train.epochs` is 0"),
+        ("final.seed", "final.train.epochs = 0\nfinal.seed", "`train.epochs` = 0"),
         // Only the runs of the selection would be refused.
         ("[config]\n", "[config]\ntrain.keep_best = true\n", "`train.keep_best`"),
         ("data.validation = 0.5", "data.validation = 0", "compares accuracies on validation data"),

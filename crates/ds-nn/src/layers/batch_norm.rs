@@ -7,9 +7,10 @@ use crate::ops::norm_activation::{ChannelParameters, Function, NormActivation, S
 use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::Activation;
+use ds_core::activation::NewVariable;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter, copied};
+use ds_core::{Group, L2, Parameter};
 
 /// Batch normalisation with running statistics, as PyTorch's `BatchNorm2d`: momentum 0.1, ε = 1e-5, unbiased running
 /// variance.
@@ -128,13 +129,13 @@ impl BatchNorm {
         })
     }
 
-    /// A copy with parameters of a type and on a device.
-    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+    /// The layer with what `new` gives in place of each of its variables.
+    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
         Ok(Self {
-            scale: copied(&self.scale, dtype, device)?,
-            shift: copied(&self.shift, dtype, device)?,
-            running_mean: copied(&self.running_mean, dtype, device)?,
-            running_variance: copied(&self.running_variance, dtype, device)?,
+            scale: new("scale", &self.scale)?,
+            shift: new("shift", &self.shift)?,
+            running_mean: new("running_mean", &self.running_mean)?,
+            running_variance: new("running_variance", &self.running_variance)?,
         })
     }
 

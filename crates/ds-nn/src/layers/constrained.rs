@@ -12,25 +12,31 @@ use crate::ops::dense::Dense;
 use crate::ops::orthonormal::{PolarFactor, polar_factor};
 use crate::ops::spectral::SpectralNormalization;
 use candle_core::{DType, Device, Result, Tensor, Var};
+use ds_core::activation::NewVariable;
 use ds_core::backend::op::forward;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter, copied};
+use ds_core::{Group, L2, Parameter};
 use rand_chacha::ChaCha8Rng;
 
-/// How a weight is kept at norm 1 or below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Constraint {
-    /// Orthonormal rows or columns, whichever are fewer ([`polar_factor`]); training writes them back into the weight, which
-    /// is the polar retraction on the Stiefel manifold.
-    Orthonormal,
-    /// Divided by a bound of the largest singular value ([`SpectralNormalization`]).
-    Spectral,
-    /// A convolution's kernel, scaled by input channel ([`AlmostOrthogonal`]).
-    AlmostOrthogonal {
-        /// The stride of the convolution.
-        stride: usize,
-    },
+ds_core::named!(
+    /// How a dense weight is kept at norm 1 or below.
+    Constraint {
+        /// Orthonormal rows or columns, whichever are fewer ([`polar_factor`]); training writes them back into the weight, which
+        /// is the polar retraction on the Stiefel manifold.
+        Orthonormal = "orthonormal",
+        /// Divided by a bound of the largest singular value ([`SpectralNormalization`]).
+        Spectral = "spectral",
+    }
+);
+
+/// How a convolution's kernel is kept at norm 1 or below.
+#[derive(Debug, Clone, Copy)]
+enum KernelConstraint {
+    /// As a dense weight.
+    Dense(Constraint),
+    /// Scaled by input channel, for this stride ([`AlmostOrthogonal`]).
+    AlmostOrthogonal { stride: usize },
 }
 
 impl Constraint {
@@ -48,6 +54,21 @@ impl Constraint {
                 let weight = graph.parameter(weight);
                 graph.apply(SpectralNormalization, [&weight])
             }
+        }
+    }
+
+    fn effective(self, weight: &Var) -> Result<Tensor> {
+        match self {
+            Self::Orthonormal => polar_factor(weight),
+            Self::Spectral => forward(&SpectralNormalization, [weight.as_tensor()]),
+        }
+    }
+}
+
+impl KernelConstraint {
+    fn apply<G: Graph>(self, graph: &mut G, weight: &Var, mode: Mode<'_>) -> Result<G::Value> {
+        match self {
+            Self::Dense(constraint) => constraint.apply(graph, weight, mode),
             Self::AlmostOrthogonal { stride } => {
                 let weight = graph.parameter(weight);
                 graph.apply(AlmostOrthogonal { stride }, [&weight])
@@ -57,8 +78,7 @@ impl Constraint {
 
     fn effective(self, weight: &Var) -> Result<Tensor> {
         match self {
-            Self::Orthonormal => polar_factor(weight),
-            Self::Spectral => forward(&SpectralNormalization, [weight.as_tensor()]),
+            Self::Dense(constraint) => constraint.effective(weight),
             Self::AlmostOrthogonal { stride } => forward(&AlmostOrthogonal { stride }, [weight.as_tensor()]),
         }
     }
@@ -91,18 +111,10 @@ impl ConstrainedLinear {
     /// A layer with random orthonormal weights and biases of 0.
     ///
     /// # Errors
-    /// If there are no inputs or outputs, or the constraint is one of convolutions.
+    /// If there are no inputs or outputs.
     pub fn new(rng: &mut ChaCha8Rng, inputs: usize, outputs: usize, constraint: Constraint) -> Result<Self> {
-        if let Constraint::AlmostOrthogonal { .. } = constraint {
-            candle_core::bail!("a dense layer cannot be almost orthogonal: choose orthonormal or spectral");
-        }
         let weight = Var::from_tensor(&draw_orthonormal(rng, &[outputs, inputs])?)?;
         Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, constraint })
-    }
-
-    /// How the weight is kept at norm 1.
-    pub fn constraint(&self) -> Constraint {
-        self.constraint
     }
 
     /// Ŵ (outputs, inputs), as the forward pass uses it.
@@ -110,13 +122,9 @@ impl ConstrainedLinear {
         self.constraint.effective(&self.weight)
     }
 
-    /// A copy with parameters of a type and on a device.
-    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        Ok(Self {
-            weight: copied(&self.weight, dtype, device)?,
-            bias: copied(&self.bias, dtype, device)?,
-            ..self.clone()
-        })
+    /// The layer with what `new` gives in place of each of its variables.
+    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        Ok(Self { weight: new("weight", &self.weight)?, bias: new("bias", &self.bias)?, ..self.clone() })
     }
 
     /// The layer as Lipschitz bounds see it.
@@ -152,7 +160,7 @@ pub struct ConstrainedConv2d {
     /// b (outputs).
     pub bias: Var,
     window: Window,
-    constraint: Constraint,
+    constraint: KernelConstraint,
 }
 
 impl ConstrainedConv2d {
@@ -167,20 +175,18 @@ impl ConstrainedConv2d {
             candle_core::bail!("convolution: {window:?} has no kernel or stride");
         }
         let (weight, constraint) = if kernel == stride && padding == 0 {
-            (draw_orthonormal(rng, &[outputs, inputs, kernel, kernel])?, Constraint::Orthonormal)
+            (
+                draw_orthonormal(rng, &[outputs, inputs, kernel, kernel])?,
+                KernelConstraint::Dense(Constraint::Orthonormal),
+            )
         } else {
             let centre = draw_orthonormal(rng, &[outputs, inputs])?.reshape((outputs, inputs, 1, 1))?;
             let (before, after) = ((kernel - 1) / 2, kernel / 2);
             let weight = centre.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
-            (weight, Constraint::AlmostOrthogonal { stride })
+            (weight, KernelConstraint::AlmostOrthogonal { stride })
         };
         let weight = Var::from_tensor(&weight.contiguous()?)?;
         Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, window, constraint })
-    }
-
-    /// How the kernel is kept at norm 1.
-    pub fn constraint(&self) -> Constraint {
-        self.constraint
     }
 
     /// Ŵ (outputs, inputs, k, k), as the forward pass uses it.
@@ -188,13 +194,9 @@ impl ConstrainedConv2d {
         self.constraint.effective(&self.weight)
     }
 
-    /// A copy with parameters of a type and on a device.
-    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        Ok(Self {
-            weight: copied(&self.weight, dtype, device)?,
-            bias: copied(&self.bias, dtype, device)?,
-            ..self.clone()
-        })
+    /// The layer with what `new` gives in place of each of its variables.
+    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        Ok(Self { weight: new("weight", &self.weight)?, bias: new("bias", &self.bias)?, ..self.clone() })
     }
 
     /// The layer as Lipschitz bounds see it.

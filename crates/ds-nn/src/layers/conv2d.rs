@@ -4,10 +4,11 @@ use super::init::{WeightInit, draw, draw_bias};
 use super::linear::{weight_and_bias, weight_for};
 use crate::ops::Window;
 use crate::ops::conv2d;
-use candle_core::{DType, Device, Result, Var};
+use candle_core::{Result, Var};
+use ds_core::Parameter;
+use ds_core::activation::NewVariable;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Parameter, copied};
 use rand_chacha::ChaCha8Rng;
 
 /// A 2D convolution.
@@ -63,10 +64,10 @@ impl Conv2d {
         graph.is_tracked(&weight)
     }
 
-    /// A copy with parameters of a type and on a device.
-    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        let bias = self.bias.as_ref().map(|bias| copied(bias, dtype, device)).transpose()?;
-        Ok(Self { weight: copied(&self.weight, dtype, device)?, bias, ..self.clone() })
+    /// The layer with what `new` gives in place of each of its variables.
+    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| new("bias", bias)).transpose()?;
+        Ok(Self { weight: new("weight", &self.weight)?, bias, ..self.clone() })
     }
 
     /// The layer as Lipschitz bounds see it.

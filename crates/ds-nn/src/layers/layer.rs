@@ -12,9 +12,9 @@ use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::ops::scale::Scale;
 use crate::ops::sum::Sum;
-use candle_core::{DType, Device, Result, Var, bail};
+use candle_core::{Result, Var, bail};
 use ds_core::Parameter;
-use ds_core::activation::Activation;
+use ds_core::activation::{Activation, NewVariable};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::{Operator, PoolWindow, Signal};
 
@@ -139,16 +139,18 @@ impl Layer {
         }
     }
 
-    /// A copy with parameters of a type and on a device.
-    fn to(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
+    /// The layer with what `new` gives in place of each of its variables.
+    fn map_variables(&self, new: &mut NewVariable<'_>) -> ds_core::Result<Self> {
         Ok(match self {
-            Self::Linear(linear) => Self::Linear(linear.to(dtype, device)?),
-            Self::Conv2d(conv) => Self::Conv2d(conv.to(dtype, device)?),
-            Self::BatchNorm(norm) => Self::BatchNorm(norm.to(dtype, device)?),
-            Self::Activation(activation) => Self::Activation(activation.to(dtype, device)?),
-            Self::ConstrainedLinear(linear) => Self::ConstrainedLinear(linear.to(dtype, device)?),
-            Self::ConstrainedConv2d(conv) => Self::ConstrainedConv2d(conv.to(dtype, device)?),
-            Self::Residual(residual) => Self::Residual(residual.to(dtype, device)?),
+            Self::Linear(linear) => Self::Linear(linear.map_variables(new)?),
+            Self::Conv2d(conv) => Self::Conv2d(conv.map_variables(new)?),
+            Self::BatchNorm(norm) => Self::BatchNorm(norm.map_variables(new)?),
+            Self::Activation(activation) => Self::Activation(activation.map_variables(new)?),
+            Self::ConstrainedLinear(linear) => Self::ConstrainedLinear(linear.map_variables(new)?),
+            Self::ConstrainedConv2d(conv) => Self::ConstrainedConv2d(conv.map_variables(new)?),
+            Self::Residual(Residual { body, shortcut }) => {
+                Self::Residual(Residual { body: map_variables(body, new)?, shortcut: map_variables(shortcut, new)? })
+            }
             Self::MaxPool(_)
             | Self::AveragePool(_)
             | Self::GlobalAveragePool
@@ -235,9 +237,20 @@ pub(crate) fn buffers(layers: &[(String, Layer)]) -> Vec<(String, Var)> {
     all
 }
 
-/// Copies with parameters of a type and on a device.
-pub(crate) fn to(layers: &[(String, Layer)], dtype: DType, device: &Device) -> ds_core::Result<Layers> {
-    layers.iter().map(|(name, layer)| Ok((name.clone(), layer.to(dtype, device)?))).collect()
+/// All layers with what `new` gives in place of each of their variables, by its name in checkpoints.
+pub(crate) fn map_variables(layers: &[(String, Layer)], new: &mut NewVariable<'_>) -> ds_core::Result<Layers> {
+    let map = |(name, layer): &(String, Layer)| {
+        let layer = layer.map_variables(&mut |inner, old| {
+            let name = format!("{name}.{inner}");
+            let var = new(&name, old)?;
+            if var.shape() != old.shape() {
+                bail!("{name} has shape {:?}, expected {:?}", var.shape(), old.shape());
+            }
+            Ok(var)
+        })?;
+        Ok((name.clone(), layer))
+    };
+    layers.iter().map(map).collect()
 }
 
 /// What Lipschitz bounds see of layers in evaluation mode, for an input of this shape: a convolution and its batch norm are one
@@ -295,10 +308,5 @@ impl Residual {
         let shortcut = forward_in(graph, &self.shortcut, x, mode)?;
         let sum = graph.apply(Sum, [&y, &shortcut])?;
         activation.map_or(Ok(sum.clone()), |activation| activation.forward_in(graph, &sum))
-    }
-
-    /// A copy with parameters of a type and on a device.
-    pub(super) fn to(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
-        Ok(Self { body: to(&self.body, dtype, device)?, shortcut: to(&self.shortcut, dtype, device)? })
     }
 }

@@ -2,10 +2,11 @@
 
 use super::init::{WeightInit, draw, draw_bias};
 use crate::ops::dense::Dense;
-use candle_core::{DType, Device, Result, Var};
+use candle_core::{Result, Var};
+use ds_core::activation::NewVariable;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter, copied};
+use ds_core::{Group, L2, Parameter};
 use rand_chacha::ChaCha8Rng;
 
 /// x·Wᵀ + b.
@@ -41,10 +42,10 @@ impl Linear {
         }
     }
 
-    /// A copy with parameters of a type and on a device.
-    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        let bias = self.bias.as_ref().map(|bias| copied(bias, dtype, device)).transpose()?;
-        Ok(Self { weight: copied(&self.weight, dtype, device)?, bias })
+    /// The layer with what `new` gives in place of each of its variables.
+    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|bias| new("bias", bias)).transpose()?;
+        Ok(Self { weight: new("weight", &self.weight)?, bias })
     }
 
     /// The layer as Lipschitz bounds see it.

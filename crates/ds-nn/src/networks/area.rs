@@ -3,7 +3,7 @@
 use crate::layers::{Layer, Linear, WeightInit};
 use crate::network::Network;
 use ds_core::Result;
-use ds_core::activation::ActivationKind;
+use ds_core::activation::ActivationConfig;
 use ds_core::lipschitz::architecture::Signal;
 use rand_chacha::ChaCha8Rng;
 
@@ -13,10 +13,11 @@ use rand_chacha::ChaCha8Rng;
 ///
 /// # Errors
 /// Those of the activation's constructor.
-pub fn area(rng: &mut ChaCha8Rng, hidden: &[usize], activation: ActivationKind) -> Result<Network> {
+pub fn area(rng: &mut ChaCha8Rng, hidden: &[usize], activation: impl Into<ActivationConfig>) -> Result<Network> {
+    let activation = activation.into();
     let (mut inputs, mut layers) = (2, Vec::new());
     for (depth, &units) in hidden.iter().enumerate() {
-        let bias = depth > 0 || !activation.is_spline();
+        let bias = depth > 0 || !activation.kind.is_spline();
         let linear = Linear::new(rng, inputs, units, bias, WeightInit::Uniform)?;
         layers.push((format!("hidden{depth}.linear"), Layer::Linear(linear)));
         layers.push((format!("hidden{depth}.activation"), Layer::Activation(activation.build(units, false)?)));

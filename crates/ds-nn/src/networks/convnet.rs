@@ -4,7 +4,7 @@ use crate::layers::{Conv2d, Layer, Linear, WeightInit};
 use crate::network::Network;
 use crate::ops::Window;
 use ds_core::Result;
-use ds_core::activation::ActivationKind;
+use ds_core::activation::ActivationConfig;
 use ds_core::lipschitz::architecture::Signal;
 use rand_chacha::ChaCha8Rng;
 
@@ -16,7 +16,8 @@ const FEATURES: usize = CHANNELS * 4 * 4;
 ///
 /// # Errors
 /// Those of the activation's constructor.
-pub fn convnet(rng: &mut ChaCha8Rng, classes: usize, activation: ActivationKind) -> Result<Network> {
+pub fn convnet(rng: &mut ChaCha8Rng, classes: usize, activation: impl Into<ActivationConfig>) -> Result<Network> {
+    let activation = activation.into();
     let window = Window { kernel: 5, stride: 1, padding: 0 };
     let mut layers = Vec::new();
     for (depth, inputs) in [1, CHANNELS].into_iter().enumerate() {

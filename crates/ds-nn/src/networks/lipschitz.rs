@@ -4,7 +4,7 @@
 use crate::layers::{ConstrainedConv2d, ConstrainedLinear, Constraint, Layer, Layers};
 use crate::network::Network;
 use crate::ops::Window;
-use ds_core::activation::ActivationKind;
+use ds_core::activation::ActivationConfig;
 use ds_core::lipschitz::architecture::Signal;
 use ds_core::{Error, Result};
 use rand_chacha::ChaCha8Rng;
@@ -34,10 +34,10 @@ pub fn lipschitz(
     rng: &mut ChaCha8Rng,
     sizes: (usize, &[usize], usize),
     weights: Constraint,
-    activation: ActivationKind,
+    activation: impl Into<ActivationConfig>,
     constant: f64,
 ) -> Result<Network> {
-    let layers = dense_part(rng, sizes, weights, activation, constant)?;
+    let layers = dense_part(rng, sizes, weights, &activation.into(), constant)?;
     Ok(Network { input: Signal::vector(sizes.0), layers })
 }
 
@@ -46,7 +46,7 @@ fn dense_part(
     rng: &mut ChaCha8Rng,
     (mut inputs, hidden, outputs): (usize, &[usize], usize),
     weights: Constraint,
-    activation: ActivationKind,
+    activation: &ActivationConfig,
     constant: f64,
 ) -> Result<Layers> {
     let mut layers = vec![("flatten".to_owned(), Layer::Flatten { features: inputs })];
@@ -75,13 +75,14 @@ pub fn lipschitz_conv(
     images: Images,
     (widths, classes): (&[usize], usize),
     weights: Constraint,
-    activation: ActivationKind,
+    activation: impl Into<ActivationConfig>,
     constant: f64,
 ) -> Result<Network> {
     let Some((&width, hidden)) = widths.split_first() else { return Err(Error::Empty("the number of widths")) };
     if images.side == 0 || !images.side.is_multiple_of(4) {
         return Err(Error::ImageSide(images.side));
     }
+    let activation = activation.into();
     let convolution = Window { kernel: 3, stride: 1, padding: 1 };
     let patches = Window { kernel: 2, stride: 2, padding: 0 };
     let (mut layers, mut inputs) = (Vec::new(), images.channels);
@@ -93,6 +94,6 @@ pub fn lipschitz_conv(
         inputs = outputs;
     }
     let features = inputs * (images.side / 4).pow(2);
-    layers.extend(dense_part(rng, (features, hidden, classes), weights, activation, constant)?);
+    layers.extend(dense_part(rng, (features, hidden, classes), weights, &activation, constant)?);
     Ok(Network { input: Signal { channels: images.channels, plane: (images.side, images.side) }, layers })
 }

@@ -4,7 +4,7 @@ use crate::layers::{Conv2d, Layer, WeightInit};
 use crate::network::Network;
 use crate::ops::Window;
 use ds_core::Result;
-use ds_core::activation::ActivationKind;
+use ds_core::activation::ActivationConfig;
 use ds_core::lipschitz::architecture::Signal;
 use rand_chacha::ChaCha8Rng;
 
@@ -13,7 +13,13 @@ use rand_chacha::ChaCha8Rng;
 ///
 /// # Errors
 /// Those of the activation's constructor.
-pub fn nin(rng: &mut ChaCha8Rng, classes: usize, dropout: f64, activation: ActivationKind) -> Result<Network> {
+pub fn nin(
+    rng: &mut ChaCha8Rng,
+    classes: usize,
+    dropout: f64,
+    activation: impl Into<ActivationConfig>,
+) -> Result<Network> {
+    let activation = activation.into();
     let widths = [(192, 5), (160, 1), (96, 1), (192, 5), (192, 1), (192, 1), (192, 3), (192, 1), (classes, 1)];
     let pool = Window { kernel: 3, stride: 2, padding: 1 };
     let (mut layers, mut inputs) = (Vec::new(), 3);

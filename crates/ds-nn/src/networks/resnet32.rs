@@ -4,7 +4,7 @@ use crate::layers::{BatchNorm, Conv2d, Layer, Layers, Linear, Residual, WeightIn
 use crate::network::Network;
 use crate::ops::Window;
 use ds_core::Result;
-use ds_core::activation::ActivationKind;
+use ds_core::activation::ActivationConfig;
 use ds_core::lipschitz::architecture::Signal;
 use rand_chacha::ChaCha8Rng;
 
@@ -16,7 +16,8 @@ const BLOCKS: usize = 5;
 ///
 /// # Errors
 /// Those of the activation's constructor.
-pub fn resnet32(rng: &mut ChaCha8Rng, classes: usize, activation: ActivationKind) -> Result<Network> {
+pub fn resnet32(rng: &mut ChaCha8Rng, classes: usize, activation: impl Into<ActivationConfig>) -> Result<Network> {
+    let activation = activation.into();
     let mut layers = conv_norm(rng, "stem", (3, 16), 3, 1)?;
     layers.push(("activation".to_owned(), Layer::Activation(activation.build(16, true)?)));
     let mut inputs = 16;

@@ -3,9 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
-use ds_core::Grid;
-use ds_core::activation::ActivationKind;
-use ds_core::activation::Init;
+use ds_core::activation::{ActivationConfig, ActivationKind};
 use ds_nn::Network;
 use ds_nn::networks;
 use ds_nn::ops::loss::Kind;
@@ -13,22 +11,20 @@ use ds_nn::rng::{Purpose, Seed};
 
 /// Each with its name and the shape of a small batch.
 pub fn networks() -> Vec<(String, Network, Vec<usize>)> {
-    let grid = Grid::from_range(51, 4.0).unwrap();
-    let (init, fixed_bias) = (Init::LeakyRelu, None);
-    let kinds = [
-        ActivationKind::Relu,
-        ActivationKind::LeakyRelu,
-        ActivationKind::PRelu,
-        ActivationKind::Apl { hinges: 3 },
-        ActivationKind::BSpline { grid, init },
-        ActivationKind::ExplicitLinear { grid, init, fixed_bias },
-        ActivationKind::ReluSpline { grid, init, fixed_bias },
+    let kinds: [ActivationConfig; 7] = [
+        ActivationKind::Relu.into(),
+        ActivationKind::LeakyRelu.into(),
+        ActivationKind::PRelu.into(),
+        ActivationConfig { hinges: 3, ..ActivationKind::Apl.into() },
+        ActivationKind::BSpline.into(),
+        ActivationKind::ExplicitLinear.into(),
+        ActivationKind::ReluSpline.into(),
     ];
     let rng = &mut Seed(1).generator(Purpose::Weights, 0);
     let mut all = Vec::new();
     for kind in kinds {
         let mut add = |name: &str, network: Network, shape: &[usize]| {
-            all.push((format!("{name} with {kind:?}"), network, shape.to_vec()));
+            all.push((format!("{name} with {:?}", kind.kind), network, shape.to_vec()));
         };
         add("ResNet32", networks::resnet32(rng, 10, kind).unwrap(), &[16, 3, 32, 32]);
         add("NiN", networks::nin(rng, 10, 0.5, kind).unwrap(), &[4, 3, 32, 32]);

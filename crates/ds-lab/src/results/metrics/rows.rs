@@ -1,7 +1,8 @@
 //! The columns of `metrics.csv`, `summary.csv`, `thresholds.csv` and `diverged.csv`.
 
-use crate::config::{ActivationName, Config};
-use crate::files::md5;
+use crate::config::Config;
+use ds_core::activation::ActivationKind;
+use ds_core::regularization::Norm;
 use serde::{Deserialize, Serialize};
 
 /// Which samples a row is about.
@@ -164,7 +165,7 @@ impl SummaryRow {
 
     /// Whether it was made with this very config.
     pub fn has_config(&self, config: &Config) -> bool {
-        self.config_md5 == Some(md5(config.to_toml().as_bytes()))
+        self.config_md5 == Some(config.md5())
     }
 
     /// Whether it was trained as this config trains. Rows of older versions know their whole config only.
@@ -178,15 +179,15 @@ impl SummaryRow {
         let hidden: Vec<String> = config.network.hidden.iter().map(ToString::to_string).collect();
         self.hidden = (!hidden.is_empty()).then(|| hidden.join("x"));
         let kind = config.activation.kind;
-        let has_splines = kind.is_spline() || kind == ActivationName::LipschitzSpline;
+        let has_splines = kind.is_spline() || kind == ActivationKind::LipschitzSpline;
         self.spline_size = has_splines.then_some(config.activation.size);
-        self.spline_range = has_splines.then(|| config.activation.knot_range());
-        self.norm = has_splines.then(|| config.regularization.norm.to_string());
+        self.spline_range = has_splines.then(|| config.activation.layer().knot_range());
+        self.norm = has_splines.then(|| config.regularization.norm.map_or("none", Norm::name).to_owned());
         self.lambda = has_splines.then_some(config.regularization.lambda);
         self.weight_decay = Some(config.regularization.weight_decay);
         self.validation = Some(config.data.validation);
         self.precision = Some(config.train.precision.to_string());
-        self.config_md5 = Some(md5(config.to_toml().as_bytes()));
+        self.config_md5 = Some(config.md5());
         self.training_md5 = Some(config.training_md5());
         self
     }

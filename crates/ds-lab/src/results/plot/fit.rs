@@ -100,13 +100,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::results::plot::to_svg;
-    use ds_core::Grid;
-    use ds_core::activation::{ActivationKind, Init};
+    use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 
     #[test]
     fn a_relu_is_half_of_the_absolute_value() {
-        let grid = Grid::from_range(5, 1.0).unwrap();
-        let network = ds_nn::networks::scalar(ActivationKind::BSpline { grid, init: Init::Relu }).unwrap();
+        let network =
+            ds_nn::networks::scalar(ActivationConfig::spline(ActivationKind::BSpline, 5, 1.0, Init::Relu)).unwrap();
         let colour = super::super::palette::activation("bspline");
         let fit = Fit::of("made up".to_owned(), colour, Target::Absolute, &network).unwrap();
         let (largest, mean) = fit.errors();

@@ -75,13 +75,13 @@ pub fn probability(p: f64) -> RGBColor {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::config::ActivationName;
+    use ds_core::activation::ActivationKind;
 
     #[test]
     fn every_activation_has_a_colour_of_its_own() {
-        let colours: Vec<_> = ActivationName::NAMES.iter().map(|name| activation(name)).collect();
+        let colours: Vec<_> = ActivationKind::NAMES.iter().map(|name| activation(name)).collect();
         for (i, a) in colours.iter().enumerate() {
-            assert!(*a != INK && colours[..i].iter().all(|b| a != b), "{}", ActivationName::NAMES[i]);
+            assert!(*a != INK && colours[..i].iter().all(|b| a != b), "{}", ActivationKind::NAMES[i]);
         }
     }
 

@@ -7,8 +7,9 @@ mod layers;
 pub use available::available;
 
 use self::layers::{Layer, input_size, layers};
-use crate::config::{ActivationName, Config, Dataset, Experiment, NetworkKind, OptimizerConfig, OptimizerKind};
+use crate::config::{Config, Dataset, Experiment, NetworkKind, OptimizerConfig, OptimizerKind};
 use crate::device::Context;
+use ds_core::activation::ActivationKind;
 
 /// The part of the available memory that the runs of a sweep may take together.
 const USABLE: f64 = 0.8;
@@ -222,13 +223,13 @@ fn bytes_per_parameter(config: &Config, optimizer: &OptimizerConfig) -> f64 {
 fn parameters_of_activation(config: &Config) -> f64 {
     let activation = &config.activation;
     match activation.kind {
-        ActivationName::Bspline => activation.size as f64,
-        ActivationName::ExplicitLinear => activation.size as f64 + 2.0,
-        ActivationName::ReluSpline => activation.size as f64,
-        ActivationName::LipschitzSpline => activation.size as f64 + 1.0,
-        ActivationName::Apl => 2.0 * activation.hinges as f64,
-        ActivationName::Prelu | ActivationName::ClippedPrelu | ActivationName::Householder => 1.0,
-        ActivationName::Relu | ActivationName::LeakyRelu | ActivationName::Absolute | ActivationName::MaxMin => 0.0,
+        ActivationKind::BSpline => activation.size as f64,
+        ActivationKind::ExplicitLinear => activation.size as f64 + 2.0,
+        ActivationKind::ReluSpline => activation.size as f64,
+        ActivationKind::LipschitzSpline => activation.size as f64 + 1.0,
+        ActivationKind::Apl => 2.0 * activation.hinges as f64,
+        ActivationKind::PRelu | ActivationKind::ClippedPRelu | ActivationKind::Householder => 1.0,
+        ActivationKind::Relu | ActivationKind::LeakyRelu | ActivationKind::Absolute | ActivationKind::MaxMin => 0.0,
     }
 }
 

@@ -1,0 +1,110 @@
+//! Activations with other variables: copies in another precision or on another device, or parameters that come from elsewhere.
+
+use super::{Activation, Apl, ClippedPRelu, Householder, Kind, LinearTerm, LipschitzSpline, PRelu, Spline};
+use crate::parameter::copied;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Var};
+
+/// What gives the variable of a name, such as `coefficients`, in place of the one that is there.
+pub type NewVariable<'a> = dyn FnMut(&str, &Var) -> candle_core::Result<Var> + 'a;
+
+impl Activation {
+    /// The activation with what `new` gives in place of each of its variables: a copy, or one that is found under the name.
+    ///
+    /// # Errors
+    /// If a shape does not fit, or those of `new`.
+    pub fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        let new = &mut checked(new);
+        Ok(match self {
+            Self::Relu | Self::LeakyRelu | Self::Absolute | Self::MaxMin => self.clone(),
+            Self::PRelu(prelu) => Self::PRelu(PRelu { slopes: new("slopes", &prelu.slopes)? }),
+            Self::ClippedPRelu(prelu) => Self::ClippedPRelu(ClippedPRelu { slopes: new("slopes", &prelu.slopes)? }),
+            Self::Householder(householder) => {
+                Self::Householder(Householder { angles: new("angles", &householder.angles)? })
+            }
+            Self::Apl(apl) => {
+                Self::Apl(Apl { slopes: new("slopes", &apl.slopes)?, offsets: new("offsets", &apl.offsets)? })
+            }
+            Self::Spline(spline) => Self::Spline(spline.with(new)?),
+            Self::Lipschitz(spline) => Self::Lipschitz(spline.with(new)?),
+        })
+    }
+
+    /// A copy with parameters of a type and on a device: f64 for what f32 would round away.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        self.map_variables(&mut |_, var| copied(var, dtype, device))
+    }
+}
+
+/// The same, with an error for a variable of another shape.
+fn checked<'a>(new: &'a mut NewVariable<'_>) -> impl FnMut(&'static str, &Var) -> Result<Var> + 'a {
+    |what, old| {
+        let var = new(what, old)?;
+        if var.shape() == old.shape() {
+            return Ok(var);
+        }
+        Err(Error::Shape { what, got: var.shape().clone(), expected: old.shape().clone() })
+    }
+}
+
+impl Spline {
+    /// [`Activation::map_variables`] of a spline: `coefficients` or `slopes`, and `b1` and `b0`.
+    ///
+    /// # Errors
+    /// If a shape does not fit, or those of `new`.
+    pub fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        self.with(&mut checked(new))
+    }
+
+    fn with(&self, new: &mut impl FnMut(&'static str, &Var) -> Result<Var>) -> Result<Self> {
+        let of_line = |linear: &LinearTerm, new: &mut dyn FnMut(&'static str, &Var) -> Result<Var>| -> Result<_> {
+            let (weight, bias) = (new("b1", &linear.weight)?, new("b0", &linear.bias)?);
+            Ok(LinearTerm { weight, bias, fixed_bias: linear.fixed_bias })
+        };
+        let kind = match self.kind() {
+            Kind::BSpline { coefficients } => Kind::BSpline { coefficients: new("coefficients", coefficients)? },
+            Kind::ExplicitLinear { coefficients, linear } => {
+                Kind::ExplicitLinear { coefficients: new("coefficients", coefficients)?, linear: of_line(linear, new)? }
+            }
+            Kind::ReluSpline { slopes, linear } => {
+                Kind::ReluSpline { slopes: new("slopes", slopes)?, linear: of_line(linear, new)? }
+            }
+        };
+        Self::from_parameters(self.grid(), kind)
+    }
+
+    /// A copy with parameters of a type and on a device.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        self.map_variables(&mut |_, var| copied(var, dtype, device))
+    }
+}
+
+impl LipschitzSpline {
+    /// [`Activation::map_variables`] of a spline: `coefficients`, and `log_scaling` if it is learned.
+    ///
+    /// # Errors
+    /// If a shape does not fit, or those of `new`.
+    pub fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+        self.with(&mut checked(new))
+    }
+
+    fn with(&self, new: &mut impl FnMut(&'static str, &Var) -> Result<Var>) -> Result<Self> {
+        let coefficients = new("coefficients", self.coefficients())?;
+        let log_scaling = self.log_scaling().map(|var| new("log_scaling", var)).transpose()?;
+        Ok(self.with_parameters(coefficients, log_scaling))
+    }
+
+    /// A copy with parameters of a type and on a device.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        self.map_variables(&mut |_, var| copied(var, dtype, device))
+    }
+}

@@ -1,0 +1,184 @@
+//! The names that values of keys have.
+
+use candle_core::DType;
+use ds_core::{named, serde_by_name};
+
+named!(
+    /// The experiments of the papers.
+    Experiment {
+        /// Points of the plane, inside or outside an area.
+        Area2d = "area2d",
+        /// One function of one variable by one activation.
+        Fit1d = "fit1d",
+        /// Digits or fashion articles by a small convolutional network.
+        Mnist = "mnist",
+        /// CIFAR-10 or CIFAR-100 by ResNet32 or NiN.
+        Cifar10 = "cifar10",
+    }
+);
+
+named!(
+    /// The data sets and generated problems.
+    Dataset {
+        /// Krizhevsky 2009, 10 classes.
+        Cifar10 = "cifar10",
+        /// Krizhevsky 2009, 100 classes.
+        Cifar100 = "cifar100",
+        /// LeCun et al. 1998.
+        Mnist = "mnist",
+        /// Xiao et al. 2017.
+        FashionMnist = "fashion_mnist",
+        /// ‖x‖² < 2/π.
+        Circle = "circle",
+        /// Between two shifted sines.
+        SShape = "s_shape",
+        /// x².
+        Square = "square",
+        /// sin(πx).
+        Sine = "sine",
+        /// |x|.
+        Absolute = "absolute",
+        /// x³.
+        Cube = "cube",
+        /// cos(7πx)/(7π).
+        Cosine7 = "cosine7",
+        /// Eight pieces with slopes −1 or 1, drawn from the seed.
+        SlopesPm1 = "slopes_pm1",
+        /// Eight pieces with slopes −1, 0 or 1, drawn from the seed.
+        SlopesPm10 = "slopes_pm1_0",
+    }
+);
+
+impl Dataset {
+    /// Whether it is the points of an area.
+    pub fn is_area(self) -> bool {
+        matches!(self, Self::Circle | Self::SShape)
+    }
+}
+
+named!(
+    /// The networks.
+    NetworkKind {
+        /// [`ds_nn::networks::resnet32`].
+        Resnet32 = "resnet32",
+        /// [`ds_nn::networks::nin`].
+        Nin = "nin",
+        /// [`ds_nn::networks::convnet`].
+        Convnet = "convnet",
+        /// [`ds_nn::networks::area`].
+        Area = "area",
+        /// [`ds_nn::networks::scalar`].
+        Scalar = "scalar",
+        /// [`ds_nn::networks::lipschitz`].
+        Lipschitz = "lipschitz",
+        /// [`ds_nn::networks::lipschitz_conv`].
+        LipschitzConv = "lipschitz_conv",
+    }
+);
+
+impl NetworkKind {
+    /// Whether its Lipschitz constant is fixed.
+    pub fn is_lipschitz(self) -> bool {
+        matches!(self, Self::Lipschitz | Self::LipschitzConv)
+    }
+}
+
+named!(
+    /// Update rules.
+    OptimizerKind {
+        /// Nesterov momentum.
+        Sgd = "sgd",
+        /// Adam.
+        Adam = "adam",
+    }
+);
+
+named!(
+    /// Where the training points of an area come from.
+    Points {
+        /// Drawn from the run's seed.
+        Generated = "generated",
+        /// The original's points, from CSV files.
+        Original = "original",
+    }
+);
+
+named!(
+    /// How the largest threshold is searched.
+    Search {
+        /// Every threshold of the papers' list, until the first that falls.
+        Every = "every",
+        /// Bisection of the list: few evaluations, for large data sets.
+        Bisect = "bisect",
+    }
+);
+
+named!(
+    /// The type of what flows between layers in training; parameters and sums stay f32.
+    #[derive(Default)]
+    Precision {
+        /// Single precision.
+        #[default]
+        F32 = "f32",
+        /// Eight bits of precision and the range of f32, on a GPU.
+        Bf16 = "bf16",
+    }
+);
+
+impl Precision {
+    /// As Candle has it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Whether it is what every run had before there was a choice: then a resolved config does not name it, so that theirs are
+    /// still the same.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+serde_by_name!(Experiment, Dataset, NetworkKind, OptimizerKind, Points, Search, Precision);
+
+/// Names of a norm, or `none` for no penalty.
+pub(super) mod norm_or_none {
+    use ds_core::regularization::Norm;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// All names.
+    pub const NAMES: &[&str] = &["tv2", "bv2", "none"];
+
+    #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+    pub fn serialize<S: Serializer>(norm: &Option<Norm>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(norm.map_or("none", Norm::name))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Norm>, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "none" => Ok(None),
+            name => name.parse().map(Some).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// Names of a constraint.
+pub(super) mod constraint {
+    use ds_nn::layers::Constraint;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+    pub fn serialize<S: Serializer>(constraint: &Option<Constraint>, serializer: S) -> Result<S::Ok, S::Error> {
+        match constraint {
+            Some(constraint) => serializer.serialize_str(constraint.name()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Constraint>, D::Error> {
+        let name = Option::<String>::deserialize(deserializer)?;
+        name.map(|name| name.parse().map_err(serde::de::Error::custom)).transpose()
+    }
+}
