@@ -80,7 +80,7 @@ gpu-report ARCH="sm_90":
     #!/usr/bin/env bash
     set -euo pipefail
     object=$(mktemp); trap 'rm -f "$object"' EXIT
-    for source in crates/ds-core/src/ops/linear_spline/kernel.cu crates/ds-core/src/ops/gpu/kernels.cu crates/ds-nn/src/ops/gpu/kernels.cu; do
+    for source in crates/ds-core/src/backend/gpu/kernels.cu crates/ds-nn/src/backend/kernels.cu; do
         echo "== $source"
         "${NVCC:-nvcc}" -cubin -O3 -std=c++17 -arch={{ARCH}} -Xptxas -v -o "$object" "$source" 2>&1 \
             | grep -E "Compiling|registers|spill"

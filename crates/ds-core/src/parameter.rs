@@ -46,9 +46,6 @@ impl Parameter {
 }
 
 /// A variable of its own with the same values, in a type and on a device.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn copied(var: &Var, dtype: DType, device: &Device) -> Result<Var> {
     // The type and device that it has already would give the same storage.
     Var::from_tensor(&var.as_tensor().copy()?.to_dtype(dtype)?.to_device(device)?)

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// at most 4·ε·max|c|/T.
 ///
 /// # Errors
-/// If `threshold` is negative or not a number, or on Candle's errors.
+/// If `threshold` is negative or not a number.
 pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
     if threshold.is_nan() || threshold < 0.0 {
         return Err(Error::Threshold(threshold));
@@ -46,9 +46,6 @@ pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
 /// [`active_knots`](crate::regularization::active_knots) counts in the precision of the parameters, as the original does,
 /// and then takes rounding noise for knots where the threshold is below it; after [`eliminate_knots`] this count is the
 /// number of kept knots for the same threshold and for all below it.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn exact_active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
     let (grid, knots) = (spline.grid(), spline.knot_parameters());
     let of_relus = matches!(spline.kind(), Kind::ReluSpline { .. });

@@ -136,16 +136,16 @@ impl Gradients for Store {
 fn spline(rng: &mut ChaCha8Rng, k: usize) -> Spline {
     let grid = Grid::from_step([3, 5, 51][k % 3], [0.1, 0.4][k % 2]).unwrap();
     let channels = rng.random_range(1..20);
-    if k % 4 == 0 {
+    if k.is_multiple_of(4) {
         return Spline::bspline(channels, grid, Init::LeakyRelu, DType::F32, &Device::Cpu).unwrap();
     }
     let mut var = |shape: &[usize]| Var::from_tensor(&random(rng, shape)).unwrap();
     let knots = var(&[channels, grid.size() - if k % 4 == 3 { 2 } else { 0 }]);
-    let linear = LinearTerm { weight: var(&[channels]), bias: var(&[channels]), fixed_bias: k % 5 == 0 };
+    let linear = LinearTerm { weight: var(&[channels]), bias: var(&[channels]), fixed_bias: k.is_multiple_of(5) };
     let kind = match k % 4 {
         1 => Kind::BSpline { coefficients: knots },
         2 => Kind::ExplicitLinear { coefficients: knots, linear },
-        _ => Kind::ReluSpline { slopes: knots, linear },
+        _ => Kind::ReluSpline { slope_changes: knots, linear },
     };
     Spline::from_parameters(grid, kind).unwrap()
 }

@@ -110,9 +110,10 @@ impl Case {
                 coefficients: variable("coefficients_vect", &[channels, self.size]),
                 linear: linear(),
             },
-            "relu_spline" => {
-                Kind::ReluSpline { slopes: variable("relu_slopes", &[channels, self.size - 2]), linear: linear() }
-            }
+            "relu_spline" => Kind::ReluSpline {
+                slope_changes: variable("relu_slopes", &[channels, self.size - 2]),
+                linear: linear(),
+            },
             other => panic!("unknown kind {other}"),
         };
         Spline::from_parameters(Grid::from_step(self.size, self.grid).unwrap(), kind).unwrap()

@@ -213,7 +213,7 @@ macro_rules! multiply_add {
     ($name:ident, $lanes:literal) => {
         ds_core::vectorized! {
             fn $name<T>(rounds: usize, factor: T) -> T {
-                let step = |chain: [T; $lanes]| chain.map(|lane| lane.fused(factor, factor));
+                let step = |chain: [T; $lanes]| chain.map(|lane| lane.mul_add(factor, factor));
                 let [mut a, mut b, mut c, mut d, mut e, mut f] = [[T::ONE; $lanes]; 6];
                 let [mut g, mut h, mut i, mut j, mut k, mut l] = [[T::ONE; $lanes]; 6];
                 for _ in 0..rounds {

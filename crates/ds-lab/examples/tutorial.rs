@@ -313,7 +313,7 @@ mod tests {
         }
         images.iter_mut().for_each(|p| *p += rng.random_range(0..80));
         let labels = (0..count).map(|i| (i % 3) as u8).collect();
-        Samples::new(&ImageSet::new(images, labels, (3, 32, 32), 10).unwrap())
+        Samples::new(&ImageSet::new(images, labels, (3, 32, 32), 10)?)
     }
 
     fn trained(relu: bool, steps: usize) -> Result<(Training, Samples, Vec<f64>)> {

@@ -9,12 +9,12 @@ use ds_nn::ops::conv2d;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What to compute on.
+/// The device to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum DeviceChoice {
-    /// The GPU if there is one, else the CPU.
+    /// GPU if available, else CPU; the choice is printed.
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
@@ -103,7 +103,7 @@ impl Context {
 }
 
 /// Between the descriptions of devices that a run was trained on one after the other.
-pub const THEN: &str = ", then ";
+pub const DEVICE_SEPARATOR: &str = ", then ";
 
 /// The description of a number of devices in summaries: `cpu`, or `cuda` with the card's name; with the number, if it is not one.
 pub fn description(device: &Device, count: usize) -> String {

@@ -1,7 +1,7 @@
 //! Several processes that train together, one a GPU, as `torchrun` starts them: the one that the user started computes nothing, but
 //! starts a copy of itself for each GPU and ends them all when one of them fails.
 //!
-//! A worker knows its [`Seat`] from the environment, and gets what all must share as a line of its standard input. That stays open
+//! A worker knows its [`WorkerRank`] from the environment, and gets what all must share as a line of its standard input. That stays open
 //! as long as the launcher lives: a worker whose input ends has nobody to end it any more, and ends itself.
 
 use crate::interrupt;
@@ -12,51 +12,51 @@ use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The variable that tells a worker its seat, RANK/SIZE.
-const SEAT: &str = "DS_WORKER";
+/// The variable that tells a worker its rank, as RANK/SIZE.
+const WORKER_ENV: &str = "DS_WORKER";
 
 /// Time from one look at the workers to the next.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What fails in one worker often fails in all. For so long the first one's word is waited for, which the user sees at once.
+/// Time to wait for rank 0's own message, which the user sees directly, when another worker has failed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Lines that are kept of what a worker said.
+/// Number of lines of a worker's output that are kept.
 const LINES: usize = 20;
 
 /// A worker's place among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat {
+pub struct WorkerRank {
     /// From 0; also the number of its GPU.
     pub rank: usize,
-    /// How many workers there are.
+    /// Number of workers.
     pub size: usize,
 }
 
-impl Seat {
-    /// The seat of this process; `None` if it is no worker.
+impl WorkerRank {
+    /// The rank of this process; `None` if it is no worker.
     ///
     /// # Errors
     /// If the variable is set to anything else.
     pub fn of_this_process() -> Result<Option<Self>> {
-        let Some(text) = std::env::var_os(SEAT) else { return Ok(None) };
+        let Some(text) = std::env::var_os(WORKER_ENV) else { return Ok(None) };
         let text = text.to_string_lossy();
         let numbers = text.split_once('/').and_then(|(rank, size)| Some((rank.parse().ok()?, size.parse().ok()?)));
         match numbers {
             Some((rank, size)) if rank < size => Ok(Some(Self { rank, size })),
             _ => bail!(
-                "{SEAT} is `{text}`; it is for processes that --gpus starts, which have RANK/SIZE there: unset it"
+                "{WORKER_ENV} is `{text}`; it is for processes that --gpus starts, which have RANK/SIZE there: unset it"
             ),
         }
     }
 
-    /// The command that starts this program once more, with the same arguments, as the worker of this seat.
+    /// The command that starts this program once more, with the same arguments, as the worker of this rank.
     ///
     /// # Errors
     /// If the program cannot be found any more.
     pub fn command(self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe().context("cannot find this program to start it again")?);
-        command.args(std::env::args_os().skip(1)).env(SEAT, format!("{}/{}", self.rank, self.size));
+        command.args(std::env::args_os().skip(1)).env(WORKER_ENV, format!("{}/{}", self.rank, self.size));
         Ok(command)
     }
 
@@ -68,7 +68,7 @@ impl Seat {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).context("reading from the launcher")?;
         if !line.ends_with('\n') {
-            bail!("{SEAT} is set, but no launcher has started this process: unset it");
+            bail!("{WORKER_ENV} is set, but no launcher has started this process: unset it");
         }
         interrupt::end_with_parent();
         Ok(line.trim_end().to_owned())
@@ -77,7 +77,7 @@ impl Seat {
 
 /// Ends a worker that failed, once it has said why. What is done at a usual end of a process would wait for the GPU, which may be
 /// waiting for other workers.
-pub fn end_at_once() -> ! {
+pub fn exit_immediately() -> ! {
     #[cfg(target_os = "linux")]
     // SAFETY: nothing of the process is used any more.
     unsafe {
@@ -221,16 +221,19 @@ mod tests {
     /// This test as a process of its own is a worker that would wait for ever.
     #[test]
     fn a_worker_ends_with_its_launcher() {
-        if let Some(seat) = Seat::of_this_process().unwrap() {
-            assert_eq!((seat, seat.line_from_launcher().unwrap().as_str()), (Seat { rank: 1, size: 2 }, "hello"));
-            println!("seated");
+        if let Some(worker) = WorkerRank::of_this_process().unwrap() {
+            assert_eq!(
+                (worker, worker.line_from_launcher().unwrap().as_str()),
+                (WorkerRank { rank: 1, size: 2 }, "hello")
+            );
+            println!("ranked");
             loop {
                 std::thread::park();
             }
         }
         let mut worker = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "launch::tests::a_worker_ends_with_its_launcher", "--nocapture"])
-            .env(SEAT, "1/2")
+            .env(WORKER_ENV, "1/2")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -238,19 +241,19 @@ mod tests {
         let mut input = worker.stdin.take().unwrap();
         writeln!(input, "hello").unwrap();
         let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("seated")));
+        assert!(lines.any(|line| line.unwrap().contains("ranked")));
         assert!(worker.try_wait().unwrap().is_none());
         drop(input);
         assert_eq!(worker.wait().unwrap().code(), Some(143));
     }
 
     #[test]
-    fn a_seat_that_nobody_gave_is_refused() {
-        let command = Seat { rank: 0, size: 1 }.command().unwrap();
-        assert!(command.get_envs().any(|(name, value)| name == SEAT && value == Some("0/1".as_ref())));
-        for seat in ["2/2", "x"] {
+    fn a_rank_that_no_launcher_gave_is_refused() {
+        let command = WorkerRank { rank: 0, size: 1 }.command().unwrap();
+        assert!(command.get_envs().any(|(name, value)| name == WORKER_ENV && value == Some("0/1".as_ref())));
+        for worker in ["2/2", "x"] {
             let mut test = Command::new(std::env::current_exe().unwrap());
-            test.args(["--exact", "launch::tests::a_worker_ends_with_its_launcher"]).env(SEAT, seat);
+            test.args(["--exact", "launch::tests::a_worker_ends_with_its_launcher"]).env(WORKER_ENV, worker);
             let output = test.output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(!output.status.success() && text.contains("unset it"), "{text}");

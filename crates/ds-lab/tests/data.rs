@@ -1,4 +1,4 @@
-//! Data files: the same pixels whatever their form, and errors that name the file and the cure.
+//! Data files: the same pixels whatever their form, and errors that name the file and the remedy.
 #![allow(clippy::unwrap_used)]
 
 use ds_lab::data::parquet::{Record, read_records, write_records, write_records_as};

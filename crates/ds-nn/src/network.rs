@@ -1,7 +1,7 @@
 //! A network is data: a list of named layers. What is done with a network walks that list once.
 
 use crate::layers::{self, Layer, Layers, Mode};
-use crate::ops::blocks::enter;
+use crate::ops::blocks::to_blocked_layout;
 use crate::ops::conv2d;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ds_core::activation::{Activation, Spline};
@@ -31,7 +31,7 @@ impl Network {
     /// If x does not have the network's input shape.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let flat = matches!(self.layers.first(), Some((_, Layer::Flatten { .. })));
-        let x = if flat { x.clone() } else { enter(graph, x)? };
+        let x = if flat { x.clone() } else { to_blocked_layout(graph, x)? };
         layers::forward_in(graph, &self.layers, &x, mode)
     }
 
@@ -53,7 +53,7 @@ impl Network {
     /// The activation layers, from input to output.
     pub fn activations(&self) -> Vec<&Activation> {
         let mut all = Vec::new();
-        layers::visit(&self.layers, "", &mut |_, layer| {
+        layers::visit(&self.layers, &mut |layer| {
             if let Layer::Activation(activation) = layer {
                 all.push(activation);
             }

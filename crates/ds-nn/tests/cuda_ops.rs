@@ -7,7 +7,7 @@
 mod emulated;
 
 use candle_core::{DType, Device, Tensor, Var};
-use ds_core::backend::gpu::{Blocks, Gpu};
+use ds_core::backend::gpu::{Gpu, LaunchDims};
 use ds_core::backend::op;
 use ds_core::graph::Gradients;
 use ds_core::{Grid, Group, L2, Parameter};
@@ -348,7 +348,7 @@ fn a_launch_with_wrong_arguments_is_found_here() {
     let Some(gpu) = device(0) else { return };
     let x = gpu.put(&[1.0; 4]).address();
     // SAFETY: the emulation refuses it.
-    let launch = unsafe { gpu.launch("add_f32", Blocks::one(0), &[x.into(), x.into(), 1f32.into()]) };
+    let launch = unsafe { gpu.launch("add_f32", LaunchDims::one(0), &[x.into(), x.into(), 1f32.into()]) };
     let error = launch.unwrap_err().to_string();
     assert!(error.contains("3 arguments"), "{error}");
     let error = ds_core::backend::gpu::kernel_of("add", DType::F16).unwrap_err().to_string();

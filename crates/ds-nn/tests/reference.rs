@@ -162,7 +162,7 @@ fn area_net(activation: &str, state: &Value) -> Network {
                 let slopes = numbers(get("_relu_slopes"));
                 let inner = slopes.len() / units;
                 let slopes = Var::from_tensor(&Tensor::from_vec(slopes, (units, inner), &Device::Cpu).unwrap());
-                (Kind::ReluSpline { slopes: slopes.unwrap(), linear: linear() }, inner + 2)
+                (Kind::ReluSpline { slope_changes: slopes.unwrap(), linear: linear() }, inner + 2)
             }
             other => panic!("unknown activation {other}"),
         };

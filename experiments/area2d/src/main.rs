@@ -13,8 +13,5 @@ use std::process::ExitCode;
 static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 fn main() -> ExitCode {
-    cli::main(
-        Experiment::Area2d,
-        "Classifies the points of an area of the plane with a small network of learnable spline activations.",
-    )
+    cli::main(Experiment::Area2d, env!("CARGO_PKG_DESCRIPTION"))
 }

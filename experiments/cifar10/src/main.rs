@@ -13,5 +13,5 @@ use std::process::ExitCode;
 static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 fn main() -> ExitCode {
-    cli::main(Experiment::Cifar10, "Trains ResNet32 or NiN on CIFAR-10 or CIFAR-100 with learnable spline activations.")
+    cli::main(Experiment::Cifar10, env!("CARGO_PKG_DESCRIPTION"))
 }

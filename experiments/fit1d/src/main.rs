@@ -13,5 +13,5 @@ use std::process::ExitCode;
 static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 fn main() -> ExitCode {
-    cli::main(Experiment::Fit1d, "Fits a function of one variable with a single learnable spline activation.")
+    cli::main(Experiment::Fit1d, env!("CARGO_PKG_DESCRIPTION"))
 }

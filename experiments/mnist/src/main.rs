@@ -13,8 +13,5 @@ use std::process::ExitCode;
 static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
 fn main() -> ExitCode {
-    cli::main(
-        Experiment::Mnist,
-        "Trains the small convolutional network on MNIST or Fashion-MNIST with learnable spline activations.",
-    )
+    cli::main(Experiment::Mnist, env!("CARGO_PKG_DESCRIPTION"))
 }

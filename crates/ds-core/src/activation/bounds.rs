@@ -9,7 +9,7 @@ impl Activation {
     /// uses them, and never below the truth; for activations of pairs of channels the ℓ2 norm of their Jacobian, 1.
     ///
     /// # Errors
-    /// If the layer has another number of channels, or parameters are not f32 or f64 on the CPU.
+    /// If the layer has another number of channels, or parameters are not f32 or f64.
     pub fn largest_slopes(&self, channels: usize) -> Result<Vec<f64>> {
         let slopes = match self {
             Self::Relu | Self::LeakyRelu | Self::Absolute | Self::MaxMin | Self::Householder(_) => vec![1.0; channels],
@@ -18,7 +18,7 @@ impl Activation {
             Self::Apl(apl) => of_apl(apl)?,
             Self::Spline(spline) => of_spline(spline)?,
             Self::Lipschitz(spline) => {
-                let largest = |slopes: Vec<f64>| slopes.into_iter().fold(0.0, larger) * ABOVE_ROUNDING;
+                let largest = |slopes: Vec<f64>| slopes.into_iter().fold(0.0, maximum) * ABOVE_ROUNDING;
                 spline.slopes()?.into_iter().map(largest).collect()
             }
         };
@@ -33,14 +33,14 @@ impl Activation {
 const ABOVE_ROUNDING: f64 = 1.0 + 8.0 * f64::EPSILON;
 
 /// The larger |slope|; NaN, which a diverged run has, stays.
-fn larger(largest: f64, slope: f64) -> f64 {
+fn maximum(largest: f64, slope: f64) -> f64 {
     if slope.abs() <= largest { largest } else { slope.abs() }
 }
 
 fn of_spline(spline: &Spline) -> Result<Vec<f64>> {
     let (size, step) = (spline.grid().size(), spline.grid().step());
     let coefficients = in_double_precision(&spline.coefficients()?)?;
-    let largest = |c: &[f64]| c.windows(2).map(|c| (c[1] - c[0]) / step).fold(0.0, larger) * ABOVE_ROUNDING;
+    let largest = |c: &[f64]| c.windows(2).map(|c| (c[1] - c[0]) / step).fold(0.0, maximum) * ABOVE_ROUNDING;
     Ok(coefficients.chunks_exact(size).map(largest).collect())
 }
 
@@ -57,7 +57,7 @@ fn of_apl(apl: &Apl) -> Result<Vec<f64>> {
         let kinks = b.iter().copied().chain([f64::NEG_INFINITY, 0.0]);
         let size = 1.0 + a.iter().map(|a| a.abs()).sum::<f64>();
         // The sum of the hinges is rounded by less than this.
-        kinks.map(slope).fold(0.0, larger) + size * (hinges + 2) as f64 * f64::EPSILON
+        kinks.map(slope).fold(0.0, maximum) + size * (hinges + 2) as f64 * f64::EPSILON
     };
     Ok(a.chunks_exact(hinges).zip(b.chunks_exact(hinges)).map(largest).collect())
 }

@@ -38,7 +38,7 @@ impl LipschitzSpline {
     /// Shapes that have their kink at 0 are the nearest that an even number of knots allows.
     ///
     /// # Errors
-    /// If `size` is below 3, `range` is not a positive finite number or there are no channels, or on Candle's errors.
+    /// If `size` is below 3, `range` is not a positive finite number or there are no channels.
     pub fn new(
         channels: usize,
         size: usize,
@@ -123,7 +123,7 @@ impl LipschitzSpline {
     /// σ̃(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let shift = ChannelAffine { shift: self.shift() };
         let coefficients = graph.parameter(&self.coefficients);
@@ -149,7 +149,7 @@ impl LipschitzSpline {
     /// The projected coefficients (C, K) divided by α: the values of σ̃ at its knots x_k/α, as the forward pass has them.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn projected_coefficients(&self) -> candle_core::Result<Tensor> {
         self.evaluated_coefficients()?.narrow(1, 0, self.size())?.contiguous()
     }
@@ -165,7 +165,7 @@ impl LipschitzSpline {
     /// α (C) in the precision that the forward pass multiplies in; ones if it is not learned.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn scaling(&self) -> candle_core::Result<Vec<f64>> {
         let Some(log_scaling) = &self.log_scaling else { return Ok(vec![1.0; self.channels]) };
         let single = log_scaling.dtype() == DType::F32;
@@ -176,7 +176,7 @@ impl LipschitzSpline {
     /// The K−1 slopes of each function, computed in f64 from the coefficients and scaling that the forward pass uses.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn slopes(&self) -> candle_core::Result<Vec<Vec<f64>>> {
         let coefficients = in_double_precision(&self.projected_coefficients()?)?;
         let rows = coefficients.chunks_exact(self.size()).zip(self.scaling()?);
@@ -186,7 +186,7 @@ impl LipschitzSpline {
     /// The slope changes at the K−2 inner knots of each function.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn slope_changes(&self) -> candle_core::Result<Vec<Vec<f64>>> {
         let coefficients = in_double_precision(&self.coefficients)?;
         let of_row = |c: &[f64]| {
@@ -199,7 +199,7 @@ impl LipschitzSpline {
     /// How many knots of each function have a slope change above `threshold`.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn active_knots(&self, threshold: f64) -> candle_core::Result<Vec<usize>> {
         let changes = self.slope_changes()?;
         Ok(changes.iter().map(|a| a.iter().filter(|a| a.abs() > threshold).count()).collect())
@@ -208,7 +208,7 @@ impl LipschitzSpline {
     /// TV² or BV² of each function, that is, of the projected and scaled one; α does not change TV².
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn norms(&self, norm: Norm) -> candle_core::Result<Vec<f64>> {
         let mut norms: Vec<f64> = self.slope_changes()?.iter().map(|a| a.iter().map(|a| a.abs()).sum()).collect();
         if norm == Norm::Bv2 {
@@ -231,7 +231,7 @@ impl LipschitzSpline {
     /// Adds `weight` times the gradient of Σ TV² or Σ BV² to the gradients of the parameters, with sign(0) = 0.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64 on the CPU.
+    /// If the parameters are not f32 or f64.
     pub fn add_norm_gradient(
         &self,
         norm: Norm,

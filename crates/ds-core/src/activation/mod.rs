@@ -57,7 +57,7 @@ impl Activation {
     /// σ(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
         match self {
             Self::Relu => graph.apply(Rectifier { slope: 0.0 }, [x]),

@@ -21,7 +21,7 @@ impl PRelu {
     pub const INITIAL_SLOPE: f64 = 0.25;
 
     /// # Errors
-    /// If there are no channels, or on Candle's errors.
+    /// If there are no channels.
     pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
         Ok(Self { slopes: one_each(Self::INITIAL_SLOPE, channels, dtype, device)? })
     }
@@ -29,7 +29,7 @@ impl PRelu {
     /// σ(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let slopes = graph.parameter(&self.slopes);
         graph.apply(ChannelRectifier, [x, &slopes])
@@ -55,7 +55,7 @@ pub struct Apl {
 
 impl Apl {
     /// # Errors
-    /// If there are no channels or no hinges, or on Candle's errors.
+    /// If there are no channels or no hinges.
     pub fn new(channels: usize, hinges: usize, dtype: DType, device: &Device) -> Result<Self> {
         if channels == 0 {
             return Err(Error::Empty("the number of channels"));
@@ -75,7 +75,7 @@ impl Apl {
     /// σ(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let (a, b) = (graph.parameter(&self.slopes), graph.parameter(&self.offsets));
         graph.apply(Hinges, [x, &a, &b])
@@ -99,7 +99,7 @@ pub struct ClippedPRelu {
 
 impl ClippedPRelu {
     /// # Errors
-    /// If there are no channels, or on Candle's errors.
+    /// If there are no channels.
     pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
         Ok(Self { slopes: one_each(PRelu::INITIAL_SLOPE, channels, dtype, device)? })
     }
@@ -107,7 +107,7 @@ impl ClippedPRelu {
     /// σ(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let slopes = graph.parameter(&self.slopes);
         let slopes = graph.apply(UnitClip, [&slopes])?;
@@ -130,7 +130,7 @@ pub struct Householder {
 
 impl Householder {
     /// # Errors
-    /// If there are no channels or their number is odd, or on Candle's errors.
+    /// If there are no channels or their number is odd.
     pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
         if !channels.is_multiple_of(2) {
             return Err(Error::OddChannels { kind: "householder", channels });
@@ -141,7 +141,7 @@ impl Householder {
     /// σ(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let angles = graph.parameter(&self.angles);
         graph.apply(pairs::Householder, [x, &angles])

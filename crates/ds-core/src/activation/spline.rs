@@ -26,8 +26,8 @@ pub enum Kind {
     },
     /// σ(x) = b1·x + b0 + Σ_k a_k·max(0, x − x_k) over the inner knots.
     ReluSpline {
-        /// a (C, K−2).
-        slopes: Var,
+        /// a (C, K−2); `slopes` in checkpoints.
+        slope_changes: Var,
         /// b1·x + b0.
         linear: LinearTerm,
     },
@@ -62,7 +62,7 @@ impl Spline {
     /// Splines given by their values at the knots.
     ///
     /// # Errors
-    /// If there are no channels, or on Candle's errors.
+    /// If there are no channels.
     pub fn bspline(channels: usize, grid: Grid, init: Init, dtype: DType, device: &Device) -> Result<Self> {
         check_channels(channels)?;
         let rows = init.coefficients(grid, channels, |_| (0.0, 0.0));
@@ -73,7 +73,7 @@ impl Spline {
     /// Splines with a linear term of their own; with `fixed_bias` the offset b0 is not trained.
     ///
     /// # Errors
-    /// If there are no channels, or on Candle's errors.
+    /// If there are no channels.
     pub fn explicit_linear(
         channels: usize,
         grid: Grid,
@@ -92,7 +92,7 @@ impl Spline {
     /// Splines given by their slope changes at the inner knots.
     ///
     /// # Errors
-    /// If there are no channels, for shapes that a single slope change cannot give, or on Candle's errors.
+    /// If there are no channels, for shapes that a single slope change cannot give.
     pub fn relu_spline(
         channels: usize,
         grid: Grid,
@@ -105,9 +105,9 @@ impl Spline {
         let change = init.middle_slope_change()?;
         let (inner, middle) = (grid.size() - 2, grid.size() / 2 - 1);
         let rows = (0..channels * inner).map(|k| if k % inner == middle { change } else { 0.0 }).collect();
-        let slopes = variable(rows, &[channels, inner], dtype, device)?;
+        let slope_changes = variable(rows, &[channels, inner], dtype, device)?;
         let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
-        Ok(Self { grid, channels, kind: Kind::ReluSpline { slopes, linear } })
+        Ok(Self { grid, channels, kind: Kind::ReluSpline { slope_changes, linear } })
     }
 
     /// Splines from parameters that are there already, such as those of a checkpoint.
@@ -119,7 +119,7 @@ impl Spline {
             Kind::BSpline { coefficients } | Kind::ExplicitLinear { coefficients, .. } => {
                 (coefficients, grid.size(), "coefficients")
             }
-            Kind::ReluSpline { slopes, .. } => (slopes, grid.size() - 2, "slopes"),
+            Kind::ReluSpline { slope_changes, .. } => (slope_changes, grid.size() - 2, "slopes"),
         };
         let channels = rows.dims().first().copied().unwrap_or(0);
         check_channels(channels)?;
@@ -150,7 +150,7 @@ impl Spline {
     pub fn knot_parameters(&self) -> &Var {
         match &self.kind {
             Kind::BSpline { coefficients } | Kind::ExplicitLinear { coefficients, .. } => coefficients,
-            Kind::ReluSpline { slopes, .. } => slopes,
+            Kind::ReluSpline { slope_changes, .. } => slope_changes,
         }
     }
 
@@ -175,9 +175,6 @@ impl Spline {
     }
 
     /// The values at the knots (C, K) of the whole function, the linear term included, in a graph.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn coefficients_in<G: Graph>(&self, graph: &mut G) -> candle_core::Result<G::Value> {
         match &self.kind {
             Kind::BSpline { coefficients } => Ok(graph.parameter(coefficients)),
@@ -186,18 +183,15 @@ impl Spline {
                 let c = graph.parameter(coefficients);
                 graph.apply(AddLinearTerm { grid: self.grid }, [&c, &b1, &b0])
             }
-            Kind::ReluSpline { slopes, linear } => {
+            Kind::ReluSpline { slope_changes, linear } => {
                 let (b1, b0) = linear.values(graph);
-                let a = graph.parameter(slopes);
+                let a = graph.parameter(slope_changes);
                 graph.apply(SumOfRelus { grid: self.grid }, [&a, &b1, &b0])
             }
         }
     }
 
     /// The values at the knots (C, K) of the whole function.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn coefficients(&self) -> candle_core::Result<Tensor> {
         self.coefficients_in(&mut CandleGraph)
     }
@@ -205,7 +199,7 @@ impl Spline {
     /// σ(x) for x (N, C, …), in a graph.
     ///
     /// # Errors
-    /// If x does not have this layer's channels, or on Candle's errors.
+    /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let c = self.coefficients_in(graph)?;
         graph.apply(LinearSpline::new(self.grid), [x, &c])

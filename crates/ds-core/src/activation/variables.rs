@@ -69,8 +69,8 @@ impl Spline {
             Kind::ExplicitLinear { coefficients, linear } => {
                 Kind::ExplicitLinear { coefficients: new("coefficients", coefficients)?, linear: of_line(linear, new)? }
             }
-            Kind::ReluSpline { slopes, linear } => {
-                Kind::ReluSpline { slopes: new("slopes", slopes)?, linear: of_line(linear, new)? }
+            Kind::ReluSpline { slope_changes, linear } => {
+                Kind::ReluSpline { slope_changes: new("slopes", slope_changes)?, linear: of_line(linear, new)? }
             }
         };
         Self::from_parameters(self.grid(), kind)

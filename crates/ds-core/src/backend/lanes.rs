@@ -29,27 +29,27 @@ pub trait Lanes: Copy {
     ///
     /// # Safety
     /// The instructions must be there.
-    unsafe fn fused(self, b: Self, c: Self) -> Self;
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
     /// self + b.
     ///
     /// # Safety
     /// The instructions must be there.
-    unsafe fn plus(self, b: Self) -> Self;
+    unsafe fn add(self, b: Self) -> Self;
     /// self − b.
     ///
     /// # Safety
     /// The instructions must be there.
-    unsafe fn minus(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
     /// self·b.
     ///
     /// # Safety
     /// The instructions must be there.
-    unsafe fn times(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
     /// The sum of all lanes.
     ///
     /// # Safety
     /// The instructions must be there.
-    unsafe fn total(self) -> Self::Element;
+    unsafe fn reduce_add(self) -> Self::Element;
 }
 
 impl<T: Real> Lanes for [T; 4] {
@@ -71,24 +71,24 @@ impl<T: Real> Lanes for [T; 4] {
         [value; 4]
     }
     #[inline(always)]
-    unsafe fn fused(self, b: Self, c: Self) -> Self {
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         // Two roundings: a fused operation is a function call where the machine has none.
         std::array::from_fn(|k| self[k] * b[k] + c[k])
     }
     #[inline(always)]
-    unsafe fn plus(self, b: Self) -> Self {
+    unsafe fn add(self, b: Self) -> Self {
         std::array::from_fn(|k| self[k] + b[k])
     }
     #[inline(always)]
-    unsafe fn minus(self, b: Self) -> Self {
+    unsafe fn sub(self, b: Self) -> Self {
         std::array::from_fn(|k| self[k] - b[k])
     }
     #[inline(always)]
-    unsafe fn times(self, b: Self) -> Self {
+    unsafe fn mul(self, b: Self) -> Self {
         std::array::from_fn(|k| self[k] * b[k])
     }
     #[inline(always)]
-    unsafe fn total(self) -> T {
+    unsafe fn reduce_add(self) -> T {
         (self[0] + self[2]) + (self[1] + self[3])
     }
 }
@@ -118,27 +118,27 @@ mod x86 {
             unsafe { _mm256_set1_ps(value) }
         }
         #[inline(always)]
-        unsafe fn fused(self, b: Self, c: Self) -> Self {
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
-        unsafe fn plus(self, b: Self) -> Self {
+        unsafe fn add(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_add_ps(self, b) }
         }
         #[inline(always)]
-        unsafe fn minus(self, b: Self) -> Self {
+        unsafe fn sub(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_sub_ps(self, b) }
         }
         #[inline(always)]
-        unsafe fn times(self, b: Self) -> Self {
+        unsafe fn mul(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm256_mul_ps(self, b) }
         }
         #[inline(always)]
-        unsafe fn total(self) -> f32 {
+        unsafe fn reduce_add(self) -> f32 {
             let mut lanes = [0f32; 8];
             // SAFETY: as above.
             unsafe { self.store(lanes.as_mut_ptr()) };
@@ -167,27 +167,27 @@ mod x86 {
             unsafe { _mm512_set1_ps(value) }
         }
         #[inline(always)]
-        unsafe fn fused(self, b: Self, c: Self) -> Self {
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm512_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
-        unsafe fn plus(self, b: Self) -> Self {
+        unsafe fn add(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm512_add_ps(self, b) }
         }
         #[inline(always)]
-        unsafe fn minus(self, b: Self) -> Self {
+        unsafe fn sub(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm512_sub_ps(self, b) }
         }
         #[inline(always)]
-        unsafe fn times(self, b: Self) -> Self {
+        unsafe fn mul(self, b: Self) -> Self {
             // SAFETY: as above.
             unsafe { _mm512_mul_ps(self, b) }
         }
         #[inline(always)]
-        unsafe fn total(self) -> f32 {
+        unsafe fn reduce_add(self) -> f32 {
             // SAFETY: as above.
             unsafe { _mm512_reduce_add_ps(self) }
         }

@@ -74,9 +74,6 @@ const PIECE: usize = 16 * 1024;
 
 /// A vector of `len` elements that `f` fills piece by piece: it is called with the range of a piece and its elements, all of which it
 /// must write before it reads any.
-///
-/// # Errors
-/// Never.
 pub fn in_pieces<T: Copy + Send>(len: usize, f: impl Fn(Range<usize>, &mut [T]) + Send + Sync) -> Result<Vec<T>> {
     let fill = |y: &mut [T]| {
         let y = SharedSlice::new(y);

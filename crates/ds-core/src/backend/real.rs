@@ -10,20 +10,20 @@ pub trait Real: WithDType + Neg<Output = Self> + Default {
     /// 1.
     const ONE: Self;
     /// `self·b + c`, rounded once.
-    fn fused(self, b: Self, c: Self) -> Self;
+    fn mul_add(self, b: Self, c: Self) -> Self;
     /// The larger of two; the other one where one is NaN.
-    fn larger(self, other: Self) -> Self;
+    fn maximum(self, other: Self) -> Self;
     /// The smaller of two; the other one where one is NaN.
-    fn smaller(self, other: Self) -> Self;
+    fn minimum(self, other: Self) -> Self;
     /// The square root.
-    fn root(self) -> Self;
+    fn sqrt(self) -> Self;
     /// The integer part.
     ///
     /// # Safety
     /// `self` must be finite and within the range of `i32`.
-    unsafe fn truncated(self) -> i32;
+    unsafe fn trunc_to_i32(self) -> i32;
     /// The number nearest to an integer.
-    fn of_int(value: i32) -> Self;
+    fn from_i32(value: i32) -> Self;
 }
 
 macro_rules! real {
@@ -32,28 +32,28 @@ macro_rules! real {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             #[inline(always)]
-            fn fused(self, b: Self, c: Self) -> Self {
+            fn mul_add(self, b: Self, c: Self) -> Self {
                 self.mul_add(b, c)
             }
             #[inline(always)]
-            fn larger(self, other: Self) -> Self {
+            fn maximum(self, other: Self) -> Self {
                 self.max(other)
             }
             #[inline(always)]
-            fn smaller(self, other: Self) -> Self {
+            fn minimum(self, other: Self) -> Self {
                 self.min(other)
             }
             #[inline(always)]
-            fn root(self) -> Self {
+            fn sqrt(self) -> Self {
                 self.sqrt()
             }
             #[inline(always)]
-            unsafe fn truncated(self) -> i32 {
+            unsafe fn trunc_to_i32(self) -> i32 {
                 // SAFETY: the caller keeps the value within the range of i32.
                 unsafe { self.to_int_unchecked() }
             }
             #[inline(always)]
-            fn of_int(value: i32) -> Self {
+            fn from_i32(value: i32) -> Self {
                 value as $type
             }
         }
@@ -88,9 +88,6 @@ pub fn with_elements<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result
 }
 
 /// The elements of a tensor of any type and device, row by row, in double precision.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn in_double_precision(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }

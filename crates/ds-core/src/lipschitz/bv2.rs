@@ -12,7 +12,7 @@ use super::architecture::{Architecture, Operator, Signal};
 use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
 use crate::regularization::{Norm, bv2};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, bail};
 
 /// The p of the ℓp norms that distances are measured in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,27 +152,11 @@ fn through(operators: &[Operator], mut known: Known, mut signal: Signal, p: Expo
     Ok((known, signal))
 }
 
-/// max|W_ij|, the norm of W from ℓ1 to ℓ∞.
-///
-/// # Errors
-/// On Candle's errors.
-pub fn largest_weight(weight: &Tensor) -> Result<f64> {
-    Ok(Exponent::Infinity.norm(in_double_precision(weight)?))
-}
-
-/// Σ_n BV²(σ_n) over the units of a layer.
-///
-/// # Errors
-/// As for [`bv2_of`].
-pub fn sum_of_bv2(activation: &Activation, units: usize) -> Result<f64> {
-    Ok(bv2_of(activation, units)?.into_iter().sum())
-}
-
 /// BV²(σ_n) of each channel. Fixed and parametric activations are linear splines too, and counted as such.
 ///
 /// # Errors
 /// If the activations are no functions of one channel each (MaxMin, Householder), are of another number of channels, or have
-/// parameters that are not f32 or f64 on the CPU.
+/// parameters that are not f32 or f64.
 pub fn bv2_of(activation: &Activation, channels: usize) -> Result<Vec<f64>> {
     let each: Vec<f64> = match activation {
         // |slope change at 0| + |σ(0)| + |σ(1)|.

@@ -13,7 +13,7 @@ use candle_core::{Result, Tensor};
 pub(crate) fn slope_changes_of<T: Real>(coefficients: &[T], step: f64) -> impl Iterator<Item = T> + '_ {
     let outer = T::ONE / T::from_f64(step);
     let inner = -(outer + outer);
-    coefficients.windows(3).map(move |c| c[2].fused(outer, c[1].fused(inner, c[0] * outer)))
+    coefficients.windows(3).map(move |c| c[2].mul_add(outer, c[1].mul_add(inner, c[0] * outer)))
 }
 
 /// The slope changes a (C, K−2) at the inner knots. The linear term of a spline has none.

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Layout, Result, Tensor, TensorId, bail};
 use ds_core::backend::gpu::launch::Limits;
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, GpuInput, Matrix};
+use ds_core::backend::gpu::{Address, Argument, Gpu, GpuInput, LaunchDims, Matrix};
 use ds_core::backend::op::{self, Backward, Gradient, Op};
 use half::{bf16, f16};
 use rand::Rng;
@@ -243,7 +243,7 @@ impl Gpu for Emulated {
         Ok(self.put_as(&product.flatten_all()?.to_vec1::<f32>()?, a.input.dtype, 0))
     }
 
-    unsafe fn launch(&self, kernel: &str, blocks: Blocks, arguments: &[Argument<'_>]) -> Result<()> {
+    unsafe fn launch(&self, kernel: &str, blocks: LaunchDims, arguments: &[Argument<'_>]) -> Result<()> {
         assert!(blocks.shared <= self.limits.shared_per_block, "{kernel}: {blocks:?}");
         assert!(blocks.threads <= 1024 && blocks.grid.1 <= 65535, "{kernel}: {blocks:?}");
         let mut request = vec![b'L'];

@@ -22,22 +22,22 @@ pub enum DataChoice {
 /// Data and device options, the same everywhere.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DataArgs {
-    /// Which data to use.
+    /// Source of the data.
     #[arg(long, value_enum, default_value = "auto")]
     pub data: DataChoice,
     /// Directory of the data sets (files in it, or in a folder named after the data set).
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// What to compute on.
+    /// Device to compute on.
     #[arg(long, value_enum, default_value = "auto")]
     pub device: DeviceChoice,
-    /// On a GPU: take convolution algorithms that give the same bits again, also where others are faster.
+    /// On a GPU: use only deterministic cuDNN algorithms, even if slower.
     #[arg(long)]
     pub deterministic: bool,
-    /// On a GPU: convolve in f32; without this convolutions may round their factors to TF32, as PyTorch's do.
+    /// On a GPU: convolve in f32. The default allows TF32, as in PyTorch.
     #[arg(long)]
     pub no_tf32: bool,
-    /// On a GPU: launch every kernel of a training step by itself, instead of all of them as one CUDA graph.
+    /// On a GPU: launch every kernel of a training step on its own, instead of replaying the step as a CUDA graph.
     #[arg(long)]
     pub no_cuda_graphs: bool,
 }
@@ -92,8 +92,8 @@ pub struct RunArgs {
     pub(super) set: Vec<String>,
     #[command(flatten)]
     pub(super) data: DataArgs,
-    /// Train on this many GPUs of this machine, a process each (needs a build with the feature `nccl`): each takes a share of every
-    /// batch, and their gradients are summed.
+    /// Train on N GPUs of this machine, one process each (needs a build with the feature `nccl`): each takes a share of every batch,
+    /// and gradients are summed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) gpus: Option<u16>,
     /// Directory that the run writes to [default: results/EXPERIMENT/NAME-seedSEED].

@@ -3,6 +3,7 @@
 //! Everything about a key is in its entry in [`KEYS`].
 
 mod error;
+mod key;
 mod keys;
 mod kinds;
 mod load;
@@ -17,7 +18,8 @@ mod training;
 mod validate;
 
 pub use error::{ConfigError, Origin};
-pub use keys::{KEYS, Key, find, reference_doc};
+pub use key::Key;
+pub use keys::{KEYS, find, reference_doc};
 pub use kinds::Kind;
 pub(crate) use load::{parse, read_text};
 pub use names::{Dataset, Experiment, NetworkKind, OptimizerKind, Points, Precision, Search};

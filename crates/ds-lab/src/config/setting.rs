@@ -1,7 +1,8 @@
 //! `--set KEY=VALUE`: the kind of the key decides how the text is read.
 
 use super::error::{ConfigError, Origin, printable};
-use super::keys::{Key, find};
+use super::key::Key;
+use super::keys::find;
 use super::kinds::Kind;
 use toml::{Table, Value};
 

@@ -1,6 +1,7 @@
 //! What of a config decides the training, and what two configs differ in.
 
-use super::keys::{KEYS, Key};
+use super::key::Key;
+use super::keys::KEYS;
 use super::load::Layers;
 use super::sections::Config;
 use crate::files::md5;

@@ -73,9 +73,9 @@ const COLUMNS: [&str; 3] = ["x1", "x2", "label"];
 /// # Errors
 /// If the file cannot be read or a line is wrong; the error names the line.
 pub fn area_csv(path: &Path) -> Result<PointSet, DataError> {
-    let cure = "expected a CSV file with the header x1,x2,label and numbers, label 0 or 1";
-    let bytes = content::read(path, LARGEST_FILE, cure)?;
-    parse(&bytes).map_err(|problem| DataError::content(path, problem, cure))
+    let remedy = "expected a CSV file with the header x1,x2,label and numbers, label 0 or 1";
+    let bytes = content::read(path, LARGEST_FILE, remedy)?;
+    parse(&bytes).map_err(|problem| DataError::content(path, problem, remedy))
 }
 
 /// The points of a CSV file.
@@ -129,8 +129,8 @@ pub fn area_points(shape: AreaShape, split: &str, source: &Source) -> Result<Opt
                 "it has {} points with MD5 {found}, the original's has {count} with {expected}",
                 set.points.len()
             );
-            let cure = "get the whole file again, or train with data.points = \"generated\", which needs no file";
-            return Err(DataError::content(path, problem, cure));
+            let remedy = "get the whole file again, or train with data.points = \"generated\", which needs no file";
+            return Err(DataError::content(path, problem, remedy));
         }
     }
     Ok(Some((set, path)))

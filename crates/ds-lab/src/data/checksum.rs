@@ -79,12 +79,12 @@ pub(super) fn verified(dataset: ImageDataset, part: Part, mut records: Records) 
     let fine: Vec<u8> = records.labels.chunks_exact(dataset.label_bytes()).filter_map(|l| l.last().copied()).collect();
     if let Some(i) = fine.iter().position(|&label| usize::from(label) >= classes) {
         let problem = format!("label {i} is {}, expected 0 to {}", fine[i], classes - 1);
-        return Err(DataError::content(records.path(i), problem, dataset.cure()));
+        return Err(DataError::content(records.path(i), problem, dataset.remedy()));
     }
     let (found, expected) = (fine.len(), dataset.count(part));
     if found != expected || records.pixels.len() != expected * dataset.pixels() {
         let problem = format!("the {} files hold {found} images, expected {expected}", part.name());
-        return Err(DataError::content(records.path(0), problem, dataset.cure()));
+        return Err(DataError::content(records.path(0), problem, dataset.remedy()));
     }
     let mut labels = fine;
     match dataset {
@@ -122,13 +122,13 @@ fn order(dataset: ImageDataset, part: Part, records: &Records) -> Result<Vec<usi
             found[block],
             missing.join(" or ")
         );
-        return Err(DataError::content(records.path(block * each), problem, dataset.cure()));
+        return Err(DataError::content(records.path(block * each), problem, dataset.remedy()));
     }
     for (block, position) in order.iter().enumerate() {
         if let Some(first) = order[..block].iter().position(|other| other == position) {
             let name = position.map_or("", |k| blocks[k].0);
             let problem = format!("{} and {} are the same, {name}", rows(first), rows(block));
-            return Err(DataError::content(records.path(block * each), problem, dataset.cure()));
+            return Err(DataError::content(records.path(block * each), problem, dataset.remedy()));
         }
     }
     Ok(order.into_iter().flatten().collect())
@@ -164,7 +164,7 @@ fn check_mnist(part: Part, records: &Records) -> Result<(), DataError> {
         if found != *expected {
             let part = part.name();
             let problem = format!("the {part} {what} are not those of {dataset} (MD5 {found}, expected {expected})");
-            return Err(DataError::content(path, problem, dataset.cure()));
+            return Err(DataError::content(path, problem, dataset.remedy()));
         }
     }
     Ok(())
@@ -179,7 +179,7 @@ fn check_fashion_mnist(part: Part, records: &Records) -> Result<(), DataError> {
     for (values, what, path) in records.images_and_labels() {
         if MNIST.iter().any(|(_, digests)| digests.contains(&md5(values).as_str())) {
             let problem = format!("its {what} are those of mnist, not of {dataset}");
-            return Err(DataError::content(path, problem, dataset.cure()));
+            return Err(DataError::content(path, problem, dataset.remedy()));
         }
     }
     let each = dataset.count(part) / dataset.classes();
@@ -188,7 +188,7 @@ fn check_fashion_mnist(part: Part, records: &Records) -> Result<(), DataError> {
         if found != each {
             let [_, (_, _, path)] = records.images_and_labels();
             let problem = format!("{found} of the {} labels are {class}, expected {each}", part.name());
-            return Err(DataError::content(path, problem, dataset.cure()));
+            return Err(DataError::content(path, problem, dataset.remedy()));
         }
     }
     Ok(())

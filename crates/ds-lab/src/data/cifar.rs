@@ -33,13 +33,13 @@ pub(super) fn load(dataset: ImageDataset, files: &[PathBuf], part: Part, form: F
     for path in files {
         let size = count * (dataset.label_bytes() + dataset.pixels());
         let limit = if form == Form::Binary { size } else { size + PICKLE_MARGIN };
-        let bytes = content::read(path, limit, &dataset.cure())?;
+        let bytes = content::read(path, limit, &dataset.remedy())?;
         records.files.push((records.labels.len() / dataset.label_bytes(), path.clone()));
         let parsed = match form {
             Form::Binary => parse(&bytes, dataset, count, &mut records),
             _ => parse_pickle(&bytes, dataset, count, &mut records),
         };
-        parsed.map_err(|problem| DataError::content(path, problem, dataset.cure()))?;
+        parsed.map_err(|problem| DataError::content(path, problem, dataset.remedy()))?;
     }
     Ok(records)
 }

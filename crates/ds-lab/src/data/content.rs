@@ -41,7 +41,7 @@ pub(super) fn problem(bytes: &[u8], wrong: String) -> String {
 }
 
 /// The bytes of a file of at most `limit` bytes.
-pub(super) fn read(path: &Path, limit: usize, cure: &str) -> Result<Vec<u8>, DataError> {
+pub(super) fn read(path: &Path, limit: usize, remedy: &str) -> Result<Vec<u8>, DataError> {
     let failed = |source| DataError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path, limit: usize, cure: &str) -> Result<Vec<u8>, Dat
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > limit {
         let problem = problem(&bytes, format!("it has more than the {limit} bytes that such a file can have"));
-        return Err(DataError::content(path, problem, cure));
+        return Err(DataError::content(path, problem, remedy));
     }
     Ok(bytes)
 }
@@ -115,8 +115,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, vec![1; 101]).unwrap();
-        let error = read(&path, 100, "cure").unwrap_err().to_string();
-        assert!(error.contains("more than the 100 bytes") && error.contains("cure"), "{error}");
-        assert_eq!(read(&path, 101, "cure").unwrap().len(), 101);
+        let error = read(&path, 100, "remedy").unwrap_err().to_string();
+        assert!(error.contains("more than the 100 bytes") && error.contains("remedy"), "{error}");
+        assert_eq!(read(&path, 101, "remedy").unwrap().len(), 101);
     }
 }

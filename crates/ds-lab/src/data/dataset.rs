@@ -81,7 +81,7 @@ impl ImageDataset {
     }
 
     /// How to get it.
-    pub(super) fn cure(self) -> String {
+    pub(super) fn remedy(self) -> String {
         let files = match self {
             Self::Mnist | Self::FashionMnist => {
                 "the four IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, \

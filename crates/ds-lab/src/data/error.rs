@@ -1,4 +1,4 @@
-//! What can be wrong with data files, said with the file and the cure.
+//! What can be wrong with data files, said with the file and the remedy.
 
 use super::ImageDataset;
 use std::path::PathBuf;
@@ -11,14 +11,14 @@ fn list(paths: &[PathBuf]) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// No file of the data set is where it was looked for.
-    #[error("{dataset} was not found in {}; {cure}", list(tried))]
+    #[error("{dataset} was not found in {}; {remedy}", list(tried))]
     NotFound {
         /// The data set.
         dataset: ImageDataset,
         /// The directories.
         tried: Vec<PathBuf>,
         /// How to get it.
-        cure: String,
+        remedy: String,
     },
     /// The directory of the options is not there.
     #[error("{option}: {} is no directory; create it, or correct or leave out {option}", path.display())]
@@ -37,18 +37,18 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{}: {problem}; {cure}", path.display())]
+    #[error("{}: {problem}; {remedy}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
         /// What was expected and found.
         problem: String,
         /// How to get a good one.
-        cure: String,
+        remedy: String,
     },
     /// The data set is nowhere on this machine, and downloads are forbidden or not built in.
     #[error(
-        "{dataset} is not in {}, and not complete in the cache of the Hugging Face hub, {}; {reason}, or {cure}",
+        "{dataset} is not in {}, and not complete in the cache of the Hugging Face hub, {}; {reason}, or {remedy}",
         list(tried),
         cache.display()
     )]
@@ -62,11 +62,11 @@ pub enum DataError {
         /// Why it is not downloaded, and how to change that.
         reason: &'static str,
         /// How to get it otherwise.
-        cure: String,
+        remedy: String,
     },
     /// A download failed.
     #[error(
-        "{dataset} is not in {}, and fetching it from the Hugging Face hub failed ({problem}); {cure}",
+        "{dataset} is not in {}, and fetching it from the Hugging Face hub failed ({problem}); {remedy}",
         list(tried)
     )]
     Hub {
@@ -77,7 +77,7 @@ pub enum DataError {
         /// The hub's error.
         problem: String,
         /// How to get it otherwise.
-        cure: String,
+        remedy: String,
     },
     /// There is no sample of this data set.
     #[error("there is no shipped sample of {0}, only of cifar10; leave --data sample out")]
@@ -88,8 +88,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(super) fn content(path: impl Into<PathBuf>, problem: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self::Content { path: path.into(), problem: problem.into(), cure: cure.into() }
+    pub(super) fn content(path: impl Into<PathBuf>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Content { path: path.into(), problem: problem.into(), remedy: remedy.into() }
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
             dataset: ImageDataset::Cifar10,
             tried: vec!["data/cifar10".into(), "data".into()],
             problem: "HTTP request error".to_owned(),
-            cure: ImageDataset::Cifar10.cure(),
+            remedy: ImageDataset::Cifar10.remedy(),
         };
         let message = error.to_string();
         for part in ["cifar10 is not in data/cifar10, data", "HTTP request error", "--data-dir DIR", "--data sample"] {

@@ -69,7 +69,7 @@ pub(super) fn locate(dataset: ImageDataset, tried: Vec<PathBuf>) -> Result<Locat
         return Ok(Location::Cached { repository, files });
     }
     match refusal() {
-        Some(reason) => Err(DataError::NoDownload { dataset, tried, cache: cache(), reason, cure: dataset.cure() }),
+        Some(reason) => Err(DataError::NoDownload { dataset, tried, cache: cache(), reason, remedy: dataset.remedy() }),
         None => Ok(Location::Download { repository, megabytes: megabytes(dataset) }),
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData
             dataset,
             tried: tried.to_vec(),
             problem,
-            cure: dataset.cure(),
+            remedy: dataset.remedy(),
         })?,
     };
     loop {
@@ -93,11 +93,11 @@ pub(super) fn load(dataset: ImageDataset, tried: &[PathBuf]) -> Result<ImageData
             Ok(data) => return Ok(data),
             Err(error) => error,
         };
-        let DataError::Content { path, problem, cure } = error else { return Err(error) };
+        let DataError::Content { path, problem, remedy } = error else { return Err(error) };
         // The link of a snapshot leads to the file itself.
         let real = path.canonicalize().unwrap_or_else(|_| path.clone());
         let problem = if real == path { problem } else { format!("{problem} (the link leads to {})", real.display()) };
-        let damaged = |more: &str| DataError::content(&path, format!("{problem}{more}"), cure.clone());
+        let damaged = |more: &str| DataError::content(&path, format!("{problem}{more}"), remedy.clone());
         if let Some(reason) = refusal() {
             return Err(damaged(&format!("; it is not fetched again, since {reason}")));
         }

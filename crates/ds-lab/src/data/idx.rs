@@ -32,7 +32,7 @@ pub(super) fn find(dataset: ImageDataset, directory: &Path) -> Result<Option<Fil
     }
     let found = |paths: [Result<PathBuf, &str>; 2]| -> Result<Vec<PathBuf>, DataError> {
         let missing = "the file is missing, plain and with .gz";
-        let error = |name: &str| DataError::content(directory.join(name), missing, dataset.cure());
+        let error = |name: &str| DataError::content(directory.join(name), missing, dataset.remedy());
         paths.into_iter().map(|path| path.map_err(error)).collect()
     };
     Ok(Some(Files { form: Form::Idx, directory: directory.to_owned(), train: found(train)?, test: found(test)? }))
@@ -46,8 +46,8 @@ pub(super) fn load(dataset: ImageDataset, files: &[PathBuf], part: Part) -> Resu
     let mut read = Vec::new();
     for ((path, dims), values) in files.iter().zip(dims).zip([&mut records.pixels, &mut records.labels]) {
         let limit = header(dims).len() + dims.iter().product::<usize>() + GZIP_MARGIN;
-        let bytes = content::read(path, limit, &dataset.cure())?;
-        *values = parse(&bytes, dims).map_err(|problem| DataError::content(path, problem, dataset.cure()))?;
+        let bytes = content::read(path, limit, &dataset.remedy())?;
+        *values = parse(&bytes, dims).map_err(|problem| DataError::content(path, problem, dataset.remedy()))?;
         read.push(bytes);
     }
     if let (ImageDataset::FashionMnist, [images, labels]) = (dataset, read.as_slice()) {

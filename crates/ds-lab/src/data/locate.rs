@@ -34,7 +34,7 @@ pub fn locate(dataset: ImageDataset, source: &Source) -> Result<Location, DataEr
     }
     let tried = source.tried(dataset)?;
     match source {
-        Source::Auto { dir: Some(_) } => Err(DataError::NotFound { dataset, tried, cure: dataset.cure() }),
+        Source::Auto { dir: Some(_) } => Err(DataError::NotFound { dataset, tried, remedy: dataset.remedy() }),
         _ => hub::locate(dataset, tried),
     }
 }

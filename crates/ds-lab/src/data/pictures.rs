@@ -4,13 +4,13 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::io::Cursor;
 
 /// Bytes that a decoder may allocate: an image of 32×32 pixels needs some 10 000.
-const MOST_MEMORY: u64 = 1 << 22;
+const MAX_MEMORY: u64 = 1 << 22;
 
 /// The pixels (C, H, W) of an image of `side`×`side` pixels. Its size is checked before it is decoded.
 pub(super) fn decode(encoded: &[u8], channels: usize, side: usize, pixels: &mut [u8]) -> Result<(), String> {
     let mut reader = ImageReader::new(Cursor::new(encoded)).with_guessed_format().map_err(|error| error.to_string())?;
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MOST_MEMORY);
+    limits.max_alloc = Some(MAX_MEMORY);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();

@@ -22,16 +22,16 @@ pub(super) fn load(dataset: ImageDataset) -> Result<ImageData, DataError> {
         return Err(DataError::NoSample(dataset));
     }
     let directory = directory();
-    let cure = "it belongs to the project's source: restore it with `git checkout -- data/sample`";
+    let remedy = "it belongs to the project's source: restore it with `git checkout -- data/sample`";
     let load = |(name, count, expected): (&str, usize, &str)| -> Result<ImageSet, DataError> {
         let path = directory.join(name);
-        let set = parquet::load_any(dataset, &path, cure)?;
+        let set = parquet::load_any(dataset, &path, remedy)?;
         let (labels, pixels) = (set.label_bytes()?, set.pixels()?);
         let found = checksum::of_records(labels.chunks(1).zip(pixels.chunks(dataset.pixels())));
         if set.len() != count || found != expected {
             let problem =
                 format!("{} images with MD5 {found} of labels and pixels, expected {count} with {expected}", set.len());
-            return Err(DataError::content(path, problem, cure));
+            return Err(DataError::content(path, problem, remedy));
         }
         Ok(set)
     };

@@ -165,9 +165,6 @@ impl Samples {
 
     /// The largest change of an input per change of a pixel in [0, 1], which normalisation makes: 1/deviation; `None` for
     /// what is no image.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn contrast(&self) -> Result<Option<f64>> {
         let Inputs::Images { table, .. } = &self.inputs else { return Ok(None) };
         let rows = table.to_dtype(DType::F64)?.to_vec2::<f64>()?;
@@ -257,9 +254,6 @@ impl Batch {
     }
 
     /// The labels of images; `None` for other samples.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn labels(&self) -> Result<Option<Vec<u8>>> {
         (self.loss == Kind::CrossEntropy).then(|| self.targets.to_vec1()).transpose()
     }

@@ -128,7 +128,7 @@ pub(super) fn all_there(dataset: ImageDataset, files: Files) -> Result<Option<Fi
         return Ok(None);
     }
     match all().find(|path| !path.is_file()) {
-        Some(path) => Err(DataError::content(path, "the file is missing", dataset.cure())),
+        Some(path) => Err(DataError::content(path, "the file is missing", dataset.remedy())),
         None => Ok(Some(files)),
     }
 }

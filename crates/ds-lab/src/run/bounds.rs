@@ -44,9 +44,6 @@ fn is_small(network: &Network) -> bool {
 
 impl Bounds {
     /// Of a network, searching from the first of the samples on.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn new(network: &Network, samples: &Samples, points: usize) -> Result<Self> {
         let started = Instant::now();
         let lower_l2 = lower(network, samples, points)?;
@@ -63,9 +60,6 @@ impl Bounds {
 }
 
 /// The certified bound in ℓ2.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn certified(network: &Network) -> candle_core::Result<f64> {
     certified::bound(&network.architecture()?)
 }
@@ -94,7 +88,7 @@ pub(crate) fn search(network: &Network, points: usize) -> Search {
 /// the difference of two outputs is √2 times as steep as all of them can be (Tsuzuku et al. 2018).
 ///
 /// # Errors
-/// On Candle's errors. Samples that have no classes have no such accuracy: `None`.
+/// Samples that have no classes have no such accuracy: `None`.
 pub fn certified_accuracy(
     network: &Network,
     samples: &Samples,

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Sums over the part of an epoch that is done.
+/// Sums over the finished part of an epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochSums {
     /// Σ loss · batch size.
     pub loss: f64,
-    /// Right answers.
+    /// Number of correct predictions.
     pub correct: usize,
     /// Samples seen.
     pub samples: usize,
@@ -78,8 +78,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// A copy on the CPU.
-fn copied(var: &Var) -> candle_core::Result<Tensor> {
+/// A copy on the CPU, outside any graph.
+fn detached_copy(var: &Var) -> candle_core::Result<Tensor> {
     if var.device().is_cpu() { var.as_tensor().copy() } else { var.as_tensor().to_device(&Device::Cpu) }
 }
 
@@ -90,16 +90,13 @@ const NETWORK_FORMAT: &str = "deep-splines network 1";
 
 impl Checkpoint {
     /// The state of a run.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn of_run(position: Position, config: String, network: &Network, optimizers: &Optimizers) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for parameter in network.parameters() {
-            tensors.insert(format!("parameter/{}", parameter.name), copied(&parameter.var)?);
+            tensors.insert(format!("parameter/{}", parameter.name), detached_copy(&parameter.var)?);
         }
         for (name, buffer) in network.buffers() {
-            tensors.insert(format!("buffer/{name}"), copied(&buffer)?);
+            tensors.insert(format!("buffer/{name}"), detached_copy(&buffer)?);
         }
         // Scalings are told apart from other parameters of splines by their names.
         let Optimizers { weights, splines, scalings, .. } = optimizers;
@@ -180,7 +177,7 @@ impl Checkpoint {
 /// If the file cannot be written.
 pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
     let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
-    let tensors = vars.map(|(name, var)| Ok((name, copied(&var)?))).collect::<candle_core::Result<_>>()?;
+    let tensors = vars.map(|(name, var)| Ok((name, detached_copy(&var)?))).collect::<candle_core::Result<_>>()?;
     let metadata =
         HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
     verified::write(path, &tensors, metadata)

@@ -72,9 +72,6 @@ pub(super) fn evaluate_share(
 }
 
 /// The knots with a slope change above 0, over all splines of the network; `None` if it has none.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn count_active_knots(network: &Network) -> Result<Option<usize>> {
     let mut count = None;
     for activation in network.activations() {

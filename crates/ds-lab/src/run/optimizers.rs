@@ -23,9 +23,6 @@ pub struct Optimizers {
 
 impl Optimizers {
     /// As the config has it, for a network before its first step.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn new(config: &Config, network: &Network) -> Result<Self> {
         let decay = Decay { weights: config.regularization.weight_decay, hinges: config.activation.hinge_penalty };
         let of_group = |group| network.parameters().into_iter().filter(move |p: &Parameter| p.group == group);
@@ -54,9 +51,6 @@ impl Optimizers {
     }
 
     /// Begins a step at the rates of an epoch.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub fn prepare(&mut self, epoch: usize) -> candle_core::Result<()> {
         let [weights, splines, scalings] = self.rates(epoch);
         self.weights.prepare(weights)?;

@@ -20,9 +20,6 @@ pub struct SplinePenalty {
 
 impl SplinePenalty {
     /// As the config has it, for a network before its first step; `None` if splines are not penalised.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn new(config: &Config, network: &Network) -> Result<Option<Self>> {
         let Some((norm, lambda)) = config.regularization.spline_norm() else { return Ok(None) };
         let weight_of = |initial: f64| if config.regularization.per_layer { relative(lambda, initial) } else { lambda };
@@ -32,18 +29,12 @@ impl SplinePenalty {
     }
 
     /// Σ λ·norm over the layers.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn value(&self, network: &Network) -> candle_core::Result<f64> {
         let layers = network.activations().into_iter().zip(&self.weights);
         layers.map(|(activation, weight)| Ok(weight * self.norm.value_of(activation)?.unwrap_or(0.0))).sum()
     }
 
     /// Adds its gradient to what the backward pass left.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn add_gradient(&self, network: &Network, gradients: &mut impl Gradients) -> candle_core::Result<()> {
         let layers = || network.activations().into_iter().zip(self.weights.iter().copied());
         // Plain splines together: on a GPU they take one launch.
@@ -56,9 +47,6 @@ impl SplinePenalty {
 
 /// What the weight decay of each parameter is multiplied with: 1, or 1/‖W₀‖² of the layer that it belongs to. To be asked
 /// before the first step.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn decay_factors(config: &Config, network: &Network) -> Result<HashMap<String, f64>> {
     let parameters = network.parameters();
     let decayed = || parameters.iter().filter(|parameter| parameter.l2 == L2::WeightDecay);

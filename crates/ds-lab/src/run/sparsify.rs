@@ -63,7 +63,7 @@ impl<'a> Unchanged<'a> {
 /// is left as it was.
 ///
 /// # Errors
-/// On Candle's errors, or if a file cannot be written.
+/// If a file cannot be written.
 pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
     let network = &setup.network;
     if !config.sparsify.enabled || network.splines().is_empty() {

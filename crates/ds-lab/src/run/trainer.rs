@@ -75,7 +75,7 @@ impl<'a> Trainer<'a> {
         let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
         let device = device::description(&setup.network.device(), communicator.map_or(1, Communicator::size));
         if resume.is_some() && position.devices.is_empty() {
-            // Checkpoints did not always tell.
+            // Older checkpoints do not name their devices.
             position.devices.push("unknown".to_owned());
         }
         if position.epoch < config.train.epochs && position.devices.last() != Some(&device) {
@@ -129,7 +129,7 @@ impl<'a> Trainer<'a> {
 
     /// What it was trained on, one after the other, as it stands in summaries.
     pub fn devices(&self) -> String {
-        self.position.devices.join(device::THEN)
+        self.position.devices.join(device::DEVICE_SEPARATOR)
     }
 
     /// The epoch with the best validation, if its network is kept.
@@ -140,7 +140,7 @@ impl<'a> Trainer<'a> {
     /// Trains to the last epoch.
     ///
     /// # Errors
-    /// On Candle's errors, if a file cannot be written, if the loss diverges ([`Diverged`]), or if a signal ended the training
+    /// If a file cannot be written, if the loss diverges ([`Diverged`]), or if a signal ended the training
     /// ([`Interrupted`](interrupt::Interrupted)); in the last case the checkpoint is written.
     pub fn run(&mut self, quiet: bool) -> Result<()> {
         let _deferred = interrupt::Deferred::begin();

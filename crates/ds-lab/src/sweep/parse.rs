@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 /// The most runs of a sweep, so that the lists of a mistaken grid do not fill the memory.
-const MOST_RUNS: usize = 100_000;
+const MAX_RUNS: usize = 100_000;
 /// The most sections within each other in a grid: no key has more parts.
 const DEEPEST: usize = 8;
 
@@ -92,8 +92,8 @@ impl Sweep {
         let listed = self.grids.iter().map(count).fold(0, usize::saturating_add);
         let last = self.select.as_ref().map_or(0, |select| count(&select.last));
         let largest = listed.max(last);
-        if largest > MOST_RUNS {
-            let allowed = format!("at most {MOST_RUNS} runs; shorten the lists or make several sweeps of them");
+        if largest > MAX_RUNS {
+            let allowed = format!("at most {MAX_RUNS} runs; shorten the lists or make several sweeps of them");
             let value = Value::String(format!("{largest} runs"));
             return Err(wrong(&self.origin, "grid", Some(&value), &allowed));
         }
@@ -237,9 +237,25 @@ fn flatten(table: Table, prefix: &str, depth: usize, into: &mut Vec<(String, Val
     }
 }
 
+/// Seeds as a list; "0..40" are those from 0 to 39.
+fn seeds(value: Value, origin: &Origin) -> Result<Value, ConfigError> {
+    let Value::String(text) = &value else { return Ok(value) };
+    let ends =
+        text.split_once("..").and_then(|(first, end)| Some((first.trim().parse().ok()?, end.trim().parse().ok()?)));
+    match ends {
+        Some((first, end)) if (0..end).contains(&first) && end - first <= MAX_RUNS as i64 => {
+            Ok(Value::Array((first..end).map(Value::Integer).collect()))
+        }
+        _ => {
+            Err(wrong(origin, "seed", Some(&value), "a seed, a list of seeds, or a range such as \"0..40\" (0 to 39)"))
+        }
+    }
+}
+
 impl Axis {
     fn new(path: &str, value: Value, origin: &Origin) -> Result<Self, ConfigError> {
         let keys = coupled(path);
+        let value = if keys == ["seed"] { seeds(value, origin)? } else { value };
         // Where the key itself takes a list, a list of lists has its values.
         let takes_list =
             keys.iter().any(|key| config::find(key).is_some_and(|key| matches!(key.kind, Kind::Integers(..))));

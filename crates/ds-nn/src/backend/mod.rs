@@ -1,7 +1,7 @@
 //! What this crate's GPU ops share: their kernels, and launches over many arrays.
 
 use candle_core::Result;
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, Kernels};
+use ds_core::backend::gpu::{Address, Argument, Gpu, Kernels, LaunchDims};
 
 /// The kernels of this crate.
 pub static KERNELS: Kernels =
@@ -11,11 +11,8 @@ pub static KERNELS: Kernels =
 ///
 /// # Safety
 /// They must lie inside an array, at a multiple of 8 bytes.
-///
-/// # Errors
-/// Those of the device.
 pub unsafe fn put_word<G: Gpu>(gpu: &G, word: u64, to: Address) -> Result<()> {
-    let blocks = Blocks { grid: (1, 1), threads: 1, shared: 0 };
+    let blocks = LaunchDims { grid: (1, 1), threads: 1, shared: 0 };
     // SAFETY: the kernel's arguments; the caller has room for them.
     unsafe { gpu.launch("put_word", blocks, &[Argument::Long(word), to.into()]) }
 }

@@ -40,7 +40,7 @@ impl BatchNorm {
     /// The layer's output in a graph; training updates the running statistics.
     ///
     /// # Errors
-    /// If x is not (N, C, …), or on Candle's errors.
+    /// If x is not (N, C, …).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         self.fused(graph, x, None, Function::Identity, None, mode)
     }
@@ -49,7 +49,7 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As for [`forward_in`](Self::forward_in), or if the residual does not have the shape of x.
-    pub fn activated_in<G: Graph>(
+    pub fn forward_with_activation<G: Graph>(
         &self,
         graph: &mut G,
         x: &G::Value,
@@ -111,7 +111,7 @@ impl BatchNorm {
     /// The convolution and then this layer in evaluation mode, as one convolution with other weights and a bias.
     ///
     /// # Errors
-    /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
+    /// If the convolution's outputs are not this layer's channels.
     pub fn folded_into(&self, conv: &Conv2d) -> Result<Conv2d> {
         let factor = self.factors()?;
         let dtype = conv.weight.dtype();
@@ -148,7 +148,7 @@ impl BatchNorm {
     /// The convolution and then this layer in evaluation mode, as Lipschitz bounds see them: one convolution.
     ///
     /// # Errors
-    /// If the convolution's outputs are not this layer's channels, or on Candle's errors.
+    /// If the convolution's outputs are not this layer's channels.
     pub fn operator_after(&self, conv: &Conv2d) -> Result<Operator> {
         let weight = conv.weight.as_detached_tensor().to_dtype(DType::F64)?;
         let weight = weight.broadcast_mul(&self.factors()?.reshape(((), 1, 1, 1))?)?;

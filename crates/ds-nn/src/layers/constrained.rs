@@ -135,7 +135,7 @@ impl ConstrainedLinear {
     /// The layer's output in a graph; training writes an orthonormal weight back.
     ///
     /// # Errors
-    /// If x is not (N, inputs), or on Candle's errors.
+    /// If x is not (N, inputs).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let op = Dense { input_gradient: graph.is_tracked(x) };
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
@@ -208,7 +208,7 @@ impl ConstrainedConv2d {
     /// The layer's output in a graph; training writes an orthonormal weight back.
     ///
     /// # Errors
-    /// If x is not (N, inputs, H, W) or in blocks, or on Candle's errors.
+    /// If x is not (N, inputs, H, W) or in blocks.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
         let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));

@@ -44,7 +44,7 @@ impl Conv2d {
     /// The layer's output in a graph.
     ///
     /// # Errors
-    /// If x is not (N, inputs, H, W), or on Candle's errors.
+    /// If x is not (N, inputs, H, W).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
         let weight = weight_for(graph, &self.weight, x)?;
         let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));

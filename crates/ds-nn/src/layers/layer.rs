@@ -7,7 +7,7 @@ use super::linear::Linear;
 use super::mode::Mode;
 use super::pool;
 use crate::ops::Window;
-use crate::ops::blocks::leave;
+use crate::ops::blocks::flatten_features;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::ops::scale::Scale;
@@ -100,7 +100,7 @@ impl Layer {
         match self {
             Self::Linear(linear) => linear.forward_in(graph, x),
             Self::Conv2d(conv) => conv.forward_in(graph, x),
-            Self::BatchNorm(norm) => norm.activated_in(graph, x, None, activation, mode),
+            Self::BatchNorm(norm) => norm.forward_with_activation(graph, x, None, activation, mode),
             Self::Activation(activation) => activation.forward_in(graph, x),
             Self::MaxPool(window) => graph.apply(MaxPool(*window), [x]),
             Self::AveragePool(window) => graph.apply(AveragePool(*window), [x]),
@@ -188,21 +188,32 @@ impl Layer {
 
 /// (N, …) → (N, features); images in blocks leave them.
 fn flatten<G: Graph>(graph: &mut G, x: &G::Value, features: usize) -> Result<G::Value> {
-    let x = if graph.tensor(x).rank() == 2 { x.clone() } else { leave(graph, x)? };
+    let x = if graph.tensor(x).rank() == 2 { x.clone() } else { flatten_features(graph, x)? };
     match graph.tensor(&x).dims() {
         &[_, found] if found == features => Ok(x),
         dims => bail!("flatten: an input of shape {dims:?} does not have {features} numbers a sample"),
     }
 }
 
-/// Calls `f` with the name and the layer of all layers, those of residual blocks included, from input to output.
-pub(crate) fn visit<'a>(layers: &'a [(String, Layer)], prefix: &str, f: &mut impl FnMut(&str, &'a Layer)) {
+/// Calls `f` with all layers, those of residual blocks included, from input to output.
+pub(crate) fn visit<'a>(layers: &'a [(String, Layer)], f: &mut impl FnMut(&'a Layer)) {
+    for (_, layer) in layers {
+        f(layer);
+        if let Layer::Residual(Residual { body, shortcut }) = layer {
+            visit(body, f);
+            visit(shortcut, f);
+        }
+    }
+}
+
+/// The same with their names.
+fn visit_named<'a>(layers: &'a [(String, Layer)], prefix: &str, f: &mut impl FnMut(&str, &'a Layer)) {
     for (name, layer) in layers {
         let name = &format!("{prefix}{name}");
         f(name, layer);
         if let Layer::Residual(Residual { body, shortcut }) = layer {
             for inner in [body, shortcut] {
-                visit(inner, &format!("{name}."), f);
+                visit_named(inner, &format!("{name}."), f);
             }
         }
     }
@@ -222,14 +233,14 @@ pub(crate) fn visit_mut(layers: &mut [(String, Layer)], f: &mut impl FnMut(&mut 
 /// The trainable parameters of all layers.
 pub(crate) fn parameters(layers: &[(String, Layer)]) -> Vec<Parameter> {
     let mut all = Vec::new();
-    visit(layers, "", &mut |name, layer| all.extend(layer.parameters(name)));
+    visit_named(layers, "", &mut |name, layer| all.extend(layer.parameters(name)));
     all
 }
 
 /// State that is not trained: running statistics.
 pub(crate) fn buffers(layers: &[(String, Layer)]) -> Vec<(String, Var)> {
     let mut all = Vec::new();
-    visit(layers, "", &mut |name, layer| {
+    visit_named(layers, "", &mut |name, layer| {
         if let Layer::BatchNorm(norm) = layer {
             all.extend(norm.buffers(name));
         }
@@ -302,7 +313,7 @@ impl Residual {
         if let [inner @ .., (_, Layer::BatchNorm(norm))] = self.body.as_slice() {
             let y = forward_in(graph, inner, x, mode)?;
             let shortcut = forward_in(graph, &self.shortcut, x, mode)?;
-            return norm.activated_in(graph, &y, Some(&shortcut), activation, mode);
+            return norm.forward_with_activation(graph, &y, Some(&shortcut), activation, mode);
         }
         let y = forward_in(graph, &self.body, x, mode)?;
         let shortcut = forward_in(graph, &self.shortcut, x, mode)?;

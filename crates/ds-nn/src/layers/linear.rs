@@ -29,7 +29,7 @@ impl Linear {
     /// The layer's output in a graph.
     ///
     /// # Errors
-    /// If x is not (N, inputs), or on Candle's errors.
+    /// If x is not (N, inputs).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
         let op = Dense { input_gradient: graph.is_tracked(x) };
         let weight = weight_for(graph, &self.weight, x)?;

@@ -1,7 +1,7 @@
 //! Pools over the planes of a layer.
 
 use crate::ops::Window;
-use crate::ops::blocks::leave;
+use crate::ops::blocks::flatten_features;
 use crate::ops::pool::AveragePool;
 use candle_core::{Result, bail};
 use ds_core::graph::Graph;
@@ -16,5 +16,5 @@ pub(super) fn average_over_planes<G: Graph>(graph: &mut G, x: &G::Value) -> Resu
         bail!("average over planes: expected square planes, got {height}×{width}");
     }
     let mean = graph.apply(AveragePool(Window { kernel: height, stride: height, padding: 0 }), [x])?;
-    leave(graph, &mean)
+    flatten_features(graph, &mean)
 }

@@ -134,10 +134,7 @@ impl Op for FromBlocks {
 }
 
 /// Images in blocks if their number allows it and they are on the CPU, else as they are; convolutions and pools take both.
-///
-/// # Errors
-/// On Candle's errors.
-pub fn enter<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
+pub fn to_blocked_layout<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
     match graph.tensor(x).dims() {
         // A GPU has no use for blocks.
         &[images, _, _, _] if images > 0 && images.is_multiple_of(LANES) && graph.tensor(x).device().is_cpu() => {
@@ -148,10 +145,7 @@ pub fn enter<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
 }
 
 /// Features (N, F) of what is in blocks or not, (N/16, …, 16) or (N, …).
-///
-/// # Errors
-/// On Candle's errors.
-pub fn leave<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
+pub fn flatten_features<G: Graph>(graph: &mut G, x: &G::Value) -> Result<G::Value> {
     let x = if graph.tensor(x).rank() == 5 { graph.apply(FromBlocks, [x])? } else { x.clone() };
     let dims = graph.tensor(&x).dims();
     let (images, features) = (dims[0], dims[1..].iter().product());

@@ -16,7 +16,7 @@ const LAST_STEP: f64 = 1e-3;
 /// ‖E‖ up to which the iteration converges without a scaling.
 const CONVERGES: f64 = 0.9;
 /// Enough for singular values of 1e-9 of the largest one.
-const MOST_STEPS: usize = 40;
+const MAX_STEPS: usize = 40;
 
 /// The weight as a matrix with at least as many rows as columns: (rows, columns, whether it is the transpose).
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,7 @@ fn from_identity(s: &mut [f64], columns: usize) {
 /// the iteration ends early, as for a weight without full rank.
 ///
 /// # Errors
-/// If the weight is empty, or not f32 or f64 on the CPU.
+/// If the weight is empty, or not f32 or f64.
 pub fn polar_factor(weight: &Tensor) -> Result<Tensor> {
     let tall = Tall::of(weight.shape(), PolarFactor::NAME)?;
     let q = orthonormalised(tall, in_double_precision(weight)?);
@@ -112,7 +112,7 @@ fn orthonormalised(tall: Tall, mut w: Vec<f64>) -> Vec<f64> {
         e = tall.inner(&w, &w);
         from_identity(&mut e, n);
     }
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         let is_last = frobenius(&e) <= LAST_STEP;
         // I + E/2 + 3E²/8.
         let mut factor = shared_product((n, n, n), (&e, n, 1), (&e, n, 1));

@@ -3,7 +3,7 @@
 use super::rule::Rule;
 use crate::backend::{put_word, table};
 use candle_core::Result;
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, int};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
 
 /// A parameter and what belongs to it.
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +36,7 @@ pub(super) unsafe fn schedule<G: Gpu>(
     steps: u64,
     schedule: Address,
 ) -> Result<()> {
-    let (rate, correction) = match rule {
-        Rule::Sgd { .. } => (learning_rate as f32, 0.0),
-        Rule::Adam => Rule::corrected(learning_rate, steps),
-    };
+    let (rate, correction) = rule.schedule(learning_rate, steps);
     let word = u64::from(rate.to_bits()) | u64::from(correction.to_bits()) << 32;
     // SAFETY: as the caller promises.
     unsafe { put_word(gpu, word, schedule) }
@@ -72,7 +69,7 @@ pub(super) unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], schedule:
                 "adam"
             }
         };
-        let blocks = Blocks { grid: (blocks, 1), threads: Blocks::THREADS, shared: 0 };
+        let blocks = LaunchDims { grid: (blocks, 1), threads: LaunchDims::THREADS, shared: 0 };
         // SAFETY: the kernel's arguments; every block stays in its slot.
         unsafe { gpu.launch(kernel, blocks, &arguments)? };
     }

@@ -99,9 +99,6 @@ impl Optimizer {
     }
 
     /// The part of a [`step`](Self::step) that differs from the last one: counts it, and sets its learning rate.
-    ///
-    /// # Errors
-    /// Those of the device.
     pub fn prepare(&mut self, learning_rate: f64) -> Result<()> {
         self.steps += 1;
         self.learning_rate = learning_rate;
@@ -123,10 +120,13 @@ impl Optimizer {
             let gpu = CudaGpu::new(schedule.device().as_cuda_device()?, &KERNELS)?;
             return self.apply_on(&gpu, gradients, schedule);
         }
-        let Self { learning_rate, steps, .. } = *self;
+        if self.slots.is_empty() {
+            return Ok(());
+        }
+        let schedule = self.rule.schedule(self.learning_rate, self.steps);
         for Slot { parameter, decay, state } in &self.slots {
             let State::OnCpu(state) = state else { continue };
-            let update = Update { rule: self.rule, decay: *decay as f32, learning_rate, steps, state };
+            let update = Update { rule: self.rule, decay: *decay as f32, schedule, state };
             match gradients.gradient(&parameter.var) {
                 Some(gradient) => parameter.var.inplace_op2(&gradient.contiguous()?, &update)?,
                 None => parameter.var.inplace_op2(&parameter.var.zeros_like()?, &update)?,
@@ -203,9 +203,6 @@ impl Optimizer {
     }
 
     /// The moving averages, named after their parameters, for a checkpoint.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         self.slots
             .iter()
@@ -264,7 +261,7 @@ ds_core::vectorized! {
             let g = g + decay * *theta;
             *m = beta1 * *m + (T::ONE - beta1) * g;
             *v = beta2 * *v + (T::ONE - beta2) * g * g;
-            *theta -= rate * *m / (v.root() * correction + epsilon);
+            *theta -= rate * *m / (v.sqrt() * correction + epsilon);
         }
     }
 }
@@ -273,8 +270,8 @@ ds_core::vectorized! {
 struct Update<'a> {
     rule: Rule,
     decay: f32,
-    learning_rate: f64,
-    steps: u64,
+    /// What the rule takes from the learning rate and the number of steps.
+    schedule: (f32, f32),
     state: &'a RefCell<Vec<f32>>,
 }
 
@@ -296,11 +293,9 @@ impl InplaceOp2 for Update<'_> {
         let (theta, g) = (&mut theta[start..end], &g[g_start..g_end]);
         let mut state = self.state.borrow_mut();
         match self.rule {
-            Rule::Sgd { momentum } => {
-                sgd(&[self.decay, momentum as f32, self.learning_rate as f32], theta, g, &mut state);
-            }
+            Rule::Sgd { momentum } => sgd(&[self.decay, momentum as f32, self.schedule.0], theta, g, &mut state),
             Rule::Adam => {
-                let (rate, correction) = Rule::corrected(self.learning_rate, self.steps);
+                let (rate, correction) = self.schedule;
                 let (first, second) = state.split_at_mut(theta.len());
                 adam(&[self.decay, rate, correction], theta, g, first, second);
             }

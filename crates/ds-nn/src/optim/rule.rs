@@ -17,11 +17,17 @@ impl Rule {
     pub(super) const BETA2: f64 = 0.999;
     pub(super) const EPSILON: f64 = 1e-8;
 
-    /// Adam's learning rate over the first bias correction, and 1/√ of the second one.
-    pub(super) fn corrected(learning_rate: f64, steps: u64) -> (f32, f32) {
-        let steps = steps.min(1 << 30) as i32;
-        let rate = (learning_rate / (1.0 - Self::BETA1.powi(steps))) as f32;
-        (rate, (1.0 / (1.0 - Self::BETA2.powi(steps)).sqrt()) as f32)
+    /// What the rule takes from the learning rate and the number of steps, this one included: the rate and nothing, or for Adam the
+    /// rate over the first bias correction, and 1/√ of the second one.
+    pub(super) fn schedule(self, learning_rate: f64, steps: u64) -> (f32, f32) {
+        match self {
+            Self::Sgd { .. } => (learning_rate as f32, 0.0),
+            Self::Adam => {
+                let steps = steps.min(1 << 30) as i32;
+                let rate = (learning_rate / (1.0 - Self::BETA1.powi(steps))) as f32;
+                (rate, (1.0 / (1.0 - Self::BETA2.powi(steps)).sqrt()) as f32)
+            }
+        }
     }
 
     pub(super) fn slots(self) -> usize {

@@ -19,11 +19,8 @@ pub struct UniqueId(sys::ncclUniqueId);
 
 impl UniqueId {
     /// A new one. The process that makes it must live until all others have joined.
-    ///
-    /// # Errors
-    /// NCCL's.
     pub fn new() -> Result<Self> {
-        result::get_uniqueid().map(Self).map_err(|error| told("ncclGetUniqueId", &error))
+        result::get_uniqueid().map(Self).map_err(|error| nccl_error("ncclGetUniqueId", &error))
     }
 }
 
@@ -66,9 +63,6 @@ unsafe impl Send for Nccl {}
 
 impl Nccl {
     /// Joins the others, and waits until all are there.
-    ///
-    /// # Errors
-    /// NCCL's.
     pub fn new(device: &CudaDevice, id: UniqueId, rank: usize, size: usize) -> Result<Self> {
         let compute = device.cuda_stream();
         // The device of the calling thread is the one that NCCL takes.
@@ -78,7 +72,7 @@ impl Nccl {
         let number = |value: usize| i32::try_from(value).map_err(Error::wrap);
         // SAFETY: there is room for the answer.
         unsafe { result::comm_init_rank(&mut communicator, number(size)?, id.0, number(rank)?) }
-            .map_err(|error| told("ncclCommInitRank", &error))?;
+            .map_err(|error| nccl_error("ncclCommInitRank", &error))?;
         Ok(Self { communicator, rank, size, compute, sums })
     }
 }
@@ -109,7 +103,7 @@ impl Communicator for Nccl {
         // SAFETY: the tensor has so many numbers, which nobody else reads or writes until the streams are joined; memory that is
         // given back is given back in the order of the compute stream, and so after that.
         unsafe { result::all_reduce(numbers.cast_const(), numbers, count, kind, sum, self.communicator, stream) }
-            .map_err(|error| told("ncclAllReduce", &error))?;
+            .map_err(|error| nccl_error("ncclAllReduce", &error))?;
         Ok(())
     }
 
@@ -120,13 +114,13 @@ impl Communicator for Nccl {
     fn finish(self: Box<Self>) -> Result<()> {
         self.sums.synchronize().w()?;
         // SAFETY: nothing is done with the communicator after this.
-        unsafe { result::comm_destroy(self.communicator) }.map_err(|error| told("ncclCommDestroy", &error))?;
+        unsafe { result::comm_destroy(self.communicator) }.map_err(|error| nccl_error("ncclCommDestroy", &error))?;
         Ok(())
     }
 }
 
 /// What NCCL says of an error.
-fn told(call: &str, error: &result::NcclError) -> Error {
+fn nccl_error(call: &str, error: &result::NcclError) -> Error {
     // SAFETY: both are strings of NCCL, which live as long as the process.
     let (what, last) =
         unsafe { (text(sys::ncclGetErrorString(error.0)), text(sys::ncclGetLastError(std::ptr::null_mut()))) };

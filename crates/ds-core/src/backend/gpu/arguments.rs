@@ -21,8 +21,8 @@ impl Address {
 
 /// The grid of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocks {
-    /// Blocks in both directions.
+pub struct LaunchDims {
+    /// LaunchDims in both directions.
     pub grid: (usize, usize),
     /// Threads of a block.
     pub threads: usize,
@@ -30,7 +30,7 @@ pub struct Blocks {
     pub shared: usize,
 }
 
-impl Blocks {
+impl LaunchDims {
     /// Threads of a block where nothing asks for another number.
     pub const THREADS: usize = 256;
 
@@ -45,7 +45,7 @@ impl Blocks {
     }
 }
 
-impl From<Launch> for Blocks {
+impl From<Launch> for LaunchDims {
     fn from(launch: Launch) -> Self {
         Self { grid: (launch.pieces, launch.across), threads: launch.threads, shared: launch.shared }
     }
@@ -162,6 +162,6 @@ pub fn by_channel(limits: Limits, planes: Planes, dtype: DType, aligned: bool, t
 }
 
 /// The launch of a pointwise kernel of `n` elements of a type, a vector for each thread.
-pub fn pointwise_blocks(n: usize, dtype: DType) -> Blocks {
-    Blocks::for_each(n.div_ceil(in_vector(dtype)))
+pub fn pointwise_blocks(n: usize, dtype: DType) -> LaunchDims {
+    LaunchDims::for_each(n.div_ceil(in_vector(dtype)))
 }

@@ -89,8 +89,8 @@ struct Walk {
     int column;
     int row;
     // What threads-per-block vectors are in rows and columns.
-    int rows_on;
-    int columns_on;
+    int row_step;
+    int column_step;
     int columns;
     long long row_stride;
 
@@ -98,14 +98,14 @@ struct Walk {
         : columns(columns), row_stride(row_stride) {
         row = thread / columns;
         column = thread - row * columns;
-        rows_on = threads / columns;
-        columns_on = threads - rows_on * columns;
+        row_step = threads / columns;
+        column_step = threads - row_step * columns;
         at = row * row_stride + column;
     }
-    __device__ __forceinline__ void go_on() {
-        row += rows_on;
-        column += columns_on;
-        at += rows_on * row_stride + columns_on;
+    __device__ __forceinline__ void advance() {
+        row += row_step;
+        column += column_step;
+        at += row_step * row_stride + column_step;
         if (column >= columns) {
             column -= columns;
             row += 1;
@@ -226,7 +226,7 @@ template <typename V, typename F>
 __device__ __forceinline__ void over_rows(PLANES, F f) {
     const int first = blockIdx.x * rows_per_block, count = min(rows_per_block, rows - first), columns = inner / V::COUNT;
     const long long start = ((long long)first * channels + blockIdx.y) * columns;
-    for (Walk walk(threadIdx.x, blockDim.x, columns, (long long)channels * columns); walk.row < count; walk.go_on())
+    for (Walk walk(threadIdx.x, blockDim.x, columns, (long long)channels * columns); walk.row < count; walk.advance())
         f(start + walk.at);
 }
 
@@ -267,7 +267,7 @@ __device__ __forceinline__ void over_rows_ahead(PLANES, L load, P prepare, F f) 
         at[k] = walk.at;
         if (k < left)
             ring[k] = load(at[k]);
-        walk.go_on();
+        walk.advance();
     }
     prepare();
     while (left > 0) {
@@ -278,7 +278,7 @@ __device__ __forceinline__ void over_rows_ahead(PLANES, L load, P prepare, F f) 
             at[k] = walk.at;
             if (left > DEPTH)
                 ring[k] = load(at[k]);
-            walk.go_on();
+            walk.advance();
             f(here, inputs);
             if (--left == 0)
                 return;

@@ -1,6 +1,6 @@
 //! A device that runs kernels.
 
-use super::arguments::{Address, Argument, Blocks, int};
+use super::arguments::{Address, Argument, LaunchDims, int};
 use super::launch::Limits;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
@@ -61,12 +61,9 @@ pub trait Gpu: Sized + 'static {
     ///
     /// # Errors
     /// If there is no such kernel or no such launch.
-    unsafe fn launch(&self, kernel: &str, blocks: Blocks, arguments: &[Argument<'_>]) -> Result<()>;
+    unsafe fn launch(&self, kernel: &str, blocks: LaunchDims, arguments: &[Argument<'_>]) -> Result<()>;
 
     /// The product (m, n) of two matrices of one type, each of which may be given transposed.
-    ///
-    /// # Errors
-    /// Those of the library.
     fn matmul(&self, sizes: (usize, usize, usize), a: Matrix<'_, Self>, b: Matrix<'_, Self>) -> Result<Self::Buffer>;
 }
 
@@ -132,9 +129,6 @@ impl<'a, G: Gpu> GpuInput<'a, G> {
 ///
 /// # Safety
 /// `partial` must hold these numbers.
-///
-/// # Errors
-/// Those of the launch.
 pub unsafe fn reduce_partials<G: Gpu>(
     gpu: &G,
     partial: &G::Buffer,
@@ -145,7 +139,7 @@ pub unsafe fn reduce_partials<G: Gpu>(
     let start = Address(gpu.address(partial)?.0 + 8 * first as u64);
     let arguments = [start.into(), gpu.address(&out)?.into(), int(pieces)?, int(count)?, int(every)?];
     // SAFETY: as the caller promises.
-    unsafe { gpu.launch("merge", Blocks::for_each(count), &arguments)? };
+    unsafe { gpu.launch("merge", LaunchDims::for_each(count), &arguments)? };
     Ok(out)
 }
 

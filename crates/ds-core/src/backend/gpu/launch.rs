@@ -87,24 +87,24 @@ const SMALLEST_PLANE: usize = 32;
 const THREADS: usize = 256;
 /// Elements of a thread below which a block is not worth its tables, and those that it has where there are enough of them:
 /// blocks that end at different times keep the device busy to the end.
-const FEWEST: usize = 8;
-const USUAL: usize = 32;
-/// Blocks on a multiprocessor that a tensor is cut into, however small it is, if they have their fewest elements.
-const SMALL: usize = 4;
+const MIN_ELEMENTS_PER_THREAD: usize = 8;
+const TARGET_ELEMENTS_PER_THREAD: usize = 32;
+/// LaunchDims on a multiprocessor that a tensor is cut into, however small it is, if they have their fewest elements.
+const MIN_BLOCKS_PER_SM: usize = 4;
 /// The same of a large tensor, for kernels whose blocks need not be merged, and for those whose must.
-const APART: usize = 64;
-const MERGED: usize = 8;
+const BLOCKS_PER_SM: usize = 64;
+const BLOCKS_PER_SM_WITH_REDUCTION: usize = 8;
 /// Elements of a thread from which on two blocks after each other are better than one: their tables are small beside that.
-const MANY: usize = 512;
+const ELEMENTS_FOR_TWO_WAVES: usize = 512;
 /// Copies of an entry of 8 bytes with which half a warp reads from banks of their own. Fewer would part neighbouring segments,
 /// which inputs meet most often, no better than one does.
 const COPIES: usize = 16;
 /// Segments that can be counted in the digits of an f32.
-const MOST_SEGMENTS: usize = 1 << 23;
+const MAX_SEGMENTS: usize = 1 << 23;
 /// What a system keeps of the shared memory for each block.
 const RESERVED: usize = 1024;
 /// Limit of the second dimension of a grid.
-const MOST_ACROSS: usize = 65535;
+const MAX_GRID_Y: usize = 65535;
 
 /// Why there is no launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +130,7 @@ pub enum LaunchError {
         available: usize,
     },
     /// More blocks beside each other than a grid may have.
-    #[error("{0} channels are more than the {MOST_ACROSS} that a launch can have")]
+    #[error("{0} channels exceed the limit of {MAX_GRID_Y}")]
     TooManyChannels(usize),
 }
 
@@ -147,8 +147,8 @@ impl Launch {
         limits: Limits,
     ) -> Result<Self, LaunchError> {
         match Mapping::new(planes, element_bytes, aligned) {
-            mapping @ Mapping::Columns if segments <= MOST_SEGMENTS => {
-                Self::new(planes, mapping, THREADS, 0, usual_blocks(planes, APART, limits))
+            mapping @ Mapping::Columns if segments <= MAX_SEGMENTS => {
+                Self::new(planes, mapping, THREADS, 0, usual_blocks(planes, BLOCKS_PER_SM, limits))
             }
             Mapping::Columns => Err(too_many(segments, 8 * segments, limits)),
             mapping => Self::with_lines(planes, mapping, 0, segments, limits),
@@ -156,9 +156,6 @@ impl Launch {
     }
 
     /// (∂x, ∂c).
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward).
     pub fn backward(
         planes: Planes,
         segments: usize,
@@ -172,9 +169,6 @@ impl Launch {
     }
 
     /// A kernel whose blocks look up a float2 of each segment, after `other` bytes of shared memory, and need not be merged.
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward).
     pub fn with_lines(
         planes: Planes,
         mapping: Mapping,
@@ -186,19 +180,16 @@ impl Launch {
         if shared(1) > limits.shared_per_block {
             return Err(too_many(segments, shared(1), limits));
         }
-        let launch = Self::new(planes, mapping, THREADS, shared(1), usual_blocks(planes, APART, limits))?;
+        let launch = Self::new(planes, mapping, THREADS, shared(1), usual_blocks(planes, BLOCKS_PER_SM, limits))?;
         // More copies take longer to make, and may not take the room of other blocks: eight of 256 threads fill a multiprocessor.
         let elements = launch.rows_per_block * planes.inner / THREADS;
         let room = (limits.shared_per_multiprocessor / 8).saturating_sub(RESERVED).min(limits.shared_per_block);
-        let worth = elements >= 2 * FEWEST && shared(COPIES) <= room;
+        let worth = elements >= 2 * MIN_ELEMENTS_PER_THREAD && shared(COPIES) <= room;
         Ok(if worth { Self { copies: COPIES, shared: shared(COPIES), ..launch } } else { launch })
     }
 
     /// A kernel with sums of each segment for each of its threads, in shared memory that grows with their number: as many as leave
     /// room for two blocks on a multiprocessor, if that does not halve them more than once; and fewer for small tensors.
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward).
     pub fn with_sums(
         planes: Planes,
         mapping: Mapping,
@@ -228,24 +219,18 @@ impl Launch {
             .find(|&threads| threads <= most && (threads <= 64 || threads as f64 <= best * std::f64::consts::SQRT_2))
             .filter(|_| mapping != Mapping::Columns)
             .unwrap_or(most);
-        let waves = if planes.elements() >= MANY * threads * blocks { 2 } else { 1 };
+        let waves = if planes.elements() >= ELEMENTS_FOR_TWO_WAVES * threads * blocks { 2 } else { 1 };
         Self::new(planes, mapping, threads, shared(threads), waves * blocks)
     }
 
     /// Any other kernel that goes channel by channel, with `shared` bytes for each block, and leaves sums of each.
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward).
     pub fn by_channel(planes: Planes, mapping: Mapping, shared: usize, limits: Limits) -> Result<Self, LaunchError> {
-        Self::of_tables(planes, mapping, shared, MERGED, limits)
+        Self::of_tables(planes, mapping, shared, BLOCKS_PER_SM_WITH_REDUCTION, limits)
     }
 
     /// The same for a kernel whose blocks need not be merged.
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward).
     pub fn apart(planes: Planes, mapping: Mapping, shared: usize, limits: Limits) -> Result<Self, LaunchError> {
-        Self::of_tables(planes, mapping, shared, APART, limits)
+        Self::of_tables(planes, mapping, shared, BLOCKS_PER_SM, limits)
     }
 
     fn of_tables(
@@ -270,13 +255,16 @@ impl Launch {
         blocks: usize,
     ) -> Result<Self, LaunchError> {
         let across = mapping.across(planes);
-        if across > MOST_ACROSS {
+        if across > MAX_GRID_Y {
             return Err(LaunchError::TooManyChannels(planes.channels));
         }
         let in_row = if mapping == Mapping::Columns { COLUMNS } else { planes.inner };
         let wanted = (blocks / across.max(1)).clamp(1, planes.outer.max(1));
-        let rows_per_block =
-            planes.outer.div_ceil(wanted).max((FEWEST * threads).div_ceil(in_row)).min(planes.outer.max(1));
+        let rows_per_block = planes
+            .outer
+            .div_ceil(wanted)
+            .max((MIN_ELEMENTS_PER_THREAD * threads).div_ceil(in_row))
+            .min(planes.outer.max(1));
         let pieces = planes.outer.div_ceil(rows_per_block);
         Ok(Self { mapping, threads, pieces, across, rows_per_block, shared, copies: 1 })
     }
@@ -287,9 +275,10 @@ impl Launch {
     }
 }
 
-/// Blocks of [`THREADS`] for a tensor, at most so many for each multiprocessor.
+/// LaunchDims of [`THREADS`] for a tensor, at most so many for each multiprocessor.
 fn usual_blocks(planes: Planes, most: usize, limits: Limits) -> usize {
-    (planes.elements() / (THREADS * USUAL)).clamp(SMALL * limits.multiprocessors, most * limits.multiprocessors)
+    (planes.elements() / (THREADS * TARGET_ELEMENTS_PER_THREAD))
+        .clamp(MIN_BLOCKS_PER_SM * limits.multiprocessors, most * limits.multiprocessors)
 }
 
 fn too_many(segments: usize, needed: usize, limits: Limits) -> LaunchError {
@@ -351,7 +340,7 @@ mod tests {
         let launch = Launch::forward(planes, 50, 4, true, H200).unwrap();
         assert_eq!((launch.copies, launch.shared), (16, 16 * 8 * 50));
         let elements = launch.rows_per_block * planes.inner / launch.threads;
-        assert_eq!(elements, USUAL, "blocks that end at different times");
+        assert_eq!(elements, TARGET_ELEMENTS_PER_THREAD, "blocks that end at different times");
     }
 
     #[test]
@@ -362,7 +351,7 @@ mod tests {
             let launch = Launch::backward(planes, 50, 4, true, H200).unwrap();
             assert_eq!((launch.threads, launch.pieces * launch.across), (threads, 256), "{planes:?}");
             // The sums of every block are of at least two vectors a thread.
-            assert!(launch.rows_per_block * inner >= FEWEST * threads, "{planes:?}");
+            assert!(launch.rows_per_block * inner >= MIN_ELEMENTS_PER_THREAD * threads, "{planes:?}");
             let launch = Launch::forward(planes, 50, 4, true, H200).unwrap();
             let blocks = launch.pieces * launch.across;
             assert!((256..=528).contains(&blocks), "{planes:?}, {blocks} blocks");

@@ -15,7 +15,7 @@ mod device;
 pub mod launch;
 
 pub use arguments::{
-    Address, Argument, Blocks, all_aligned, by_channel, in_vector, int, kernel_of, kernel_of_mapping, knots, mapping,
-    pointwise_blocks, rows_of,
+    Address, Argument, LaunchDims, all_aligned, by_channel, in_vector, int, kernel_of, kernel_of_mapping, knots,
+    mapping, pointwise_blocks, rows_of,
 };
 pub use device::{Gpu, GpuInput, KERNELS, Kernels, Matrix, reduce_partials, tensor_on};

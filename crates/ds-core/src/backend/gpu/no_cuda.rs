@@ -1,6 +1,6 @@
 //! The stand-in for `cuda` where the feature is off: a device type without values, so that host code compiles on any machine.
 
-use super::arguments::{Address, Argument, Blocks};
+use super::arguments::{Address, Argument, LaunchDims};
 use super::device::{Gpu, Kernels, Matrix};
 use super::launch::Limits;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Tensor};
@@ -10,16 +10,11 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Tensor}
 pub enum CudaGpu {}
 
 impl CudaGpu {
-    /// # Errors
-    /// Always.
     pub fn new(_device: &CudaDevice, _kernels: &Kernels) -> Result<Self> {
         Err(Error::NotCompiledWithCudaSupport)
     }
 
     /// `None`: tensors are on the CPU.
-    ///
-    /// # Errors
-    /// Never.
     pub fn of(_tensor: &Tensor, _kernels: &Kernels) -> Result<Option<Self>> {
         Ok(None)
     }
@@ -53,7 +48,7 @@ impl Gpu for CudaGpu {
         match *self {}
     }
 
-    unsafe fn launch(&self, _kernel: &str, _blocks: Blocks, _arguments: &[Argument<'_>]) -> Result<()> {
+    unsafe fn launch(&self, _kernel: &str, _blocks: LaunchDims, _arguments: &[Argument<'_>]) -> Result<()> {
         match *self {}
     }
 
@@ -62,38 +57,26 @@ impl Gpu for CudaGpu {
     }
 }
 
-/// # Errors
-/// Always.
 pub fn open(_ordinal: usize) -> Result<Device> {
     Err(Error::NotCompiledWithCudaSupport)
 }
 
-/// # Errors
-/// Always.
 pub fn count() -> Result<usize> {
     Err(Error::NotCompiledWithCudaSupport)
 }
 
-/// # Errors
-/// Always.
 pub fn name(_device: &CudaDevice) -> Result<String> {
     Err(Error::NotCompiledWithCudaSupport)
 }
 
-/// # Errors
-/// Always.
 pub fn compute_capability(_device: &CudaDevice) -> Result<(i32, i32)> {
     Err(Error::NotCompiledWithCudaSupport)
 }
 
-/// # Errors
-/// Always.
 pub fn peak_memory(_device: &CudaDevice) -> Result<u64> {
     Err(Error::NotCompiledWithCudaSupport)
 }
 
-/// # Errors
-/// Always.
 pub fn reset_peak_memory(_device: &CudaDevice) -> Result<()> {
     Err(Error::NotCompiledWithCudaSupport)
 }
@@ -104,18 +87,12 @@ pub enum Graph {}
 impl Graph {
     /// # Safety
     /// None is needed.
-    ///
-    /// # Errors
-    /// Always.
     pub unsafe fn capture(_device: &CudaDevice, _launches: impl FnOnce() -> Result<()>) -> Result<Self> {
         Err(Error::NotCompiledWithCudaSupport)
     }
 
     /// # Safety
     /// None is needed.
-    ///
-    /// # Errors
-    /// Never.
     pub unsafe fn launch(&self) -> Result<()> {
         match *self {}
     }

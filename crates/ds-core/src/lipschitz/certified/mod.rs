@@ -18,7 +18,7 @@ use matrix::Goal;
 /// finite.
 ///
 /// # Errors
-/// If the tensor is no matrix, or on Candle's errors.
+/// If the tensor is no matrix.
 pub fn dense_norm(weight: &Tensor) -> Result<f64> {
     let (rows, columns) = weight.dims2()?;
     Ok(dense_norm_of(rows, columns, &in_double_precision(weight)?))
@@ -73,7 +73,7 @@ pub(super) fn dense_norm_of(rows: usize, columns: usize, weight: &[f64]) -> f64 
 /// rows and columns: the exact norm for small planes, and elsewhere that of the infinite plane, which large planes come near.
 ///
 /// # Errors
-/// If the kernel is not (O, I, k, k), or does not fit into the plane, or on Candle's errors.
+/// If the kernel is not (O, I, k, k), or does not fit into the plane.
 pub fn convolution_norm(weight: &Tensor, stride: usize, padding: usize, plane: (usize, usize)) -> Result<f64> {
     let (outputs, inputs, kernel, columns) = weight.dims4()?;
     let (height, width) = plane;

@@ -1,7 +1,7 @@
 //! Hinges on a GPU.
 
 use crate::backend::gpu::{
-    Address, Argument, Blocks, Gpu, by_channel, int, kernel_of_mapping, reduce_partials, rows_of,
+    Address, Argument, Gpu, LaunchDims, by_channel, int, kernel_of_mapping, reduce_partials, rows_of,
 };
 use crate::backend::planes::Planes;
 use candle_core::{DType, Result};
@@ -38,7 +38,7 @@ pub(super) fn hinges_gradient<G: Gpu>(
     let dx = gpu.alloc(dtype, planes.elements())?;
     let to = gpu.address(&dx)?;
     let aligned = [x, dy, to].iter().all(|a| a.is_aligned());
-    let launch = by_channel(gpu.limits()?, planes, dtype, aligned, 8 * (Blocks::THREADS + s))?;
+    let launch = by_channel(gpu.limits()?, planes, dtype, aligned, 8 * (LaunchDims::THREADS + s))?;
     let count = planes.channels * s;
     let partial = gpu.alloc(DType::F64, launch.pieces * count * 2)?;
     let mut arguments: Vec<Argument<'_>> =

@@ -51,17 +51,7 @@ pub(crate) fn forward_with<T: Real>(
     let size = grid.size();
     let knots = Knots::<T>::new(grid);
     if planes.inner < 8 {
-        // Units instead of planes: neighbouring elements belong to different splines.
-        let mut y = Vec::with_capacity(x.len());
-        for row in x.chunks_exact((planes.channels * planes.inner).max(1)) {
-            for (c, plane) in c.chunks_exact(size).zip(row.chunks_exact(planes.inner.max(1))) {
-                y.extend(plane.iter().map(|&x| {
-                    let (i, t) = block::locate(x, knots);
-                    t.fused(c[i + 1] - c[i], c[i])
-                }));
-            }
-        }
-        return Ok(y);
+        return Ok(forward_units(size, planes, knots, x, c));
     }
     let channels = Channels::with(instructions, grid, c);
     let rows = planes.rows_per_piece();
@@ -128,7 +118,23 @@ pub(crate) fn backward_with<T: Real>(
     Ok((dx, dc))
 }
 
-/// Units (N, C), or planes too small for vectors.
+crate::vectorized! {
+    /// Units (N, C), or planes too small for vectors: neighbouring elements belong to different splines.
+    fn forward_units<T>(size: usize, planes: Planes, knots: Knots<T>, x: &[T], c: &[T]) -> Vec<T> {
+        let mut y = Vec::with_capacity(x.len());
+        for row in x.chunks_exact((planes.channels * planes.inner).max(1)) {
+            for (c, plane) in c.chunks_exact(size).zip(row.chunks_exact(planes.inner.max(1))) {
+                y.extend(plane.iter().map(|&x| {
+                    let (i, t) = block::locate(x, knots);
+                    t.mul_add(c[i + 1] - c[i], c[i])
+                }));
+            }
+        }
+        y
+    }
+}
+
+/// The gradients of [`forward_units`].
 fn backward_units<T: Real>(
     size: usize,
     planes: Planes,

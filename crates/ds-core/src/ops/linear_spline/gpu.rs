@@ -2,7 +2,7 @@
 
 use crate::Grid;
 use crate::backend::gpu::launch::Launch;
-use crate::backend::gpu::{Address, Argument, Blocks, Gpu, int, knots, rows_of};
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, knots, rows_of};
 use crate::backend::planes::Planes;
 use candle_core::{DType, Result, bail};
 
@@ -71,7 +71,7 @@ pub(super) fn backward<G: Gpu>(
         if !is_empty {
             gpu.launch(&kernel_of("spline_backward", &launch, dtype)?, launch.into(), &arguments)?;
         }
-        gpu.launch("spline_merge", Blocks::for_each(planes.channels * size), &merge)?;
+        gpu.launch("spline_merge", LaunchDims::for_each(planes.channels * size), &merge)?;
     }
     Ok((dx, dc))
 }

@@ -1,6 +1,8 @@
 //! Rectifiers on a GPU.
 
-use crate::backend::gpu::{Address, Argument, Blocks, Gpu, all_aligned, by_channel, int, kernel_of, kernel_of_mapping};
+use crate::backend::gpu::{
+    Address, Argument, Gpu, LaunchDims, all_aligned, by_channel, int, kernel_of, kernel_of_mapping,
+};
 use crate::backend::gpu::{pointwise_blocks, reduce_partials, rows_of};
 use crate::backend::planes::Planes;
 use candle_core::{DType, Result};
@@ -62,7 +64,7 @@ pub(super) fn channel_rectifier_gradient<G: Gpu>(
     let dx = gpu.alloc(dtype, planes.elements())?;
     let to = gpu.address(&dx)?;
     let aligned = [x, dy, to].iter().all(|a| a.is_aligned());
-    let launch = by_channel(gpu.limits()?, planes, dtype, aligned, 8 * Blocks::THREADS)?;
+    let launch = by_channel(gpu.limits()?, planes, dtype, aligned, 8 * LaunchDims::THREADS)?;
     let partial = gpu.alloc(DType::F64, launch.pieces * planes.channels)?;
     let mut arguments: Vec<Argument<'_>> =
         vec![x.into(), slopes.into(), dy.into(), to.into(), gpu.address(&partial)?.into()];

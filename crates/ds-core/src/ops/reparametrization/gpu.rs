@@ -1,7 +1,7 @@
 //! Coefficients from other parameters, on a GPU.
 
 use crate::Grid;
-use crate::backend::gpu::{Address, Argument, Blocks, Gpu, int};
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
 use candle_core::{DType, Result};
 
 fn sizes(channels: usize, grid: Grid) -> Result<[Argument<'static>; 3]> {
@@ -15,7 +15,7 @@ pub(super) fn add_linear_term<G: Gpu>(
     channels: usize,
     parameters: [Address; 3],
 ) -> Result<G::Buffer> {
-    from_parameters(gpu, "add_linear_term", Blocks::for_each(channels * grid.size()), grid, channels, parameters)
+    from_parameters(gpu, "add_linear_term", LaunchDims::for_each(channels * grid.size()), grid, channels, parameters)
 }
 
 /// [`SumOfRelus`](super::SumOfRelus).
@@ -25,13 +25,13 @@ pub(super) fn sum_of_relus<G: Gpu>(
     channels: usize,
     parameters: [Address; 3],
 ) -> Result<G::Buffer> {
-    from_parameters(gpu, "sum_of_relus", Blocks::for_each(channels), grid, channels, parameters)
+    from_parameters(gpu, "sum_of_relus", LaunchDims::for_each(channels), grid, channels, parameters)
 }
 
 fn from_parameters<G: Gpu>(
     gpu: &G,
     kernel: &str,
-    blocks: Blocks,
+    blocks: LaunchDims,
     grid: Grid,
     channels: usize,
     [knots, b1, b0]: [Address; 3],
@@ -54,7 +54,7 @@ pub(super) fn linear_term_gradient<G: Gpu>(
     let (db1, db0) = (gpu.alloc(DType::F32, channels)?, gpu.alloc(DType::F32, channels)?);
     let mut arguments: Vec<Argument<'_>> = vec![dc.into(), gpu.address(&db1)?.into(), gpu.address(&db0)?.into()];
     arguments.extend(sizes(channels, grid)?);
-    let blocks = Blocks { shared: 16 * Blocks::THREADS, ..Blocks::for_each(32 * channels) };
+    let blocks = LaunchDims { shared: 16 * LaunchDims::THREADS, ..LaunchDims::for_each(32 * channels) };
     // SAFETY: the kernel's arguments; it stays below the number of channels.
     unsafe { gpu.launch("linear_term_gradient", blocks, &arguments)? };
     Ok((db1, db0))
@@ -66,6 +66,6 @@ pub(super) fn sum_of_relus_gradient<G: Gpu>(gpu: &G, grid: Grid, channels: usize
     let mut arguments: Vec<Argument<'_>> = vec![dc.into(), gpu.address(&da)?.into()];
     arguments.extend(sizes(channels, grid)?);
     // SAFETY: the kernel's arguments; it stays below the number of channels.
-    unsafe { gpu.launch("sum_of_relus_gradient", Blocks::for_each(channels), &arguments)? };
+    unsafe { gpu.launch("sum_of_relus_gradient", LaunchDims::for_each(channels), &arguments)? };
     Ok(da)
 }

@@ -2,7 +2,7 @@
 
 use crate::Grid;
 use crate::activation::{Kind, Spline};
-use crate::backend::gpu::{Address, Argument, Blocks, Gpu};
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims};
 use crate::graph::Gradients;
 use crate::regularization::norm::Norm;
 use candle_core::{DType, Result, Var};
@@ -120,7 +120,11 @@ pub(super) fn add_gradients<G: Gpu>(
         let mut words: Vec<u64> = some.iter().flat_map(NormLayer::words).collect();
         words.resize(LAYERS * 13, 0);
         let most = some.iter().map(|layer| layer.channels * layer.grid.size()).max().unwrap_or(0);
-        let blocks = Blocks { grid: (some.len(), most.div_ceil(Blocks::THREADS)), threads: Blocks::THREADS, shared: 0 };
+        let blocks = LaunchDims {
+            grid: (some.len(), most.div_ceil(LaunchDims::THREADS)),
+            threads: LaunchDims::THREADS,
+            shared: 0,
+        };
         let arguments = [Argument::Struct(&words), Argument::Int(i32::from(norm == Norm::Bv2))];
         // SAFETY: the kernel's arguments: parameters and gradients of the same shapes, which live until the launch has run.
         unsafe { gpu.launch("norm_gradient", blocks, &arguments)? };

@@ -45,7 +45,7 @@ pub(super) fn find(dataset: ImageDataset, directory: &Path) -> Result<Option<Fil
         {
             let name = format!("{}-00000-of-00001.parquet", part.0.name());
             let problem = format!("the file is missing, as are {}/0000.parquet and the like", part.0.name());
-            incomplete = incomplete.or(Some(DataError::content(folder.join(name), problem, dataset.cure())));
+            incomplete = incomplete.or(Some(DataError::content(folder.join(name), problem, dataset.remedy())));
             continue;
         }
         return Ok(Some(Files { form: Form::Parquet, directory: directory.to_owned(), train, test }));
@@ -57,7 +57,7 @@ pub(super) fn find(dataset: ImageDataset, directory: &Path) -> Result<Option<Fil
 ///
 /// They are `SPLIT-00000-of-0000N.parquet`, all N of them, `SPLIT.parquet`, or `SPLIT/0000.parquet` and those that follow.
 fn shards(dataset: ImageDataset, folder: &Path, part: Part) -> Result<Vec<PathBuf>, DataError> {
-    let missing = |path: PathBuf| DataError::content(path, "the file is missing", dataset.cure());
+    let missing = |path: PathBuf| DataError::content(path, "the file is missing", dataset.remedy());
     let below = folder.join(part.name());
     let mut incomplete = None;
     for folder in [folder, &below] {
@@ -120,8 +120,8 @@ pub(super) fn load(dataset: ImageDataset, files: &[PathBuf], part: Part) -> Resu
     let mut records = Records { pixels: vec![0; expected * size], ..Records::default() };
     let mut count = 0;
     for path in files {
-        let wrong = |problem| DataError::content(path, problem, dataset.cure());
-        let bytes = content::read(path, LARGEST_FILE, &dataset.cure())?;
+        let wrong = |problem| DataError::content(path, problem, dataset.remedy());
+        let bytes = content::read(path, LARGEST_FILE, &dataset.remedy())?;
         let table = Table::open(bytes.into()).map_err(wrong)?;
         if table.label_count() != dataset.label_bytes() {
             return Err(wrong(table.wrong_columns()));
@@ -137,7 +137,7 @@ pub(super) fn load(dataset: ImageDataset, files: &[PathBuf], part: Part) -> Resu
     if count != expected {
         let problem = format!("the {} files hold {count} images, expected {expected}", part.name());
         let path = files.first().cloned().unwrap_or_default();
-        return Err(DataError::content(path, problem, dataset.cure()));
+        return Err(DataError::content(path, problem, dataset.remedy()));
     }
     Ok(records)
 }
@@ -160,10 +160,10 @@ fn decode(table: &Table, dataset: ImageDataset, pixels: &mut [u8], labels: &mut 
 /// The records of one file.
 ///
 /// # Errors
-/// If the file is cut, no parquet, or has other columns; `cure` says how to get a good one.
-pub fn read_records(path: &Path, cure: &str) -> Result<Vec<Record>, DataError> {
-    let bytes = content::read(path, LARGEST_FILE, cure)?;
-    parse(bytes.into()).map_err(|problem| DataError::content(path, problem, cure))
+/// If the file is cut, no parquet, or has other columns; `remedy` says how to get a good one.
+pub fn read_records(path: &Path, remedy: &str) -> Result<Vec<Record>, DataError> {
+    let bytes = content::read(path, LARGEST_FILE, remedy)?;
+    parse(bytes.into()).map_err(|problem| DataError::content(path, problem, remedy))
 }
 
 /// The records of a whole file.
@@ -177,9 +177,9 @@ pub(super) fn parse(bytes: Bytes) -> Result<Vec<Record>, String> {
 }
 
 /// The images of a file, whatever their number; for the sample.
-pub(super) fn load_any(dataset: ImageDataset, path: &Path, cure: &str) -> Result<ImageSet, DataError> {
-    let wrong = |problem| DataError::content(path, problem, cure);
-    let bytes = content::read(path, LARGEST_FILE, cure)?;
+pub(super) fn load_any(dataset: ImageDataset, path: &Path, remedy: &str) -> Result<ImageSet, DataError> {
+    let wrong = |problem| DataError::content(path, problem, remedy);
+    let bytes = content::read(path, LARGEST_FILE, remedy)?;
     let table = Table::open(bytes.into()).map_err(wrong)?;
     let (channels, side) = dataset.shape();
     let mut images = vec![0; table.rows() * dataset.pixels()];

@@ -16,7 +16,7 @@ use bytes::Bytes;
 const BATCH: usize = 1024;
 
 /// Rows that a file may have; the largest data set has 70000.
-const MOST_ROWS: i64 = 1 << 20;
+const MAX_ROWS: i64 = 1 << 20;
 
 /// Bytes that an encoded image may have; one of 32×32 pixels has some 3000.
 const LARGEST_IMAGE: usize = 1 << 16;
@@ -64,9 +64,9 @@ impl Table {
         let mut total = 0;
         for group in metadata.row_groups() {
             let rows = group.num_rows();
-            total += rows.clamp(0, MOST_ROWS);
-            if !(0..=MOST_ROWS).contains(&rows) || total > MOST_ROWS {
-                return Err(format!("it claims to have {rows} rows in a group, or more than {MOST_ROWS} in all"));
+            total += rows.clamp(0, MAX_ROWS);
+            if !(0..=MAX_ROWS).contains(&rows) || total > MAX_ROWS {
+                return Err(format!("it claims to have {rows} rows in a group, or more than {MAX_ROWS} in all"));
             }
             for &k in labels.iter().chain([&image]) {
                 let problem = |problem| format!("not a whole parquet file ({problem})");

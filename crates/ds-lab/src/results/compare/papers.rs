@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Provenance {
     /// Read in the publication.
     Verified,
+    /// Read in the original's code.
+    Code,
     /// Known from elsewhere.
     Unverified,
     /// Not known: the value is empty.
@@ -130,6 +132,7 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
             paper.value.map(show).unwrap_or_default(),
             match paper.provenance {
                 Provenance::Verified => "verified",
+                Provenance::Code => "code",
                 Provenance::Unverified => "unverified",
                 Provenance::Unknown => "unknown",
             }

@@ -1,6 +1,7 @@
 //! Summary rows, grouped.
 
 use crate::results::metrics::SummaryRow;
+use ds_core::activation::ActivationKind;
 
 /// The parameters that a sparsified network is described by: weights, and for each spline its kept knots and a line.
 /// Without splines, or before sparsification, all parameters.
@@ -37,5 +38,5 @@ pub(super) fn groups<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<
 
 /// Whether an activation of this name is one of the three kinds of splines without a constraint.
 pub(super) fn is_spline(activation: &str) -> bool {
-    matches!(activation, "bspline" | "explicit_linear" | "relu_spline")
+    activation.parse().is_ok_and(ActivationKind::is_spline)
 }

@@ -178,18 +178,12 @@ impl Panel {
     }
 
     /// Grid, frame, ticks and names.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()> {
         self.draw_grid(canvas)?;
         self.draw_frame(canvas)
     }
 
     /// The grid alone, to be drawn below what the panel shows.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn draw_grid<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()> {
         let [left, top, right, bottom] = self.area;
         for x in self.x.ticks.iter().filter_map(|(v, _)| self.x.fraction(*v)) {
@@ -204,9 +198,6 @@ impl Panel {
     }
 
     /// Frame, ticks and names.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn draw_frame<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()> {
         let [left, top, right, bottom] = self.area;
         canvas.line(&[(left, top), (left, bottom), (right, bottom)], INK, 1.0)?;
@@ -291,9 +282,6 @@ pub fn legend_height(entries: &[Entry], range: (f64, f64)) -> Result<f64> {
 }
 
 /// Entries side by side between the ends of `range`, in as many rows as they need.
-///
-/// # Errors
-/// Those of the backend.
 pub fn legend<B: DrawingBackend>(canvas: &mut Canvas<B>, entries: &[Entry], range: (f64, f64), top: f64) -> Result<()> {
     for ((text, colour, mark), (x, row)) in entries.iter().zip(places(entries, range)?) {
         let y = top + ROW * (row as f64 + 0.5);

@@ -35,9 +35,6 @@ pub trait Figure {
     fn size(&self) -> (u32, u32);
 
     /// Draws it on a white sheet.
-    ///
-    /// # Errors
-    /// Those of the backend.
     fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()>;
 }
 
@@ -94,9 +91,6 @@ fn embed_font() -> Result<()> {
 
 impl<B: DrawingBackend> Canvas<B> {
     /// A line through points.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn line(&mut self, points: &[(f64, f64)], colour: RGBColor, width: f64) -> Result<()> {
         if points.len() < 2 {
             return Ok(());
@@ -106,58 +100,37 @@ impl<B: DrawingBackend> Canvas<B> {
     }
 
     /// A line through points, of dashes; `dash` and the gap after it have this length.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn dashed(&mut self, points: &[(f64, f64)], colour: RGBColor, width: f64, dash: f64) -> Result<()> {
         dashes(points, dash).iter().try_for_each(|dash| self.line(dash, colour, width))
     }
 
     /// A filled polygon.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn polygon(&mut self, points: &[(f64, f64)], colour: RGBColor, opacity: f64) -> Result<()> {
         drawn(self.backend.fill_polygon(points.iter().copied().map(point), &colour.mix(opacity)))
     }
 
     /// A filled rectangle between two corners.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn rectangle(&mut self, from: (f64, f64), to: (f64, f64), colour: RGBColor) -> Result<()> {
         drawn(self.backend.draw_rect(point(from), point(to), &colour, true))
     }
 
     /// A filled disc.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn dot(&mut self, centre: (f64, f64), radius: f64, colour: RGBColor) -> Result<()> {
         drawn(self.backend.draw_circle(point(centre), fine(radius).max(1) as u32, &colour, true))
     }
 
     /// A disc in a colour with a white inside.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn ring(&mut self, centre: (f64, f64), radius: f64, colour: RGBColor) -> Result<()> {
         self.dot(centre, radius, colour)?;
         self.dot(centre, radius * 0.55, plotters::style::WHITE)
     }
 
     /// One line of text in [`INK`].
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn text(&mut self, text: &str, at: (f64, f64), size: f64, anchor: Anchor) -> Result<()> {
         self.coloured_text(text, at, size, anchor, INK)
     }
 
     /// One line of text.
-    ///
-    /// # Errors
-    /// Those of the backend.
     pub fn coloured_text(
         &mut self,
         text: &str,
@@ -227,9 +200,6 @@ fn draw_on<B: DrawingBackend>(figure: &impl Figure, backend: B, lettering: Lette
 }
 
 /// The picture as an SVG document.
-///
-/// # Errors
-/// Those of drawing.
 pub fn to_svg(figure: &impl Figure) -> Result<String> {
     let (width, height) = figure.size();
     let mut text = String::new();
@@ -242,9 +212,6 @@ pub fn to_svg(figure: &impl Figure) -> Result<String> {
 }
 
 /// The picture as a PNG file of twice its size in CSS pixels.
-///
-/// # Errors
-/// Those of drawing.
 pub fn to_png(figure: &impl Figure) -> Result<Vec<u8>> {
     let (width, height) = figure.size();
     let mut fine = vec![0; (3 * width * SCALE * height * SCALE) as usize];

@@ -18,9 +18,6 @@ pub struct Layer {
 
 impl Layer {
     /// The functions of a spline as they are now. A knot is active if its slope change, without rounding, is not 0.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn of(spline: &Spline) -> Result<Self> {
         let values = spline.coefficients()?.to_dtype(DType::F64)?.to_vec2()?;
         let parameters: Vec<Vec<f64>> = spline.knot_parameters().to_dtype(DType::F64)?.to_vec2()?;

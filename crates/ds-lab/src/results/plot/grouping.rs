@@ -132,12 +132,12 @@ pub fn line<K: Ord>(
 }
 
 /// With more lines than this, bands hide more than they show.
-const MOST_BANDS: usize = 4;
+const MAX_BANDS: usize = 4;
 
 /// Many lines lose their bands. With several norms and something else that varies, a colour is for the rest and dashes are
 /// for BV².
 pub fn tell_apart(lines: &mut [Line], groups: &[Group<'_>]) {
-    if lines.len() > MOST_BANDS {
+    if lines.len() > MAX_BANDS {
         lines.iter_mut().flat_map(|line| &mut line.points).for_each(|p| (p.low, p.high) = (p.median, p.median));
     }
     let rest = |label: &str| {
@@ -170,7 +170,7 @@ pub fn distinct<K: Ord>(rows: &[&SummaryRow], key: impl Fn(&SummaryRow) -> Optio
 pub fn band_note(lines: &[Line], rows: &[&SummaryRow]) -> String {
     let seeds = distinct(rows, |row| Some(row.seed));
     let wide = lines.iter().flat_map(|line| &line.points).any(|p| p.high > p.low);
-    match (wide, lines.len() > MOST_BANDS && seeds > 1) {
+    match (wide, lines.len() > MAX_BANDS && seeds > 1) {
         (true, _) => format!("median and quartiles over {seeds} seeds"),
         (false, true) => format!("medians over {seeds} seeds"),
         (false, false) => String::new(),

@@ -16,9 +16,6 @@ use crate::sweep::{PlannedRun, Sweep};
 use anyhow::Result;
 
 /// Seconds from the first step to the summary of a run that has the machine for itself. The setup's network stays as it is.
-///
-/// # Errors
-/// On Candle's errors.
 pub fn estimate(config: &Config, setup: &Setup) -> Result<f64> {
     let rates = measure(config, setup, 1, config.train.threads)?;
     Ok(schedule::seconds(config, &Sizes::of(config, setup), &rates))
@@ -28,7 +25,7 @@ pub fn estimate(config: &Config, setup: &Setup) -> Result<f64> {
 /// their schedule, seed and data split are measured once, beside as many copies as there will be jobs.
 ///
 /// # Errors
-/// On Candle's errors, or if data is missing.
+/// If data is missing.
 pub fn estimate_sweep(sweep: &Sweep, source: &Source, jobs: usize, context: &Context) -> Result<f64> {
     let (listed, selected) = (sweep.runs()?, sweep.runs_of_any_choice()?);
     let all: Vec<&Config> = listed.iter().chain(&selected).map(|run| &run.config).collect();

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::{
-    Address, Argument, Blocks, Gpu, all_aligned, by_channel, int, kernel_of, kernel_of_mapping,
+    Address, Argument, Gpu, LaunchDims, all_aligned, by_channel, int, kernel_of, kernel_of_mapping,
 };
 use ds_core::backend::gpu::{pointwise_blocks, reduce_partials, rows_of};
 use ds_core::backend::planes::Planes;
@@ -26,7 +26,7 @@ pub(in crate::ops) unsafe fn add_bias<G: Gpu>(
 
 /// Σ over all but the channels.
 pub(in crate::ops) fn channel_sums<G: Gpu>(gpu: &G, planes: Planes, dtype: DType, x: Address) -> Result<G::Buffer> {
-    let launch = by_channel(gpu.limits()?, planes, dtype, x.is_aligned(), 8 * Blocks::THREADS)?;
+    let launch = by_channel(gpu.limits()?, planes, dtype, x.is_aligned(), 8 * LaunchDims::THREADS)?;
     let partial = gpu.alloc(DType::F64, launch.pieces * planes.channels)?;
     let mut arguments: Vec<Argument<'_>> = vec![x.into(), gpu.address(&partial)?.into()];
     arguments.extend(rows_of(planes, &launch)?);

@@ -4,15 +4,15 @@
 
 use crate::ops::window::Window;
 use candle_core::{DType, Result};
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, int, kernel_of};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of};
 
 const TAPS: usize = 9;
 /// Zeros left of a row of a tile.
 const MARGIN: usize = 4;
 /// Of input and output.
-const MOST_CHANNELS: usize = 64;
+const MAX_CHANNELS: usize = 64;
 /// Pixels of a row.
-const MOST_WIDTH: usize = 64;
+const MAX_WIDTH: usize = 64;
 /// Shared memory that a tile should take, in bytes, so that some blocks fit beside each other; the largest takes 42 kB.
 const TILE: usize = 40 << 10;
 /// The same for the tiles of x and ∂y; the largest take 70 kB.
@@ -79,11 +79,11 @@ impl FewChannels {
         let is_known = matches!((kernel, stride, padding), (3, 1 | 2, 1) | (1, 2, 0));
         let fits = n > 0
             && n == out_n
-            && (1..=MOST_CHANNELS).contains(&inputs)
-            && (1..=MOST_CHANNELS).contains(&outputs)
+            && (1..=MAX_CHANNELS).contains(&inputs)
+            && (1..=MAX_CHANNELS).contains(&outputs)
             && out_height > 0
             && out_width.is_multiple_of(8)
-            && (8..=MOST_WIDTH).contains(&width)
+            && (8..=MAX_WIDTH).contains(&width)
             && (height, width) == (stride * out_height, stride * out_width);
         (is_known && fits).then_some(Self { dtype, input, output, stride, taps: kernel * kernel })
     }
@@ -117,7 +117,7 @@ impl FewChannels {
         let arguments =
             [w.into(), at.into(), int(of.channels)?, int(outputs)?, Argument::Int(i32::from(turned)), int(self.taps)?];
         // SAFETY: the kernel's arguments; `packed` has room for all.
-        unsafe { gpu.launch(&kernel_of("conv_pack", self.dtype)?, Blocks::for_each(fragments), &arguments)? };
+        unsafe { gpu.launch(&kernel_of("conv_pack", self.dtype)?, LaunchDims::for_each(fragments), &arguments)? };
 
         // Outputs and pixels of a block, and among how many parts of it inputs are shared: the kernels' warps have 16·M·WARPS
         // and 8·N·4/WARPS. Where there are fewer blocks, they have more parts.
@@ -144,7 +144,7 @@ impl FewChannels {
         ];
         // Half of the parts leave 32 sums for each of their 128 threads.
         let sums = 4 * 32 * 128 * (parts / 2);
-        let blocks = Blocks {
+        let blocks = LaunchDims {
             grid: (n * of.tiles(rows), outputs.div_ceil(channels)),
             threads: 128 * parts,
             shared: (4 * chunk * plane).max(sums),
@@ -190,7 +190,7 @@ impl FewChannels {
         ];
         // Half of the block's warps leave their sums to the others.
         let sums = 4 * SUMS_OF_WARP * (THREADS_FOR_WEIGHTS / 32 / 2);
-        let blocks = Blocks {
+        let blocks = LaunchDims {
             grid: (pieces, across),
             threads: THREADS_FOR_WEIGHTS,
             shared: tables((plane, dy_plane)).max(sums),
@@ -203,8 +203,11 @@ impl FewChannels {
         let dw = gpu.alloc(self.dtype, outputs * inputs * self.taps)?;
         let arguments =
             [at.into(), gpu.address(&dw)?.into(), int(pieces)?, int(inputs)?, int(outputs)?, int(self.taps)?];
-        let blocks =
-            Blocks { grid: (warps * SUMS_OF_WARP / 32, 1), threads: Blocks::THREADS, shared: 4 * Blocks::THREADS };
+        let blocks = LaunchDims {
+            grid: (warps * SUMS_OF_WARP / 32, 1),
+            threads: LaunchDims::THREADS,
+            shared: 4 * LaunchDims::THREADS,
+        };
         // SAFETY: the kernel's arguments; a block has 32 of the sums.
         unsafe { gpu.launch(&kernel_of("conv_merge", self.dtype)?, blocks, &arguments)? };
         Ok(dw)

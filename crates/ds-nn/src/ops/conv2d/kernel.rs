@@ -69,7 +69,7 @@ unsafe fn tile<L: Lanes, const OUT: usize, const PIXELS: usize>(
                 for (o, sums) in sums.iter_mut().enumerate() {
                     let weight = L::splat(*weights.add(o));
                     for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum = value.fused(weight, *sum);
+                        *sum = value.mul_add(weight, *sum);
                     }
                 }
             }
@@ -163,7 +163,7 @@ unsafe fn products<L: Lanes, const OUT: usize, const WEIGHTS: usize>(
                     for (o, sums) in sums.iter_mut().enumerate() {
                         let gradient = L::load(gradient.add(o * p.gradient_channel));
                         for (sum, input) in sums.iter_mut().zip(inputs) {
-                            *sum = input.fused(gradient, *sum);
+                            *sum = input.mul_add(gradient, *sum);
                         }
                     }
                     source = source.add(p.source_step);
@@ -174,7 +174,7 @@ unsafe fn products<L: Lanes, const OUT: usize, const WEIGHTS: usize>(
         for (o, sums) in sums.into_iter().enumerate() {
             let dw = &mut dw[(output + o) * p.weights.len() + weight..][..WEIGHTS];
             for (dw, sum) in dw.iter_mut().zip(sums) {
-                *dw += sum.total();
+                *dw += sum.reduce_add();
             }
         }
     }

@@ -18,9 +18,6 @@ pub struct StepKey(Tensor);
 
 impl StepKey {
     /// Room for it.
-    ///
-    /// # Errors
-    /// On Candle's errors.
     pub fn new(device: &Device) -> Result<Self> {
         Ok(Self(Tensor::zeros(1, DType::I64, device)?))
     }

@@ -1,12 +1,9 @@
 //! Batches of a set of images on a GPU.
 
 use candle_core::{DType, Result};
-use ds_core::backend::gpu::{Address, Blocks, Gpu, int, kernel_of};
+use ds_core::backend::gpu::{Address, Gpu, LaunchDims, int, kernel_of};
 
 /// `count` of `total` images, cropped, flipped and normalised: (count, C, H, W) in the type of the table.
-///
-/// # Errors
-/// Those of the device.
 pub fn gather<G: Gpu>(
     gpu: &G,
     dtype: DType,
@@ -22,6 +19,6 @@ pub fn gather<G: Gpu>(
     let (channels, height, width) = (int(channels)?, int(height)?, int(width)?);
     let arguments = [images.into(), table.into(), crops.into(), to, total, count, channels, height, width];
     // SAFETY: the kernel's arguments; it stays below the number of pixels, and an index beyond `total` is black.
-    unsafe { gpu.launch(&kernel_of("gather_images", dtype)?, Blocks::for_each(n), &arguments)? };
+    unsafe { gpu.launch(&kernel_of("gather_images", dtype)?, LaunchDims::for_each(n), &arguments)? };
     Ok(out)
 }

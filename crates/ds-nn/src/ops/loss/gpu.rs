@@ -2,7 +2,7 @@
 
 use super::kind::Kind;
 use candle_core::{DType, Result};
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, int};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
 
 /// Predictions (N, C) and N targets.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub(super) unsafe fn forward<G: Gpu>(gpu: &G, kind: Kind, inputs: Inputs, totals
     let to = gpu.address(&out)?.into();
     let arguments = [inputs.x.into(), labels.into(), targets.into(), to, totals.into(), kind, classes, rows];
     // SAFETY: the kernel's arguments; it stays below the number of rows.
-    unsafe { gpu.launch("loss_forward", Blocks::one(8 * Blocks::THREADS), &arguments)? };
+    unsafe { gpu.launch("loss_forward", LaunchDims::one(8 * LaunchDims::THREADS), &arguments)? };
     Ok(out)
 }
 
@@ -46,6 +46,6 @@ pub(super) fn backward<G: Gpu>(gpu: &G, kind: Kind, inputs: Inputs, dy: Address)
     let to = gpu.address(&dx)?.into();
     let arguments = [inputs.x.into(), labels.into(), targets.into(), dy.into(), to, kind, classes, rows];
     // SAFETY: the kernel's arguments; it stays below the number of rows.
-    unsafe { gpu.launch("loss_backward", Blocks::for_each(inputs.rows), &arguments)? };
+    unsafe { gpu.launch("loss_backward", LaunchDims::for_each(inputs.rows), &arguments)? };
     Ok(dx)
 }

@@ -4,7 +4,7 @@ use super::function::Function;
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::launch::Launch;
 use ds_core::backend::gpu::{
-    Address, Argument, Blocks, Gpu, by_channel, int, kernel_of_mapping, knots, mapping, rows_of,
+    Address, Argument, Gpu, LaunchDims, by_channel, int, kernel_of_mapping, knots, mapping, rows_of,
 };
 use ds_core::backend::planes::Planes;
 
@@ -88,7 +88,7 @@ pub(super) unsafe fn forward<G: Gpu>(
     let moments = gpu.alloc(DType::F64, 2 * planes.channels)?;
     let (limits, to) = (gpu.limits()?, gpu.address(&y)?);
     let partial = if training {
-        let launch = by_channel(limits, planes, dtype, x.is_aligned(), OF_THREAD * Blocks::THREADS)?;
+        let launch = by_channel(limits, planes, dtype, x.is_aligned(), OF_THREAD * LaunchDims::THREADS)?;
         let partial = gpu.alloc(DType::F64, 2 * launch.pieces * planes.channels)?;
         let mut arguments: Vec<Argument<'_>> = vec![x.into(), gpu.address(&partial)?.into()];
         arguments.extend(rows_of(planes, &launch)?);
@@ -157,7 +157,7 @@ pub(super) fn backward<G: Gpu>(
     let aligned = [x, residual, dy, dz, to].iter().all(|a| a.is_aligned());
     let mapping = mapping(planes, dtype, aligned);
     let sums = if kind.segments == 0 {
-        Launch::by_channel(planes, mapping, OF_THREAD * Blocks::THREADS + LINE, limits)
+        Launch::by_channel(planes, mapping, OF_THREAD * LaunchDims::THREADS + LINE, limits)
     } else {
         let tables = |threads: usize| OF_THREAD * threads + LINE + 8 * threads * kind.segments + 4 * kind.segments;
         Launch::with_sums(planes, mapping, kind.segments, tables, limits)
@@ -229,5 +229,5 @@ fn pack<G: Gpu>(gpu: &G, channels: usize, width: usize, of: [Address; 3], packed
     let apart = Argument::Int(i32::from(apart));
     let arguments = [gamma, beta, coefficients, packed.into(), int(channels)?, int(width)?, apart];
     // SAFETY: the kernel's arguments; it stays below the number of parameters.
-    unsafe { gpu.launch("pack_parameters", Blocks::for_each(channels * width), &arguments) }
+    unsafe { gpu.launch("pack_parameters", LaunchDims::for_each(channels * width), &arguments) }
 }

@@ -4,15 +4,15 @@
 //! the statistics are known. Only x, r and the parameters are kept for the backward pass, which computes z again: its first
 //! pass reads x, r and ∂y and gives ∂z, the sums of the channel and ∂c, its second one turns ∂z into ∂x.
 
+mod forward_backward;
 mod function;
 mod gpu;
-mod loops;
+mod kernels;
 mod parameters;
-mod passes;
 mod statistics;
 
 pub use function::Function;
-pub(super) use loops::plane_sum;
+pub(super) use kernels::plane_sum;
 pub use parameters::ChannelParameters;
 pub use statistics::Statistics;
 

@@ -3,7 +3,7 @@
 use super::piece::Piece;
 use crate::backend::table;
 use candle_core::{DType, Result, Tensor};
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, int};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
 
 /// Pieces of a launch: as many as the arguments of a kernel have room for.
 const PIECES: usize = 192;
@@ -34,7 +34,7 @@ pub unsafe fn packed<G: Gpu>(gpu: &G, pieces: &[Piece], len: usize, scale: f32) 
     for some in rows.chunks(PIECES) {
         let (words, blocks) = table(PIECES, EACH, some.iter().copied());
         let arguments = [Argument::Struct(&words), int(some.len())?, gpu.address(&out)?.into(), scale.into()];
-        let blocks = Blocks { grid: (blocks.max(1), 1), threads: Blocks::THREADS, shared: 0 };
+        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared: 0 };
         // SAFETY: the kernel's arguments; every block stays in its piece and what is behind it.
         unsafe { gpu.launch("pack_pieces", blocks, &arguments)? };
     }

@@ -3,7 +3,7 @@
 use crate::ops::window::{Planes, Window};
 use candle_core::{Result, Shape};
 use ds_core::backend::gpu::GpuInput;
-use ds_core::backend::gpu::{Address, Argument, Blocks, Gpu, int, kernel_of};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of};
 
 /// Which pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) fn pool<G: Gpu>(gpu: &G, kind: Kind, window: Window, x: &GpuInput<'_,
     let y = gpu.alloc(x.dtype, written)?;
     let arguments = [x.address.into(), gpu.address(&y)?.into(), Argument::Struct(&words)];
     // SAFETY: the kernel's arguments; it stays below the number of pixels.
-    unsafe { gpu.launch(&kernel_of("pool_forward", x.dtype)?, Blocks::for_each(written), &arguments)? };
+    unsafe { gpu.launch(&kernel_of("pool_forward", x.dtype)?, LaunchDims::for_each(written), &arguments)? };
     Ok(y)
 }
 
@@ -54,6 +54,6 @@ pub(super) fn pool_gradient<G: Gpu>(
     let dx = gpu.alloc(dy.dtype, read)?;
     let arguments = [x.into(), y.into(), dy.address.into(), gpu.address(&dx)?.into(), Argument::Struct(&words)];
     // SAFETY: the kernel's arguments; it stays below the number of pixels.
-    unsafe { gpu.launch(&kernel_of("pool_backward", dy.dtype)?, Blocks::for_each(read), &arguments)? };
+    unsafe { gpu.launch(&kernel_of("pool_backward", dy.dtype)?, LaunchDims::for_each(read), &arguments)? };
     Ok(dx)
 }

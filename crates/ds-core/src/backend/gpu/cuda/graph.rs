@@ -27,9 +27,6 @@ pub fn warm_up<T>(device: &CudaDevice, launches: impl FnOnce() -> T) -> T {
 }
 
 /// Whether launches are captured now instead of being run.
-///
-/// # Errors
-/// If the device does not tell.
 pub fn is_capturing(device: &CudaDevice) -> Result<bool> {
     Ok(device.cuda_stream().capture_status().w()? != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }

@@ -58,9 +58,6 @@ fn of_graphs(device: &CudaDevice, what: CUgraphMem_attribute) -> Result<u64> {
 }
 
 /// The most memory of a device that tensors held at a time, in bytes, since [`reset_peak_memory`]; that of graphs included.
-///
-/// # Errors
-/// If the device does not tell.
 pub fn peak_memory(device: &CudaDevice) -> Result<u64> {
     let mut bytes = 0u64;
     let (what, value) = (CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, std::ptr::from_mut(&mut bytes));

@@ -6,7 +6,7 @@ mod memory;
 pub use graph::{Graph, is_capturing, warm_up};
 pub use memory::{peak_memory, reset_peak_memory};
 
-use super::arguments::{Address, Argument, Blocks, integer};
+use super::arguments::{Address, Argument, LaunchDims, integer};
 use super::device::{Gpu, GpuInput, Kernels, Matrix};
 use super::launch::Limits;
 use crate::backend::sync::lock;
@@ -50,17 +50,11 @@ pub fn count() -> Result<usize> {
 }
 
 /// What the maker calls a device.
-///
-/// # Errors
-/// If the device does not tell.
 pub fn name(device: &CudaDevice) -> Result<String> {
     device.cuda_stream().context().name().w()
 }
 
 /// (major, minor) compute capability.
-///
-/// # Errors
-/// If the device does not tell.
 pub fn compute_capability(device: &CudaDevice) -> Result<(i32, i32)> {
     device.cuda_stream().context().compute_capability().w()
 }
@@ -205,7 +199,7 @@ impl Gpu for CudaGpu {
         a.input.buffer.matmul(b.input.buffer, (1, m, n, k), &layout(&a)?, &layout(&b)?)
     }
 
-    unsafe fn launch(&self, kernel: &str, blocks: Blocks, arguments: &[Argument<'_>]) -> Result<()> {
+    unsafe fn launch(&self, kernel: &str, blocks: LaunchDims, arguments: &[Argument<'_>]) -> Result<()> {
         let function = self.loaded.function(kernel, blocks.shared)?;
         let stream = self.device.cuda_stream();
         let mut builder = stream.launch_builder(&function);

@@ -18,12 +18,12 @@ pub(super) fn locate<T: Real>(x: T, knots: Knots<T>) -> (usize, T) {
 #[inline(always)]
 fn locate_from_centre<T: Real>(x: T, knots: Knots<T>) -> (i32, T) {
     let u = x / knots.step;
-    let clamped = u.larger(knots.first).smaller(knots.last);
+    let clamped = u.maximum(knots.first).minimum(knots.last);
     // SAFETY: the clamp keeps the value between the first and the last segment; a NaN becomes the first.
-    let toward_0 = unsafe { clamped.truncated() };
+    let toward_0 = unsafe { clamped.trunc_to_i32() };
     // The largest integer that is not above it: a call of `floor` would keep a loop from vectors.
-    let i = toward_0 - i32::from(T::of_int(toward_0) > clamped);
-    (i, u - T::of_int(i))
+    let i = toward_0 - i32::from(T::from_i32(toward_0) > clamped);
+    (i, u - T::from_i32(i))
 }
 
 #[inline(always)]

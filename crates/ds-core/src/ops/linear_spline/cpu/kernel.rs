@@ -21,7 +21,7 @@ pub(super) struct Knots<T> {
 impl<T: Real> Knots<T> {
     pub fn new(grid: Grid) -> Self {
         let (centre, last) = (grid.size() as i32 / 2, grid.size() as i32 - 2);
-        Self { step: T::from_f64(grid.step()), first: T::of_int(-centre), last: T::of_int(last - centre), centre }
+        Self { step: T::from_f64(grid.step()), first: T::from_i32(-centre), last: T::from_i32(last - centre), centre }
     }
 }
 

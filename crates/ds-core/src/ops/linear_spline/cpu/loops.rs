@@ -127,14 +127,14 @@ unsafe fn backward<W: Simd, S: Source<W::Vector>>(
                     let g = W::Vector::load(dy.add(start + k));
                     let (x, z) = source.vector(start + k);
                     let (segments, t) = W::locate(z, scale);
-                    let of_z = g.times(slopes.of(segments));
+                    let of_z = g.mul(slopes.of(segments));
                     of_z.store(dz.add(start + k));
                     if S::NORMALISED {
-                        with_x = of_z.fused(x.minus(mean), with_x);
-                        alone = alone.plus(of_z);
+                        with_x = of_z.mul_add(x.sub(mean), with_x);
+                        alone = alone.add(of_z);
                     }
                     W::store(adder.offsets(W::from_first(segments, scale)), offsets(vectors));
-                    let (low, high) = W::interleave(g, g.times(t));
+                    let (low, high) = W::interleave(g, g.mul(t));
                     low.store(pairs(vectors));
                     high.store(pairs(vectors).add(count));
                     vectors += 1;
@@ -146,8 +146,8 @@ unsafe fn backward<W: Simd, S: Source<W::Vector>>(
             if S::NORMALISED {
                 // SAFETY: by the caller's promise.
                 unsafe {
-                    of_x += f64::from(with_x.total());
-                    of_1 += f64::from(alone.total());
+                    of_x += f64::from(with_x.reduce_add());
+                    of_1 += f64::from(alone.reduce_add());
                 }
             }
         }

@@ -81,7 +81,7 @@ impl<L: Lanes<Element = f32>> Source<L> for Affine<L> {
         // SAFETY: as above.
         unsafe {
             let x = L::load(self.x.add(at));
-            (x, self.scale.fused(x, self.shift))
+            (x, self.scale.mul_add(x, self.shift))
         }
     }
     #[inline(always)]
@@ -112,7 +112,7 @@ impl<L: Lanes<Element = f32>> Source<L> for AffineSum<L> {
         // SAFETY: as above.
         unsafe {
             let (x, z) = self.0.vector(at);
-            (x, z.plus(L::load(self.1.add(at))))
+            (x, z.add(L::load(self.1.add(at))))
         }
     }
     #[inline(always)]

@@ -6,7 +6,7 @@ use crate::backend::real::Real;
 pub(super) const COPIES: usize = 8;
 
 /// More segments than this have too many pairs for the first-level cache.
-const MOST_FOR_PAIRS: usize = 64;
+const MAX_FOR_PAIRS: usize = 64;
 
 /// Σ ∂y and Σ ∂y·t over the elements of each segment.
 ///
@@ -37,7 +37,7 @@ fn row_of(segments: usize) -> usize {
 
 impl<T: Real> Sums<T> {
     pub(super) fn new(segments: usize, elements: usize) -> Self {
-        let pays = segments <= MOST_FOR_PAIRS && elements >= 2 * segments * segments;
+        let pays = segments <= MAX_FOR_PAIRS && elements >= 2 * segments * segments;
         Self {
             segments,
             by_segment: vec![T::ZERO; 2 * segments * if pays { 1 } else { COPIES }],
@@ -74,7 +74,7 @@ crate::vectorized! {
         /// Rows that are read side by side, so that sums over columns are stored once for all of them.
         const ROWS: usize = 4;
         let row = by_pair.len() / (by_segment.len() / 2);
-        let mut columns = [[T::ZERO; 16]; MOST_FOR_PAIRS / 4];
+        let mut columns = [[T::ZERO; 16]; MAX_FOR_PAIRS / 4];
         let (segments, _) = by_segment.as_chunks_mut::<2>();
         for (rows, firsts) in by_pair.chunks(ROWS * row).zip(segments.chunks_mut(ROWS)) {
             if let [a, b, c, d] = firsts {

@@ -1,6 +1,6 @@
 //! The passes over the channels.
 
-use super::loops::{
+use super::kernels::{
     Rectified, input_gradient, input_gradient_in_place, normalise, plane_squares, plane_sum, products,
     rectifier_gradient, rectify,
 };
