@@ -82,7 +82,7 @@ gpu-report ARCH="sm_90":
     object=$(mktemp); trap 'rm -f "$object"' EXIT
     for source in crates/ds-core/src/backend/gpu/kernels.cu crates/ds-nn/src/backend/kernels.cu; do
         echo "== $source"
-        "${NVCC:-nvcc}" -cubin -O3 -std=c++17 -arch={{ARCH}} -Xptxas -v -o "$object" "$source" 2>&1 \
+        "${NVCC:-nvcc}" -cubin -O3 -std=c++17 -I crates/ds-core/src -arch={{ARCH}} -Xptxas -v -o "$object" "$source" 2>&1 \
             | grep -E "Compiling|registers|spill"
         cuobjdump -sass "$object" | awk '
             /Function :/ { name = $3 }

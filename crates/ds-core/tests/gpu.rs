@@ -8,7 +8,7 @@ mod on_card;
 use candle_core::{DType, Device, Tensor, Var};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
-use ds_core::backend::op::{Apply, backward, forward};
+use ds_core::backend::op::Apply;
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
@@ -137,7 +137,7 @@ fn norms_agree_with_the_cpu() {
             norm.add_gradients(&[(spline, 0.3)], &mut gradients).unwrap();
             spline.parameters("s").iter().map(|p| gradients.get(&p.var).unwrap().clone()).collect::<Vec<_>>()
         };
-        let there = spline.copied(DType::F32, &gpu).unwrap();
+        let there = spline.to(DType::F32, &gpu).unwrap();
         assert!((norm.value(&there).unwrap() / norm.value(&spline).unwrap() - 1.0).abs() < 1e-5);
         for (ours, expected) in gradients(&there).iter().zip(&gradients(&spline)) {
             assert!(error(ours, expected) < 1e-5, "{norm:?}");
