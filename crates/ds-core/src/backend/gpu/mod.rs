@@ -2,7 +2,7 @@
 //!
 //! Ops are written against [`Gpu`], which is a CUDA device ([`CudaGpu`](cuda::CudaGpu)) or, in tests, an emulation on the CPU that
 //! runs the same kernels compiled as C++. Without the feature `cuda`, `CudaGpu` has no values, so that host code compiles everywhere.
-//! All arrays are contiguous; numbers are f32 where nothing else is said. Where a function takes a [`DType`] it is that of x, y and
+//! All arrays are contiguous; numbers are f32 where nothing else is said. Where a function takes a [`DType`](candle_core::DType) it is that of x, y and
 //! their gradients: f32 or bf16. Kernels compute in f32 with both; parameters, their gradients and sums stay f32 or f64.
 
 mod arguments;
