@@ -9,17 +9,17 @@
 //! use ds_core::graph::{Gradients, Graph};
 //! use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 //! use ds_nn::layers::Mode;
-//! use ds_nn::networks::resnet32;
+//! use ds_nn::networks::convnet;
 //! use ds_nn::ops::loss::{Kind, Loss};
 //! use ds_nn::optim::{Decay, Optimizer, Rule};
 //! use ds_nn::rng::{Purpose, Seed};
 //! use ds_nn::tape::Tape;
 //!
 //! let activation = ActivationConfig::spline(ActivationKind::BSpline, 51, 4.0, Init::LeakyRelu);
-//! let network = resnet32(&mut Seed(0).generator(Purpose::Weights, 0), 10, activation)?;
+//! let network = convnet(&mut Seed(0).generator(Purpose::Weights, 0), 10, activation)?;
 //! let decay = Decay { weights: 5e-4, hinges: 0.0 };
 //! let mut optimizer = Optimizer::new(Rule::Sgd { momentum: 0.9 }, decay, network.parameters())?;
-//! let images = Tensor::randn(0f32, 1.0, (2, 3, 32, 32), &Device::Cpu)?;
+//! let images = Tensor::randn(0f32, 1.0, (2, 1, 28, 28), &Device::Cpu)?;
 //! let labels = Tensor::new(&[3u8, 7], &Device::Cpu)?;
 //!
 //! let mut tape = Tape::recording();
