@@ -32,6 +32,7 @@ use ds_nn::memory::Recycling;
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::LANES;
 use ds_nn::ops::conv2d::Conv2d;
+use ds_nn::ops::loss::take_totals;
 use ds_nn::rng::Seed;
 use mimalloc::MiMalloc;
 use rand::Rng;
@@ -162,8 +163,8 @@ fn training_step(name: &str, kind: &str) -> Result<Case> {
         // Far beyond the last milestone: random images shall not make the loss diverge.
         execution.step(&model, batch.clone(), size, &mut optimizers, At { epoch: 100_000, dropout })?;
         // As training does after a step on the CPU.
-        totals.to_vec1::<f64>()?;
-        Ok(totals.zero_set()?)
+        take_totals(&totals)?;
+        Ok(())
     }))
 }
 

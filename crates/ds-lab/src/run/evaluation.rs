@@ -10,6 +10,7 @@ use ds_core::graph::Graph;
 use ds_core::regularization::active_knots;
 use ds_nn::Network;
 use ds_nn::layers::Mode;
+use ds_nn::ops::loss::take_totals;
 use ds_nn::tape::Tape;
 
 /// Loss and accuracy over a data set.
@@ -26,9 +27,8 @@ pub(super) fn fetch(totals: &Tensor, replica: Option<&Replica<'_>>) -> Result<(f
     if let Some(replica) = replica {
         replica.communicator.sum(totals)?;
     }
-    let sums = totals.to_vec1::<f64>()?;
-    totals.zero_set()?;
-    Ok((sums[0], sums[1] as usize))
+    let [loss, correct] = take_totals(totals)?;
+    Ok((loss, correct as usize))
 }
 
 /// Loss and accuracy of the network over samples, in evaluation mode and f32.

@@ -11,6 +11,7 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Shape, Tensor, 
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
 use ds_core::backend::real::Real;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Predictions and targets → the mean loss of the batch. On a GPU predictions are f32.
@@ -112,7 +113,10 @@ impl Op for Loss {
         };
         let mean = T::from_f64(sum / rows as f64);
         if let Some(totals) = &self.totals {
-            totals.inplace_op1(&AddTotals([mean.to_f64() * rows as f64, correct as f64]))?;
+            let terms = [mean.to_f64() * rows as f64, correct as f64];
+            totals.inplace_op1(&OnTotals(|totals: &mut [f64; 2]| {
+                totals.iter_mut().zip(terms).for_each(|(total, term)| *total += term);
+            }))?;
         }
         Ok(vec![mean])
     }
@@ -166,21 +170,44 @@ impl Loss {
     }
 }
 
-/// totals += these two numbers.
-struct AddTotals([f64; 2]);
+/// The running sums of [`Loss`]: (Σ loss, correct predictions). They start again from 0, in place.
+///
+/// # Errors
+/// If the totals are not two numbers in f64.
+pub fn take_totals(totals: &Tensor) -> Result<[f64; 2]> {
+    let taken = Cell::new([0.0; 2]);
+    if totals.device().is_cpu() {
+        // In one pass: steps of small networks take a few microseconds.
+        totals.inplace_op1(&OnTotals(|totals: &mut [f64; 2]| taken.set(std::mem::take(totals))))?;
+    } else {
+        let [loss, correct] = totals.to_vec1::<f64>()?[..] else {
+            bail!("{}: totals must be two numbers in f64", Loss::NAME)
+        };
+        taken.set([loss, correct]);
+        totals.zero_set()?;
+    }
+    Ok(taken.get())
+}
 
-impl InplaceOp1 for AddTotals {
+/// A change of totals on the CPU.
+struct OnTotals<F>(F);
+
+impl<F: Fn(&mut [f64; 2])> InplaceOp1 for OnTotals<F> {
     fn name(&self) -> &'static str {
         Loss::NAME
     }
 
     fn cpu_fwd(&self, totals: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        match (totals, layout.contiguous_offsets()) {
-            (CpuStorage::F64(totals), Some((start, end))) if end - start == 2 => {
-                totals[start..end].iter_mut().zip(self.0).for_each(|(total, term)| *total += term);
+        let elements = match (totals, layout.contiguous_offsets()) {
+            (CpuStorage::F64(totals), Some((start, end))) => totals.get_mut(start..end),
+            _ => None,
+        };
+        match elements.and_then(|elements| elements.try_into().ok()) {
+            Some(totals) => {
+                (self.0)(totals);
                 Ok(())
             }
-            _ => bail!("{}: totals must be two numbers in f64", Loss::NAME),
+            None => bail!("{}: totals must be two numbers in f64", Loss::NAME),
         }
     }
 }
@@ -203,9 +230,10 @@ mod tests {
         }
         let row = |row: [f64; 3], label: usize| row.iter().map(|v| v.exp()).sum::<f64>().ln() - row[label];
         let expected = 2.0 * (row([2.0, 0.0, -1.0], 0) + row([0.0, 1.0, 3.0], 1));
-        let totals = totals.to_vec1::<f64>().unwrap();
-        assert!((totals[0] - expected).abs() < 1e-5, "{totals:?}, expected {expected}");
-        assert_eq!(totals[1], 2.0);
+        let taken = take_totals(&totals).unwrap();
+        assert!((taken[0] - expected).abs() < 1e-5, "{taken:?}, expected {expected}");
+        assert_eq!((taken[1], take_totals(&totals).unwrap()), (2.0, [0.0; 2]));
+        assert!(take_totals(&x).is_err());
         let x = Tensor::new(&[[0.5f32], [-0.5], [0.5]], &Device::Cpu).unwrap();
         let t = Tensor::new(&[1f32, 0.0, 0.0], &Device::Cpu).unwrap();
         let totals = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
