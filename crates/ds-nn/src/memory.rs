@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
 use std::sync::Mutex;
 
-/// LaunchDims from this size on are kept, in bytes.
+/// Blocks from this size on are kept, in bytes.
 const LARGE: usize = 1 << 17;
 /// Sizes of blocks between one power of two and the next.
 const STEPS: usize = 8;
@@ -16,7 +16,7 @@ const STEPS: usize = 8;
 const POWERS: usize = 24;
 /// Where large blocks begin: at a line of the cache, so that no vector straddles two.
 const ALIGNMENT: usize = 64;
-/// LaunchDims from this size on begin at a multiple of it and ask for pages of this size, on Linux: a tensor then needs a few
+/// Blocks from this size on begin at a multiple of it and ask for pages of this size, on Linux: a tensor then needs a few
 /// entries of the processor's table of pages instead of thousands.
 const HUGE_PAGE: usize = 1 << 21;
 

@@ -22,7 +22,7 @@ impl Address {
 /// The grid of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaunchDims {
-    /// LaunchDims in both directions.
+    /// Blocks in both directions.
     pub grid: (usize, usize),
     /// Threads of a block.
     pub threads: usize,

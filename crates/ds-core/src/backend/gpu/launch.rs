@@ -89,7 +89,7 @@ const THREADS: usize = 256;
 /// blocks that end at different times keep the device busy to the end.
 const MIN_ELEMENTS_PER_THREAD: usize = 8;
 const TARGET_ELEMENTS_PER_THREAD: usize = 32;
-/// LaunchDims on a multiprocessor that a tensor is cut into, however small it is, if they have their fewest elements.
+/// Blocks on a multiprocessor that a tensor is cut into, however small it is, if they have their fewest elements.
 const MIN_BLOCKS_PER_SM: usize = 4;
 /// The same of a large tensor, for kernels whose blocks need not be merged, and for those whose must.
 const BLOCKS_PER_SM: usize = 64;
@@ -275,7 +275,7 @@ impl Launch {
     }
 }
 
-/// LaunchDims of [`THREADS`] for a tensor, at most so many for each multiprocessor.
+/// Blocks of [`THREADS`] for a tensor, at most so many for each multiprocessor.
 fn usual_blocks(planes: Planes, most: usize, limits: Limits) -> usize {
     (planes.elements() / (THREADS * TARGET_ELEMENTS_PER_THREAD))
         .clamp(MIN_BLOCKS_PER_SM * limits.multiprocessors, most * limits.multiprocessors)

@@ -14,7 +14,7 @@ use ds_core::backend::simd::Instructions;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// LaunchDims and strips are summed in at most this many pieces for the weight gradient, so that it does not depend on the
+/// Blocks and strips are summed in at most this many pieces for the weight gradient, so that it does not depend on the
 /// number of threads.
 const GRADIENT_PIECES: usize = 16;
 /// Elements of packed rows that a task aims at: half of a second-level cache.
