@@ -8,7 +8,8 @@ const SOURCES: [&str; 3] = ["crates", "experiments", "Cargo.lock"];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=DS_REVISION");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Of this build, not of that of the script: checkouts may share a target directory, and with it the compiled script.
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../..");
     for source in SOURCES {
         rerun_if_changed(&root.join(source));
     }
