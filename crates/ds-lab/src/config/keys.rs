@@ -144,7 +144,7 @@ pub const KEYS: &[Key] = &[
         .defaults(&[(ALL, "1e-3")]),
     key("regularization.norm", Kind::Choice(norm_or_none::NAMES), "norm of the splines that is penalised")
         .defaults(&[(ALL, r#""tv2""#)]),
-    key("regularization.lambda", Kind::Number(0.0, 1e6), "weight of that norm").defaults(&[
+    key("regularization.lambda", Kind::Number(0.0, 1e6), "weight λ of the penalised norm").defaults(&[
         (CIFAR, "1e-4"),
         (&[Mnist, Area2d], "1e-5"),
         (&[Fit1d], "1e-4"),
@@ -165,7 +165,12 @@ pub const KEYS: &[Key] = &[
     .defaults(&[(ALL, "false")]),
     key("optimizer.weights.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of all other parameters than splines")
         .defaults(&[(ALL, r#""adam""#), (CIFAR, r#""sgd""#)]),
-    key("optimizer.weights.lr", Kind::Positive(1e6), "its learning rate").defaults(&[
+    key(
+        "optimizer.weights.lr",
+        Kind::Positive(1e6),
+        "learning rate of all other parameters than splines, before the first milestone",
+    )
+    .defaults(&[
         (ALL, "1e-3"),
         (CIFAR, "0.1"),
         (&[Mnist], "5e-3"),
@@ -174,7 +179,8 @@ pub const KEYS: &[Key] = &[
         .defaults(&[(ALL, "0.9")]),
     key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines")
         .defaults(&[(ALL, r#""adam""#)]),
-    key("optimizer.splines.lr", Kind::Positive(1e6), "its learning rate").defaults(&[(ALL, "1e-3"), (&[Mnist], "3e-3")]),
+    key("optimizer.splines.lr", Kind::Positive(1e6), "learning rate of the splines, before the first milestone")
+        .defaults(&[(ALL, "1e-3"), (&[Mnist], "3e-3")]),
     key("optimizer.splines.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd")
         .defaults(&[(ALL, "0.9")]),
     key(
