@@ -89,10 +89,10 @@ if [ -x "$binaries/cifar10-nccl" ]; then
         if [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then short gpus-2 --gpus 2; fi
     ' _ "$binaries/cifar10-nccl" "$data" "$out"
 fi
-# train NAME CONFIG SETTING…: the rows of a run that was cut off stay; --resume starts where there is nothing yet.
+# train NAME CONFIG SETTING…: the rows of a run that was cut off stay; --resume-or-start starts where there is nothing yet.
 train() {
     local name=$1 config=$2; shift 2
-    stage "train-$name" "$binaries/cifar10" --config "configs/$config.toml" --data-dir "$data" --device cuda --resume \
+    stage "train-$name" "$binaries/cifar10" --config "configs/$config.toml" --data-dir "$data" --device cuda --resume-or-start \
         --set train.checkpoint_seconds=20 "$@" --out "$out/$name"
 }
 for config in resnet-relu resnet; do train "$config" "$config"; done
