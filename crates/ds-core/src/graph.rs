@@ -4,6 +4,7 @@
 //! they mix with any other Candle layer. `ds_nn::tape::Tape` records the same custom ops on a tape of its own, which spares
 //! the zeros, additions and look-ups of Candle's generic backward pass.
 
+use crate::Grid;
 use crate::backend::op::{Apply, Op};
 use candle_core::{DType, Result, Tensor, Var, bail};
 
@@ -32,6 +33,20 @@ pub trait Graph {
 
     /// The elements rounded to another type; itself if it has that type. The gradient keeps the value's type.
     fn to_dtype(&mut self, value: &Self::Value, dtype: DType) -> Result<Self::Value>;
+
+    /// Whether [`forward_hook`](Self::forward_hook) is to see all splines. None is fused with the layer before it then.
+    fn has_forward_hook(&self) -> bool {
+        false
+    }
+
+    /// Is called with the grid, the argument and the result of each spline layer, in their order; what it returns goes on in the
+    /// result's place. Like `register_forward_hook` of PyTorch.
+    ///
+    /// # Errors
+    /// Those of the hook.
+    fn forward_hook(&mut self, _grid: Grid, _x: &Self::Value, y: Self::Value) -> Result<Self::Value> {
+        Ok(y)
+    }
 }
 
 /// Implements [`Graph`] for Candle's own graph, where a value is a tensor and `Tensor::backward` differentiates.

@@ -55,4 +55,9 @@ macro_rules! serde_by_name {
 }
 
 #[cfg(feature = "serde")]
-crate::serde_by_name!(crate::activation::ActivationKind, crate::activation::Init, crate::regularization::Norm);
+crate::serde_by_name!(
+    crate::activation::ActivationKind,
+    crate::activation::Init,
+    crate::regularization::Norm,
+    crate::sparsify::Cost
+);

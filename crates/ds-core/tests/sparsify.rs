@@ -6,8 +6,11 @@ mod common;
 use candle_core::{DType, Tensor, Var};
 use common::{flat, generator, uniform};
 use ds_core::Grid;
-use ds_core::activation::{Init, Kind, Spline};
-use ds_core::sparsify::{eliminate_knots, exact_active_knots, largest_threshold, papers_thresholds};
+use ds_core::activation::{Activation, Init, Kind, LinearTerm, LipschitzSpline, Spline};
+use ds_core::graph::Gradients;
+use ds_core::sparsify::{
+    Cost, Histogram, Pruning, eliminate_knots, exact_active_knots, largest_threshold, papers_thresholds,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -124,5 +127,151 @@ fn thresholds_ascend_as_documented() {
     assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
     for expected in [0.0, 0.0002, 0.004, 0.054, 1.0, 1.2, 3.0, 3.5, 10.0, 12.0, 100.0] {
         assert!(all.iter().any(|t| (t - expected).abs() < 1e-9), "{expected}");
+    }
+}
+
+const CHANNELS: usize = 4;
+
+/// Layers of rough functions, one for each parametrisation, 1-Lipschitz ones with odd and even K and with a scaling.
+fn rough_layers(rng: &mut ChaCha8Rng) -> Vec<Activation> {
+    let grid = Grid::from_range(21, 2.0).unwrap();
+    let device = &candle_core::Device::Cpu;
+    let random = |rng: &mut ChaCha8Rng, shape: &[usize]| {
+        let values = uniform(rng, shape.iter().product(), -1.0, 1.0);
+        let tensor = Tensor::from_vec(values, shape, device).unwrap().to_dtype(DType::F32).unwrap();
+        Var::from_tensor(&tensor).unwrap()
+    };
+    let line = |rng: &mut ChaCha8Rng| {
+        let (weight, bias) = (random(rng, &[CHANNELS]), random(rng, &[CHANNELS]));
+        LinearTerm { weight, bias, fixed_bias: false }
+    };
+    let kinds = [
+        Kind::BSpline { coefficients: random(rng, &[CHANNELS, 21]) },
+        Kind::ExplicitLinear { coefficients: random(rng, &[CHANNELS, 21]), linear: line(rng) },
+        Kind::ReluSpline { slope_changes: random(rng, &[CHANNELS, 19]), linear: line(rng) },
+    ];
+    let splines = kinds.map(|kind| Activation::Spline(Spline::from_parameters(grid, kind).unwrap()));
+    let lipschitz = [(20, true), (21, false)].map(|(size, scaling)| {
+        let spline = LipschitzSpline::new(CHANNELS, size, 2.0, Init::Identity, scaling, DType::F32, device).unwrap();
+        spline.coefficients().set(random(rng, &[CHANNELS, size]).as_tensor()).unwrap();
+        if let Some(log_scaling) = spline.log_scaling() {
+            log_scaling.set(random(rng, &[CHANNELS]).as_tensor()).unwrap();
+        }
+        Activation::Lipschitz(spline)
+    });
+    splines.into_iter().chain(lipschitz).collect()
+}
+
+/// The knots of each function with a slope change that is not 0, without rounding.
+fn exact_knots(activation: &Activation) -> usize {
+    match activation {
+        Activation::Spline(spline) => exact_active_knots(spline, 0.0).unwrap().iter().sum(),
+        Activation::Lipschitz(spline) => spline.active_knots(0.0).unwrap().iter().sum(),
+        _ => panic!("no spline"),
+    }
+}
+
+#[test]
+fn pruned_functions_have_the_knots_that_were_asked_for_and_come_back() {
+    let rng = &mut generator(11);
+    let layers = rough_layers(rng);
+    let x = Tensor::randn(0f32, 1.0, (500, CHANNELS), &candle_core::Device::Cpu).unwrap();
+    let forward = |layer: &Activation| flat(&candle_nn::Module::forward(layer, &x).unwrap());
+    let histograms: Vec<Histogram> = layers
+        .iter()
+        .map(|layer| {
+            let mut histogram = Histogram::of(layer).unwrap().unwrap();
+            histogram.add(&x, None).unwrap();
+            histogram
+        })
+        .collect();
+    let before: Vec<Vec<f64>> = layers.iter().map(forward).collect();
+    let pruning = Pruning::new(layers.iter().zip(&histograms), Cost::MeanSquare).unwrap();
+    assert_eq!(pruning.knots(), CHANNELS * (19 + 19 + 19 + 18 + 19));
+    let mut errors = Vec::new();
+    for count in [pruning.knots(), 200, 60, 7, 0] {
+        let kept = pruning.prune(count).unwrap();
+        assert!(kept.count() <= count);
+        let stored: usize = layers.iter().map(exact_knots).sum();
+        assert_eq!(stored, kept.count(), "{count}");
+        // Clipped functions have straight parts, so that some of all knots were none before.
+        assert!(kept.count() + 60 >= count, "{count} knots were asked for, {} are there", kept.count());
+        for layer in &layers {
+            if let Activation::Lipschitz(spline) = layer {
+                let slopes = spline.slopes().unwrap();
+                assert!(slopes.iter().flatten().all(|slope| slope.abs() <= 1.0 + 1e-6));
+            }
+        }
+        let squares = |(layer, before): (&Activation, &Vec<f64>)| -> f64 {
+            forward(layer).iter().zip(before).map(|(a, b)| (a - b).powi(2)).sum()
+        };
+        errors.push(layers.iter().zip(&before).map(squares).sum::<f64>());
+    }
+    assert!(errors[0] < 1e-6, "{errors:?}");
+    assert!(errors.is_sorted(), "{errors:?}");
+    pruning.restore().unwrap();
+    for (layer, before) in layers.iter().zip(&before) {
+        assert_eq!(&forward(layer), before);
+    }
+}
+
+#[test]
+fn functions_of_few_knots_keep_them() {
+    let grid = Grid::from_range(51, 4.0).unwrap();
+    let device = &candle_core::Device::Cpu;
+    let leaky =
+        Activation::Spline(Spline::explicit_linear(3, grid, Init::LeakyRelu, false, DType::F32, device).unwrap());
+    let mut histogram = Histogram::of(&leaky).unwrap().unwrap();
+    let x = Tensor::randn(0f32, 1.0, (500, 3), device).unwrap();
+    histogram.add(&x, None).unwrap();
+    let before = flat(&candle_nn::Module::forward(&leaky, &x).unwrap());
+    let kept = Pruning::new([(&leaky, &histogram)], Cost::MeanSquare).unwrap().prune(3).unwrap();
+    assert_eq!(kept.counts(), [[1, 1, 1]]);
+    let after = flat(&candle_nn::Module::forward(&leaky, &x).unwrap());
+    assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 4e-6));
+}
+
+#[test]
+fn training_leaves_kept_knots_where_they_are() {
+    struct One(Option<Tensor>);
+    impl Gradients for One {
+        fn gradient(&self, _: &Var) -> Option<&Tensor> {
+            self.0.as_ref()
+        }
+        fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
+            self.0 = Some(gradient);
+        }
+    }
+    let rng = &mut generator(12);
+    for layer in rough_layers(rng) {
+        let mut histogram = Histogram::of(&layer).unwrap().unwrap();
+        let x = Tensor::randn(0f32, 1.0, (500, CHANNELS), &candle_core::Device::Cpu).unwrap();
+        histogram.add(&x, None).unwrap();
+        let kept = Pruning::new([(&layer, &histogram)], Cost::MeanSquare).unwrap().prune(9).unwrap();
+        let parameter = match &layer {
+            Activation::Spline(spline) => spline.knot_parameters().clone(),
+            Activation::Lipschitz(spline) => spline.coefficients().clone(),
+            _ => panic!("no spline"),
+        };
+        // ⟨restrict(g), c⟩ = ⟨g, straighten(c)⟩ for all g and c, since one is the transpose of the other.
+        let draw = |rng: &mut ChaCha8Rng| {
+            let values = uniform(rng, parameter.elem_count(), -1.0, 1.0);
+            Tensor::from_vec(values, parameter.shape(), parameter.device()).unwrap().to_dtype(DType::F32).unwrap()
+        };
+        let (g, c) = (draw(rng), draw(rng));
+        let product = |a: &Tensor, b: &Tensor| flat(a).iter().zip(flat(b)).map(|(a, b)| a * b).sum::<f64>();
+        let mut gradients = One(Some(g.clone()));
+        kept.restrict(&mut gradients).unwrap();
+        let restricted = gradients.0.unwrap();
+        parameter.set(&c).unwrap();
+        kept.straighten().unwrap();
+        let difference = product(&restricted, &c) - product(&g, parameter.as_tensor());
+        assert!(difference.abs() < 1e-4, "{difference}");
+        // A step along the restricted gradient, rounded to exact functions, has no new knots.
+        parameter.set(&(c - (restricted * 0.1).unwrap()).unwrap()).unwrap();
+        kept.straighten().unwrap();
+        let count = kept.write_exactly().unwrap();
+        assert!(count <= kept.count());
+        assert_eq!(exact_knots(&layer), count);
     }
 }

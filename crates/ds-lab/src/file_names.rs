@@ -12,8 +12,12 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 pub const BEST: &str = "best.safetensors";
 /// Of a run: the network after sparsification.
 pub const SPARSIFIED: &str = "sparsified.safetensors";
-/// Of a run: the thresholds that the sparsification tried.
+/// Of a run: the network that was trained on after pruning.
+pub const FINETUNED: &str = "finetuned.safetensors";
+/// Of a run: the thresholds that the papers' way of pruning tried.
 pub const THRESHOLDS: &str = "thresholds.csv";
+/// Of a run: the accuracies for the numbers of knots that pruning tried.
+pub const PRUNING: &str = "pruning.csv";
 /// Of a run: bounds of the Lipschitz constant, from `reproduce bounds`.
 pub const BOUNDS: &str = "bounds.csv";
 /// Of a sweep: a copy of its definition.
@@ -30,4 +34,4 @@ pub const LOCK: &str = ".lock";
 pub const DISCARDED: &str = ".discarded";
 
 /// All files that a run writes.
-pub const OF_RUN: [&str; 7] = [CONFIG, METRICS, SUMMARY, CHECKPOINT, BEST, SPARSIFIED, THRESHOLDS];
+pub const OF_RUN: [&str; 9] = [CONFIG, METRICS, SUMMARY, CHECKPOINT, BEST, SPARSIFIED, FINETUNED, THRESHOLDS, PRUNING];

@@ -23,7 +23,7 @@ fn a_checkpoint_of_an_earlier_revision_has_its_accuracy() {
     let config = Config::from_toml(&checkpoint.config).unwrap();
     let setup = Setup::new(&config, &Source::Auto { dir: Some(data) }, &Context::cpu()).unwrap();
     checkpoint.restore_network(&setup.network).unwrap();
-    assert_eq!(count_active_knots(&setup.network).unwrap(), Some(55_581));
+    assert_eq!(count_active_knots(&setup.network).unwrap(), Some(46_536));
     let evaluation = evaluate(&setup.network, &setup.test).unwrap();
     assert_eq!(evaluation.accuracy.map(|percent| format!("{percent:.2}")), Some("93.90".to_owned()));
 }

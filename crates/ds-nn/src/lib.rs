@@ -33,6 +33,7 @@
 
 #[doc(hidden)]
 pub mod backend;
+mod histograms;
 pub mod layers;
 pub mod memory;
 mod network;
@@ -43,4 +44,5 @@ pub mod parallel;
 pub mod rng;
 pub mod tape;
 
+pub use histograms::{HookedTape, InputHistograms};
 pub use network::Network;

@@ -54,6 +54,23 @@ impl Recorded for Converted {
     }
 }
 
+/// A value whose gradient is seen by a hook on its way.
+struct Hooked<F> {
+    value: Value,
+    hook: F,
+}
+
+impl<F: Fn(&Tensor) -> Result<()>> Recorded for Hooked<F> {
+    fn slots(&self) -> [Option<usize>; MAX_INPUTS] {
+        [self.value.slot, None, None]
+    }
+
+    fn backward(&self, _y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+        (self.hook)(dy)?;
+        Ok([Some(dy.clone()), None, None])
+    }
+}
+
 struct Node {
     op: Box<dyn Recorded>,
     output: Tensor,
@@ -92,6 +109,12 @@ impl Tape {
         let slot = self.new_slot();
         self.nodes.push(Node { op: Box::new(op()), output: output.clone(), slot });
         Value { tensor: output, slot: Some(slot) }
+    }
+
+    /// The value, whose gradient the backward pass gives to `hook`: `Tensor.register_hook` of PyTorch. Without a gradient the hook is
+    /// not called.
+    pub fn register_hook(&mut self, value: &Value, hook: impl Fn(&Tensor) -> Result<()> + 'static) -> Value {
+        self.record(value.tensor.clone(), value.slot.is_some(), || Hooked { value: value.clone(), hook })
     }
 
     /// The gradients of all parameters that the scalar `loss` depends on.

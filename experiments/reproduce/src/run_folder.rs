@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use ds_lab::config::Config;
-use ds_lab::file_names::{BEST, BOUNDS, CHECKPOINT, CONFIG, METRICS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS};
+use ds_lab::file_names::{BOUNDS, CHECKPOINT, CONFIG, METRICS, OF_RUN, SUMMARY, SWEEP};
 use ds_lab::files::md5;
 use ds_lab::note;
 use ds_lab::results::metrics::{MetricsRow, SummaryRow};
@@ -11,7 +11,9 @@ use ds_lab::run::checkpoint::Checkpoint;
 use std::path::Path;
 
 /// The files by which a folder is known to be that of a run or sweep, or to have results of `reproduce`.
-const FILES: [&str; 9] = [CONFIG, CHECKPOINT, METRICS, SUMMARY, SWEEP, BEST, SPARSIFIED, THRESHOLDS, BOUNDS];
+fn files() -> impl Iterator<Item = &'static str> {
+    OF_RUN.into_iter().chain([SWEEP, BOUNDS])
+}
 
 /// The checkpoint of a run and the config in it.
 ///
@@ -55,7 +57,7 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
 /// # Errors
 /// If the folder has files of a run, a sweep or `reproduce`, and its config.toml is missing or of another run.
 pub fn check_target(folder: &Path, config: &Config) -> Result<()> {
-    let there: Vec<&str> = FILES.into_iter().filter(|name| exists(&folder.join(name))).collect();
+    let there: Vec<&str> = files().filter(|name| exists(&folder.join(name))).collect();
     if there.is_empty() {
         return Ok(());
     }

@@ -1,17 +1,18 @@
-//! Knot elimination from a finished run's checkpoint: every threshold of the papers' list, one evaluation each.
+//! Pruning from a finished run's checkpoint: the accuracies for a list of numbers of knots, and for the papers' thresholds.
 
 use crate::run_folder;
 use anyhow::{Context, Result, bail};
+use ds_core::activation::ActivationKind;
 use ds_lab::cli::DataArgs;
-use ds_lab::config::{Experiment, Search};
-use ds_lab::file_names::{CHECKPOINT, CONFIG, SPARSIFIED, THRESHOLDS};
+use ds_lab::config::{Config, Experiment, Judged, PruningMethod, Search};
+use ds_lab::file_names::{CHECKPOINT, CONFIG, PRUNING, SPARSIFIED, THRESHOLDS};
 use ds_lab::files::write_atomically;
 use ds_lab::lock::DirectoryLock;
-use ds_lab::results::metrics::ThresholdRow;
+use ds_lab::results::metrics::{PruningRow, ThresholdRow};
 use ds_lab::results::table::Table;
 use ds_lab::run::Setup;
 use ds_lab::run::sparsify::{self, Outcome};
-use ds_lab::run::{count_active_knots, evaluate};
+use ds_lab::run::{Evaluation, count_active_knots, evaluate};
 use ds_lab::{note, out};
 use std::path::PathBuf;
 
@@ -22,43 +23,88 @@ pub struct SparsifyArgs {
     run: PathBuf,
     #[command(flatten)]
     data: DataArgs,
-    /// Points of training accuracy that may be lost [default: the config's].
+    /// refit, papers or both.
+    #[arg(long, value_name = "METHOD", default_value = "both")]
+    method: PruningMethod,
+    /// Points of accuracy that may be lost [default: the config's].
     #[arg(long, value_name = "POINTS")]
     tolerance: Option<f64>,
-    /// Where to write sparsified.safetensors and thresholds.csv [default: the run's directory].
+    /// The accuracy that may be lost, training or validation [default: the config's].
+    #[arg(long, value_name = "SAMPLES")]
+    accuracy: Option<Judged>,
+    /// The knots that refit keeps, instead of a search.
+    #[arg(long, value_name = "N")]
+    knots: Option<usize>,
+    /// The error that refit keeps small, mean_square or squared_gradient [default: the config's].
+    #[arg(long, value_name = "COST")]
+    cost: Option<ds_core::sparsify::Cost>,
+    /// Epochs of training after refit, with the kept knots fixed.
+    #[arg(long, value_name = "N")]
+    finetune_epochs: Option<usize>,
+    /// What the learning rates are multiplied with in these epochs [default: the config's].
+    #[arg(long, value_name = "FACTOR")]
+    finetune_lr: Option<f64>,
+    /// Where to write the pruned networks and the tables [default: the run's directory].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
+impl SparsifyArgs {
+    /// The config with what the arguments change.
+    fn applied_to(&self, config: &Config) -> Result<Config> {
+        let mut config = config.clone();
+        let sparsify = &mut config.sparsify;
+        (sparsify.enabled, sparsify.threshold, sparsify.search) = (true, None, Search::Every);
+        sparsify.method = self.method;
+        sparsify.knots = self.knots;
+        sparsify.tolerance = self.tolerance.unwrap_or(sparsify.tolerance);
+        sparsify.accuracy = self.accuracy.unwrap_or(sparsify.accuracy);
+        sparsify.cost = self.cost.unwrap_or(sparsify.cost);
+        sparsify.finetune_epochs = self.finetune_epochs.unwrap_or(sparsify.finetune_epochs);
+        sparsify.finetune_lr = self.finetune_lr.unwrap_or(sparsify.finetune_lr);
+        if !(0.0..=100.0).contains(&sparsify.tolerance) {
+            bail!("--tolerance {}: expected a number of points from 0 to 100", sparsify.tolerance);
+        }
+        if !(sparsify.finetune_lr > 0.0 && sparsify.finetune_lr.is_finite()) {
+            bail!("--finetune-lr {}: expected a number above 0", sparsify.finetune_lr);
+        }
+        if sparsify.accuracy == Judged::Validation && config.data.validation == 0.0 {
+            bail!("--accuracy validation: the run has held out no samples (data.validation = 0); choose training");
+        }
+        if config.network.kind.is_lipschitz() && self.method.thresholds() {
+            bail!(
+                "--method {}: eliminated knots could exceed the slopes of a 1-Lipschitz spline; choose refit",
+                self.method
+            );
+        }
+        Ok(config)
+    }
+}
+
 pub fn run(args: &SparsifyArgs) -> Result<()> {
-    let (checkpoint, mut config) = run_folder::open(&args.run)?;
-    let kind = config.activation.kind;
-    if !kind.is_spline() {
+    let (checkpoint, saved_config) = run_folder::open(&args.run)?;
+    let kind = saved_config.activation.kind;
+    if !kind.is_spline() && kind != ActivationKind::LipschitzSpline {
         bail!(
-            "{} has no knots to eliminate: its activation is {kind}; those of bspline, explicit_linear and relu_spline are \
-             sparsified",
+            "{} has no knots to remove: its activation is {kind}; those of bspline, explicit_linear, relu_spline and \
+             lipschitz_spline have some",
             args.run.join(CHECKPOINT).display()
         );
     }
-    if config.experiment == Experiment::Fit1d {
-        bail!("{}: the search for a threshold needs an accuracy, and fit1d has none", args.run.display());
+    if saved_config.experiment == Experiment::Fit1d && (args.knots.is_none() || args.method.thresholds()) {
+        bail!(
+            "{}: a search needs an accuracy, and fit1d has none; give --method refit and --knots N",
+            args.run.display()
+        );
     }
-    if let Some(tolerance) = args.tolerance
-        && !(0.0..=100.0).contains(&tolerance)
-    {
-        bail!("--tolerance {tolerance}: expected a number of points from 0 to 100");
-    }
+    let config = args.applied_to(&saved_config)?;
     let out = args.out.as_ref().unwrap_or(&args.run);
     let is_elsewhere = !out.canonicalize().is_ok_and(|out| args.run.canonicalize().is_ok_and(|run| run == out));
     if is_elsewhere {
-        run_folder::check_target(out, &config)?;
+        run_folder::check_target(out, &saved_config)?;
     }
     run_folder::check_table::<ThresholdRow>(&out.join(THRESHOLDS))?;
-    let saved_config = config.clone();
-    config.sparsify.enabled = true;
-    config.sparsify.threshold = None;
-    config.sparsify.search = Search::Every;
-    config.sparsify.tolerance = args.tolerance.unwrap_or(config.sparsify.tolerance);
+    run_folder::check_table::<PruningRow>(&out.join(PRUNING))?;
     let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
     checkpoint.restore_network(&setup.network)?;
     let Some(active) = count_active_knots(&setup.network)? else {
@@ -72,31 +118,56 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
         write_atomically(&config_file, |file| file.write_all(saved_config.to_toml().as_bytes()))?;
     }
     let (train, test) = (evaluate(&setup.network, &setup.train)?, evaluate(&setup.network, &setup.test)?);
-    let Outcome { sparsified, tried } = sparsify::run(&config, &setup, train, out)?;
-    if sparsified.is_none() {
-        let tolerance = config.sparsify.tolerance;
-        note!("NOTE: every threshold loses more than {tolerance} points, so that {SPARSIFIED} is not written");
+    let outcome = sparsify::run(&config, &setup, train, out)?;
+    let tolerance = config.sparsify.tolerance;
+    if config.sparsify.method.thresholds() && outcome.sparsified.is_none() {
+        note!("NOTE: every threshold loses more than {tolerance} points");
     }
+    if config.sparsify.method.refits() && outcome.refit.is_none() {
+        note!("NOTE: every number of knots loses more than {tolerance} points, so that {SPARSIFIED} is not of a refit");
+    }
+    out!("{}", table(&config, active, (train, test), &outcome));
+    Ok(())
+}
+
+/// What was tried, by both methods; what was chosen has a star.
+fn table(config: &Config, active: usize, (train, test): (Evaluation, Evaluation), outcome: &Outcome) -> Table {
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2}"));
+    let star = |is_chosen: bool| if is_chosen { " *" } else { "" };
     let mut table = Table::new(
         &format!("{}, seed {}", config.name, config.seed),
         &format!(
-            "sparsified at the last threshold that loses at most {} points of training accuracy",
-            config.sparsify.tolerance
+            "*: fewest knots, and largest threshold, that lose at most {} points of {} accuracy",
+            config.sparsify.tolerance, config.sparsify.accuracy
         ),
-        &["threshold", "active knots", "train accuracy (%)", "test accuracy (%)"],
+        &["method", "knots", "train accuracy (%)", "validation accuracy (%)", "test accuracy (%)"],
     );
-    table.rows.push(vec!["none".to_owned(), active.to_string(), percent(train.accuracy), percent(test.accuracy)]);
-    for row in tried {
-        let is_chosen = sparsified.is_some_and(|s| s.threshold == row.threshold);
-        let test = sparsified.and_then(|s| s.test_accuracy).filter(|_| is_chosen);
+    let before =
+        ["none".to_owned(), active.to_string(), percent(train.accuracy), "-".to_owned(), percent(test.accuracy)];
+    table.rows.push(before.to_vec());
+    for row in &outcome.curve {
+        let is_chosen = outcome.refit == Some(*row);
+        let method = match row.finetune_epochs {
+            0 => "refit".to_owned(),
+            epochs => format!("refit, {epochs} epochs"),
+        };
         table.rows.push(vec![
-            format!("{}{}", row.threshold, if is_chosen { " *" } else { "" }),
-            row.active_knots.to_string(),
-            format!("{:.2}", row.train_accuracy),
-            test.map_or(String::new(), |v| format!("{v:.2}")),
+            format!("{method}{}", star(is_chosen)),
+            row.knots.to_string(),
+            percent(row.train_accuracy),
+            percent(row.validation_accuracy),
+            percent(row.test_accuracy),
         ]);
     }
-    out!("{table}");
-    Ok(())
+    for row in &outcome.thresholds {
+        let chosen = outcome.sparsified.filter(|chosen| chosen.threshold == row.threshold);
+        table.rows.push(vec![
+            format!("papers, threshold {}{}", row.threshold, star(chosen.is_some())),
+            row.active_knots.to_string(),
+            format!("{:.2}", row.train_accuracy),
+            "-".to_owned(),
+            percent(chosen.and_then(|chosen| chosen.test_accuracy)),
+        ]);
+    }
+    table
 }

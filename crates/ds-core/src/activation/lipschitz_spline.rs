@@ -8,6 +8,7 @@ use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
 use crate::parameter::{Group, L2, Parameter};
+use crate::regularization::measures::significant;
 use crate::regularization::norm::{Norm, sign};
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -138,7 +139,13 @@ impl LipschitzSpline {
                 (if shift.shift == 0.0 { x.clone() } else { graph.apply(shift, [x])? }, c)
             }
         };
-        graph.apply(LinearSpline::new(self.grid), [&z, &c])
+        let y = graph.apply(LinearSpline::new(self.grid), [&z, &c])?;
+        graph.forward_hook(self.grid, &z, y)
+    }
+
+    /// The grid of the op, in α·x.
+    pub(crate) fn grid(&self) -> Grid {
+        self.grid
     }
 
     /// What is added to α·x before the op: an even number of knots is an odd one on a grid that is moved.
@@ -203,6 +210,22 @@ impl LipschitzSpline {
     pub fn active_knots(&self, threshold: f64) -> candle_core::Result<Vec<usize>> {
         let changes = self.slope_changes()?;
         Ok(changes.iter().map(|a| a.iter().filter(|a| a.abs() > threshold).count()).collect())
+    }
+
+    /// How many knots of each function have a slope change that is more than the rounding of the coefficients can make.
+    ///
+    /// # Errors
+    /// If the parameters are not f32 or f64.
+    pub fn significant_knots(&self) -> candle_core::Result<Vec<usize>> {
+        let epsilon = epsilon(self.coefficients.dtype());
+        let coefficients = in_double_precision(&self.coefficients)?;
+        let of_row = |c: &[f64]| {
+            let is_clipped = |k: usize| (c[k + 1] - c[k]).abs() >= self.step();
+            // Between two segments that are clipped to the same slope there is no knot.
+            let straight = |k: usize| is_clipped(k) && is_clipped(k + 1) && (c[k + 1] > c[k]) == (c[k + 2] > c[k + 1]);
+            (0..c.len() - 2).filter(|&k| !straight(k) && significant(&c[k..k + 3], epsilon) > 0).count()
+        };
+        Ok(coefficients.chunks_exact(self.size()).map(of_row).collect())
     }
 
     /// TV² or BV² of each function, that is, of the projected and scaled one; α does not change TV².

@@ -92,6 +92,15 @@ impl Activation {
         matches!(self, Self::MaxMin | Self::Householder(_))
     }
 
+    /// The number of functions, if they are linear splines.
+    pub fn channels_of_splines(&self) -> Option<usize> {
+        match self {
+            Self::Spline(spline) => Some(spline.channels()),
+            Self::Lipschitz(spline) => Some(spline.channels()),
+            _ => None,
+        }
+    }
+
     /// The splines without a constraint, if that is what it is.
     pub fn spline(&self) -> Option<&Spline> {
         match self {

@@ -17,7 +17,8 @@ pub enum Kind {
         /// c (C, K).
         coefficients: Var,
     },
-    /// σ(x) = b1·x + b0 + Σ_k c_k·β¹(x/T − k): weight decay acts on the line and TV² on the rest.
+    /// σ(x) = b1·x + b0 + Σ_k c_k·β¹(x/T − k). Weight decay acts on b1 and b0, and TV² on the coefficients. These can hold any line at
+    /// no penalty, so that weight decay can take b1 and b0 to 0 and leave σ as it is.
     ExplicitLinear {
         /// c (C, K).
         coefficients: Var,
@@ -202,7 +203,8 @@ impl Spline {
     /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let c = self.coefficients_in(graph)?;
-        graph.apply(LinearSpline::new(self.grid), [x, &c])
+        let y = graph.apply(LinearSpline::new(self.grid), [x, &c])?;
+        graph.forward_hook(self.grid, x, y)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::activation::{Kind, Spline};
 use crate::backend::pointwise::tensor_of;
-use crate::backend::real::{Real, with_elements};
+use crate::backend::real::{Real, to_f64, with_elements};
 use crate::dispatch_real;
+use crate::ops::slope_projection::epsilon;
 use candle_core::{Result, Tensor};
 
 /// The slope changes a of one function from its coefficients, in the precision of the coefficients.
@@ -39,6 +40,28 @@ pub fn tv2(spline: &Spline) -> Result<Vec<f64>> {
 /// How many knots of each function have |a| > `threshold`.
 pub fn active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
     per_channel(spline, |a| a.iter().filter(|a| a.abs() > threshold).count())
+}
+
+/// How many knots of each function have a slope change that is more than the rounding of the stored parameters can make: those of a
+/// function that is straight but for rounding are none.
+pub fn significant_knots(spline: &Spline) -> Result<Vec<usize>> {
+    let knots = spline.knot_parameters().as_tensor();
+    if let Kind::ReluSpline { .. } = spline.kind() {
+        return active_knots(spline, 0.0);
+    }
+    let size = spline.grid().size();
+    dispatch_real!(knots.dtype(), "significant-knots", T => {
+        with_elements::<T, _>(knots, |c| Ok(c.chunks_exact(size).map(|c| significant(&to_f64(c), epsilon(T::DTYPE))).collect()))
+    })
+}
+
+/// The inner knots of a row of coefficients whose second difference is above the rounding of the three coefficients.
+pub(crate) fn significant(c: &[f64], epsilon: f64) -> usize {
+    let is_significant = |c: &[f64]| {
+        let difference = (c[2] - c[1]) - (c[1] - c[0]);
+        difference.abs() > 0.5 * epsilon * (c[0].abs() + 2.0 * c[1].abs() + c[2].abs())
+    };
+    c.windows(3).filter(|c| is_significant(c)).count()
 }
 
 fn per_channel<R>(spline: &Spline, f: impl Fn(&[f64]) -> R) -> Result<Vec<R>> {

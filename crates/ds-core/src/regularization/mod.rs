@@ -8,7 +8,7 @@ mod gradient;
 pub(crate) mod measures;
 pub(crate) mod norm;
 
-pub use measures::{active_knots, bv2, slope_changes, tv2, values_at_0_and_1};
+pub use measures::{active_knots, bv2, significant_knots, slope_changes, tv2, values_at_0_and_1};
 pub use norm::Norm;
 
 use crate::backend::real::with_elements;

@@ -3,10 +3,13 @@
 
 use super::key::{Key, Owner, key};
 use super::kinds::Kind;
-use super::names::{Dataset, Experiment, NetworkKind, OptimizerKind, Points, Precision, Search, norm_or_none};
+use super::names::{
+    Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Points, Precision, PruningMethod, Search, norm_or_none,
+};
 use super::nearest::nearest_of;
 use super::profile::Profile::{self, *};
 use ds_core::activation::{ActivationKind, Init};
+use ds_core::sparsify::Cost;
 use ds_nn::layers::Constraint;
 
 const MANY: u64 = 1_000_000_000;
@@ -258,20 +261,49 @@ pub const KEYS: &[Key] = &[
     key("train.max_test_images", Kind::Integer(0, MANY), "use only the first N test images; 0: all")
         .defaults(&[(ALL, "0")])
         .of(Owner::Images),
-    key("sparsify.enabled", Kind::Bool, "eliminate knots at the end")
+    key("sparsify.enabled", Kind::Bool, "prune knots at the end")
         .defaults(&[(ALL, "true"), (LIPSCHITZ, "false"), (&[Fit1d], "false")])
         .not_of_training(),
+    key(
+        "sparsify.method",
+        Kind::Choice(PruningMethod::NAMES),
+        "refit: remove the cheapest knots of all functions and fit these again; papers: eliminate knots below a threshold",
+    )
+    .defaults(&[(ALL, r#""refit""#)])
+    .not_of_training(),
+    key(
+        "sparsify.cost",
+        Kind::Choice(Cost::NAMES),
+        "the error of a function that refit keeps small: its mean square over the inputs, or that times the squared gradient of the \
+         training loss",
+    )
+    .defaults(&[(ALL, r#""mean_square""#)])
+    .not_of_training(),
+    key("sparsify.knots", Kind::Integer(0, 1 << 40), "the knots that refit keeps, instead of a search").not_of_training(),
     key(
         "sparsify.threshold",
         Kind::Number(0.0, 1e12),
         "eliminate knots with a slope change up to this, instead of a search",
     )
     .not_of_training(),
-    key("sparsify.tolerance", Kind::Number(0.0, 100.0), "points of training accuracy that the search may lose")
+    key("sparsify.accuracy", Kind::Choice(Judged::NAMES), "the accuracy that the search may lose points of")
+        .defaults(&[(ALL, r#""training""#)])
+        .not_of_training(),
+    key("sparsify.tolerance", Kind::Number(0.0, 100.0), "points of accuracy that the search may lose")
         .defaults(&[(ALL, "0.25")])
         .not_of_training(),
-    key("sparsify.search", Kind::Choice(Search::NAMES), "try every threshold of the papers' list, or bisect it")
-        .defaults(&[(ALL, r#""every""#), (CIFAR, r#""bisect""#), (&[Mnist], r#""bisect""#)])
+    key(
+        "sparsify.search",
+        Kind::Choice(Search::NAMES),
+        "try every entry of the list of knots or thresholds, or bisect it",
+    )
+    .defaults(&[(ALL, r#""every""#), (CIFAR, r#""bisect""#), (&[Mnist], r#""bisect""#)])
+    .not_of_training(),
+    key("sparsify.finetune_epochs", Kind::Integer(0, 1_000_000), "epochs of training after refit, with the kept knots fixed")
+        .defaults(&[(ALL, "0")])
+        .not_of_training(),
+    key("sparsify.finetune_lr", Kind::Positive(1e6), "what the learning rates are multiplied with in these epochs")
+        .defaults(&[(ALL, "0.1")])
         .not_of_training(),
 ];
 

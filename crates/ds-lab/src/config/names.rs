@@ -104,9 +104,43 @@ named!(
 );
 
 named!(
-    /// How the largest threshold is searched.
+    /// How the knots of a trained network are pruned.
+    PruningMethod {
+        /// The cheapest knots of all functions go, and each function is fitted again: [`ds_core::sparsify::Pruning`].
+        Refit = "refit",
+        /// Knots below a threshold go, as in the papers: [`ds_core::sparsify::eliminate_knots`].
+        Papers = "papers",
+        /// Both, each from the trained network.
+        Both = "both",
+    }
+);
+
+impl PruningMethod {
+    /// Whether functions are fitted again.
+    pub fn refits(self) -> bool {
+        self != Self::Papers
+    }
+
+    /// Whether a threshold is searched, as in the papers.
+    pub fn thresholds(self) -> bool {
+        self != Self::Refit
+    }
+}
+
+named!(
+    /// The accuracy that pruning may lose some points of.
+    Judged {
+        /// On the training samples, as in the papers.
+        Training = "training",
+        /// On the samples that `data.validation` holds out.
+        Validation = "validation",
+    }
+);
+
+named!(
+    /// How the fewest knots or the largest threshold are searched.
     Search {
-        /// Every threshold of the papers' list, until the first that falls.
+        /// Every entry of the list, until the first that falls.
         Every = "every",
         /// Bisection of the list: few evaluations, for large data sets.
         Bisect = "bisect",
@@ -141,7 +175,7 @@ impl Precision {
     }
 }
 
-serde_by_name!(Experiment, Dataset, NetworkKind, OptimizerKind, Points, Search, Precision);
+serde_by_name!(Experiment, Dataset, NetworkKind, OptimizerKind, Points, PruningMethod, Judged, Search, Precision);
 
 /// Names of a norm, or `none` for no penalty.
 pub(super) mod norm_or_none {

@@ -1,10 +1,12 @@
 //! The sections of a config.
 
 use super::names::{
-    Dataset, Experiment, NetworkKind, OptimizerKind, Points, Precision, Search, constraint, norm_or_none,
+    Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Points, Precision, PruningMethod, Search, constraint,
+    norm_or_none,
 };
 use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::regularization::Norm;
+use ds_core::sparsify::Cost;
 use ds_nn::layers::Constraint;
 use ds_nn::optim::Rule;
 use serde::{Deserialize, Serialize};
@@ -174,8 +176,15 @@ pub struct Train {
 #[expect(missing_docs, reason = "every key is described in KEYS")]
 pub struct Sparsify {
     pub enabled: bool,
+    pub method: PruningMethod,
+    pub cost: Cost,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub knots: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    pub accuracy: Judged,
     pub tolerance: f64,
     pub search: Search,
+    pub finetune_epochs: usize,
+    pub finetune_lr: f64,
 }

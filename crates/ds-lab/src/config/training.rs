@@ -55,9 +55,10 @@ mod tests {
     fn keys_of_execution_and_reporting_change_no_digest() {
         let usual = config("");
         let execution = "train.threads = 3\ntrain.checkpoint_seconds = 1\ntrain.log_steps = 5\ntrain.eval_every = 7\n\
-                         sparsify.enabled = false\nsparsify.threshold = 0.1\nsparsify.tolerance = 1\nsparsify.search = \"every\"";
+                         sparsify.enabled = false\nsparsify.threshold = 0.1\nsparsify.tolerance = 1\nsparsify.search = \"every\"\n\
+                         sparsify.method = \"both\"\nsparsify.knots = 9";
         let other = config(execution);
-        assert_eq!(usual.differences(&other).len(), 8);
+        assert_eq!(usual.differences(&other).len(), 10);
         assert!(usual.training_differences(&other).is_empty());
         assert_eq!(usual.training_md5(), other.training_md5());
         let validated = config("data.validation = 0.1");

@@ -3,9 +3,9 @@
 use super::error::ConfigError;
 use super::keys::KEYS;
 use super::load::Layers;
-use super::names::{Dataset, Experiment, NetworkKind, Precision};
+use super::names::{Dataset, Experiment, Judged, NetworkKind, Precision};
 use super::run_name::broken_rule;
-use super::sections::Config;
+use super::sections::{Config, Sparsify};
 use ds_core::activation::{ActivationKind, Init};
 
 /// The least distance of knots: an argument divided by it must be finite in f32.
@@ -64,13 +64,24 @@ impl Config {
         if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
             return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));
         }
-        if self.network.kind.is_lipschitz() && self.sparsify.enabled && layers.is_given("sparsify.enabled") {
-            let allowed = format!("false for {}, whose splines are not sparsified", self.network.kind);
-            return Err(layers.error("sparsify.enabled", true, allowed));
+        let Sparsify { enabled, method, knots, threshold, accuracy, .. } = &self.sparsify;
+        if self.network.kind.is_lipschitz() && *enabled && method.thresholds() {
+            let allowed = format!("refit for {}: eliminated knots could exceed its slopes", self.network.kind);
+            return Err(layers.error("sparsify.method", method, allowed));
         }
-        if experiment == Experiment::Fit1d && self.sparsify.enabled && self.sparsify.threshold.is_none() {
-            let allowed = "a threshold for fit1d, which has no accuracy to search with, or sparsify.enabled = false";
-            return Err(layers.error("sparsify.threshold", "missing", allowed));
+        if experiment == Experiment::Fit1d && *enabled {
+            let needed = [
+                ("sparsify.knots", method.refits() && knots.is_none()),
+                ("sparsify.threshold", method.thresholds() && threshold.is_none()),
+            ];
+            if let Some((key, _)) = needed.into_iter().find(|(_, is_missing)| *is_missing) {
+                let allowed = "a number for fit1d, which has no accuracy to search with, or sparsify.enabled = false";
+                return Err(layers.error(key, "missing", allowed));
+            }
+        }
+        if *enabled && *accuracy == Judged::Validation && self.data.validation == 0.0 {
+            let allowed = "training where data.validation = 0; set data.validation above 0, such as 0.1";
+            return Err(layers.error("sparsify.accuracy", accuracy, allowed));
         }
         if self.train.keep_best && self.data.validation == 0.0 {
             let allowed = "false where data.validation = 0, so that no network is selected on test data; set data.validation \

@@ -4,16 +4,19 @@ use super::contents::{LeftOut, Results, Sweep};
 use super::rows::{Rows, TableRow, read_rows};
 use super::run::Run;
 use crate::config::Config;
-use crate::file_names::{CHECKPOINT, CONFIG, DIVERGED, METRICS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS};
+use crate::file_names::{
+    CHECKPOINT, CONFIG, DIVERGED, FINETUNED, METRICS, PRUNING, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS,
+};
 use crate::files::md5;
-use crate::results::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
+use crate::results::metrics::{DivergedRow, MetricsRow, PruningRow, SummaryRow, ThresholdRow};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files that are read.
-const KNOWN: [&str; 8] = [SUMMARY, METRICS, CONFIG, CHECKPOINT, SWEEP, DIVERGED, SPARSIFIED, THRESHOLDS];
+const KNOWN: [&str; 10] =
+    [SUMMARY, METRICS, CONFIG, CHECKPOINT, SWEEP, DIVERGED, SPARSIFIED, FINETUNED, THRESHOLDS, PRUNING];
 
 /// A folder that is still to be read, with the name of the sweep that it is inside of.
 type Waiting = (PathBuf, Option<String>);
@@ -265,6 +268,7 @@ impl Walk {
         let summary = rows.into_iter().next_back();
         let thresholds =
             if has(THRESHOLDS) { self.thresholds(&file(THRESHOLDS), summary.as_ref()) } else { Vec::new() };
+        let pruning = if has(PRUNING) { self.pruning(&file(PRUNING), summary.as_ref()) } else { Vec::new() };
         self.results.runs.push(Run {
             name: name.to_owned(),
             sweep: sweep.map(str::to_owned),
@@ -272,6 +276,7 @@ impl Walk {
             metrics,
             summary,
             thresholds,
+            pruning,
             directory: directory.to_owned(),
         });
     }
@@ -288,6 +293,21 @@ impl Walk {
                 "is of another run: {} knots are kept at the threshold {}, summary.csv says {knots}",
                 row.active_knots, row.threshold
             );
+            self.leave_out(path, &reason);
+            return Vec::new();
+        }
+        rows
+    }
+
+    /// The numbers of knots that a run's pruning tried; none if they do not fit its summary.
+    fn pruning(&mut self, path: &Path, summary: Option<&SummaryRow>) -> Vec<PruningRow> {
+        let rows: Vec<PruningRow> = self.read(path, |_| None);
+        let chosen = summary.and_then(|row| row.refit_knots.zip(row.refit_train_accuracy));
+        let is_there = |(knots, accuracy): (usize, f64)| {
+            rows.iter().any(|row| (row.knots, row.train_accuracy) == (knots, Some(accuracy)))
+        };
+        if let Some((knots, _)) = chosen.filter(|&chosen| !is_there(chosen)) {
+            let reason = format!("is of another run: it lacks the row of the {knots} knots that summary.csv says");
             self.leave_out(path, &reason);
             return Vec::new();
         }

@@ -1,6 +1,6 @@
 //! Rows of CSV tables, read one by one: a damaged row does not hide the others.
 
-use crate::results::metrics::{DivergedRow, MetricsRow, SummaryRow, ThresholdRow};
+use crate::results::metrics::{DivergedRow, MetricsRow, PruningRow, SummaryRow, ThresholdRow};
 use crate::run::bounds::Bounds;
 use csv::{ErrorKind, StringRecord};
 use serde::Serialize;
@@ -260,6 +260,11 @@ impl TableRow for SummaryRow {
             ("test_accuracy", self.test_accuracy),
             ("sparsified_train_accuracy", self.sparsified_train_accuracy),
             ("sparsified_test_accuracy", self.sparsified_test_accuracy),
+            ("refit_train_accuracy", self.refit_train_accuracy),
+            ("refit_validation_accuracy", self.refit_validation_accuracy),
+            ("refit_test_accuracy", self.refit_test_accuracy),
+            ("finetuned_train_accuracy", self.finetuned_train_accuracy),
+            ("finetuned_test_accuracy", self.finetuned_test_accuracy),
             ("certified_accuracy_1", self.certified_accuracy_1),
             ("certified_accuracy_2", self.certified_accuracy_2),
             ("certified_accuracy_3", self.certified_accuracy_3),
@@ -270,6 +275,9 @@ impl TableRow for SummaryRow {
             ("spline_parameters", Some(self.spline_parameters), "parameters", Some(self.parameters)),
             ("active_knots", self.active_knots, "knots", self.knots),
             ("sparsified_active_knots", self.sparsified_active_knots, "knots", self.knots),
+            ("refit_knots", self.refit_knots, "knots", self.knots),
+            ("finetuned_knots", self.finetuned_knots, "refit_knots", self.refit_knots),
+            ("reached_knots", self.reached_knots, "knots", self.knots),
         ];
         for (column, part, whole, total) in all {
             if let Some((part, total)) = part.zip(total).filter(|(part, total)| part > total) {
@@ -305,6 +313,20 @@ impl TableRow for ThresholdRow {
             return Err(format!("`threshold` is {}", self.threshold));
         }
         percentage("train_accuracy", Some(self.train_accuracy))
+    }
+}
+
+impl TableRow for PruningRow {
+    const FIRST_VERSION: usize = 5;
+
+    fn columns() -> Vec<String> {
+        fields(&Self::default())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        percentage("train_accuracy", self.train_accuracy)?;
+        percentage("validation_accuracy", self.validation_accuracy)?;
+        percentage("test_accuracy", self.test_accuracy)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Dataset};
 use crate::file_names::{CHECKPOINT, SPARSIFIED};
-use crate::results::metrics::{MetricsRow, SummaryRow, ThresholdRow};
+use crate::results::metrics::{MetricsRow, PruningRow, SummaryRow, ThresholdRow};
 use crate::run;
 use crate::run::checkpoint::{Checkpoint, read_network};
 use anyhow::{Context, Result, bail};
@@ -25,6 +25,8 @@ pub struct Run {
     pub summary: Option<SummaryRow>,
     /// The rows of `thresholds.csv`.
     pub thresholds: Vec<ThresholdRow>,
+    /// The rows of `pruning.csv`.
+    pub pruning: Vec<PruningRow>,
     pub(super) directory: PathBuf,
 }
 

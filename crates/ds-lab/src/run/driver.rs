@@ -10,13 +10,14 @@ use super::trainer::Trainer;
 use crate::config::{self, Config};
 use crate::data::Source;
 use crate::device::{self, Context};
-use crate::file_names::{BEST, SPARSIFIED, SUMMARY, THRESHOLDS};
+use crate::file_names::{BEST, SUMMARY};
 use crate::files;
 use crate::interrupt;
 use crate::progress::Loss;
 use crate::results::metrics::{self, SummaryRow};
 use anyhow::Result;
 use ds_core::Group;
+use ds_core::sparsify::Histogram;
 use ds_nn::parallel::Communicator;
 use std::path::Path;
 
@@ -117,10 +118,12 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
     // Those of an earlier end of the run are not of this network.
-    for file in [SPARSIFIED, THRESHOLDS] {
+    for file in sparsify::FILES {
         files::remove_written(directory, file)?;
     }
-    let sparse = sparsify::run(config, setup, train, directory)?.sparsified;
+    let pruned = sparsify::run(config, setup, train, directory)?;
+    let (sparse, refit, finetuned) = (pruned.sparsified, pruned.refit, pruned.finetuned);
+    let inputs = pruned.histograms.as_ref().map(|histograms| &histograms.counts);
     let splines = |p: &&ds_core::Parameter| p.group != Group::Weights;
     let row = SummaryRow {
         run: config.name.clone(),
@@ -163,6 +166,18 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         best_epoch: trained.best.map(|best| best.epoch),
         best_validation_accuracy: trained.best.and_then(|best| best.accuracy),
         best_test_accuracy: best_test.and_then(|test| test.accuracy),
+        refit_knots: refit.map(|row| row.knots),
+        refit_train_accuracy: refit.and_then(|row| row.train_accuracy),
+        refit_validation_accuracy: refit.and_then(|row| row.validation_accuracy),
+        refit_test_accuracy: refit.and_then(|row| row.test_accuracy),
+        finetune_epochs: finetuned.map(|row| row.finetune_epochs),
+        finetuned_knots: finetuned.map(|row| row.knots),
+        finetuned_train_accuracy: finetuned.and_then(|row| row.train_accuracy),
+        finetuned_test_accuracy: finetuned.and_then(|row| row.test_accuracy),
+        reached_knots: inputs.map(|all| all.iter().map(Histogram::reached_knots).sum()),
+        reached_knots_of_layers: inputs.map(|all| joined(all, |inputs| inputs.reached_knots().to_string())),
+        inputs_outside_of_layers: inputs
+            .map(|all| joined(all, |inputs| format!("{:.3}", 100.0 * inputs.share_outside()))),
         peak_memory_mb: device::peak_memory_mb(&network.device()),
         ..SummaryRow::default()
     }
@@ -170,6 +185,10 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
     metrics::write_summary(&directory.join(SUMMARY), &row)?;
     log(&config.name, options, &format!("done: {}", report(&row, directory)));
     Ok(row)
+}
+
+fn joined(histograms: &[Histogram], text: impl Fn(&Histogram) -> String) -> String {
+    histograms.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
 /// Test loss and accuracy of the network with the best validation.
@@ -191,6 +210,13 @@ fn report(row: &SummaryRow, directory: &Path) -> String {
     );
     if let (Some(active), Some(knots)) = (row.active_knots, row.knots) {
         text += &format!("; {active} of {knots} knots active");
+    }
+    if let Some(knots) = row.refit_knots {
+        text += &format!("; pruned to {knots} knots: test accuracy {}", percent(row.refit_test_accuracy));
+    }
+    if let (Some(knots), Some(epochs)) = (row.finetuned_knots, row.finetune_epochs) {
+        let accuracy = percent(row.finetuned_test_accuracy);
+        text += &format!("; trained on for {epochs} epochs with {knots} knots: test accuracy {accuracy}");
     }
     if let (Some(threshold), Some(active)) = (row.sparsified_threshold, row.sparsified_active_knots) {
         text += &format!(

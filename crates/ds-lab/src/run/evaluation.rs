@@ -7,7 +7,7 @@ use crate::interrupt;
 use candle_core::{DType, Result, Tensor};
 use ds_core::activation::Activation;
 use ds_core::graph::Graph;
-use ds_core::regularization::active_knots;
+use ds_core::regularization::significant_knots;
 use ds_nn::Network;
 use ds_nn::layers::Mode;
 use ds_nn::ops::loss::take_totals;
@@ -71,13 +71,13 @@ pub(super) fn evaluate_share(
     Ok(Evaluation { loss: loss_sum / n, accuracy })
 }
 
-/// The knots with a slope change above 0, over all splines of the network; `None` if it has none.
+/// The knots with a slope change above the rounding of the parameters, over all splines of the network; `None` if it has none.
 pub fn count_active_knots(network: &Network) -> Result<Option<usize>> {
     let mut count = None;
     for activation in network.activations() {
         let active = match activation {
-            Activation::Spline(spline) => active_knots(spline, 0.0)?,
-            Activation::Lipschitz(spline) => spline.active_knots(0.0)?,
+            Activation::Spline(spline) => significant_knots(spline)?,
+            Activation::Lipschitz(spline) => spline.significant_knots()?,
             _ => continue,
         };
         *count.get_or_insert(0) += active.iter().sum::<usize>();

@@ -61,7 +61,7 @@ impl BatchNorm {
             return self.fused(graph, x, residual, Function::Identity, None, mode);
         };
         let function = match activation {
-            Activation::Spline(spline) => {
+            Activation::Spline(spline) if !graph.has_forward_hook() => {
                 let coefficients = spline.coefficients_in(graph)?;
                 return self.fused(graph, x, residual, Function::Spline(spline.grid()), Some(coefficients), mode);
             }
@@ -70,6 +70,7 @@ impl BatchNorm {
             Activation::Absolute => Function::Rectifier { slope: -1.0 },
             Activation::PRelu(_)
             | Activation::Apl(_)
+            | Activation::Spline(_)
             | Activation::Lipschitz(_)
             | Activation::MaxMin
             | Activation::Householder(_)

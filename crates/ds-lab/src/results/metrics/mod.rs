@@ -4,7 +4,7 @@ mod rows;
 mod table;
 mod writers;
 
-pub use rows::{DivergedRow, MetricsRow, Split, SummaryRow, ThresholdRow};
+pub use rows::{DivergedRow, MetricsRow, PruningRow, Split, SummaryRow, ThresholdRow};
 pub use table::{MetricsError, read_metrics, read_summary, read_table, write_summary, write_table};
 pub use writers::{MetricsMark, MetricsWriter, SummaryWriter};
 

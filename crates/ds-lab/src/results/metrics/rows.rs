@@ -1,4 +1,4 @@
-//! The columns of `metrics.csv`, `summary.csv`, `thresholds.csv` and `diverged.csv`.
+//! The columns of `metrics.csv`, `summary.csv`, `thresholds.csv`, `pruning.csv` and `diverged.csv`.
 
 use crate::config::Config;
 use ds_core::activation::ActivationKind;
@@ -144,6 +144,33 @@ pub struct SummaryRow {
     pub best_validation_accuracy: Option<f64>,
     #[serde(default)]
     pub best_test_accuracy: Option<f64>,
+    /// Knots after pruning with a refit; `sparsified_…` are those of the papers' way.
+    #[serde(default)]
+    pub refit_knots: Option<usize>,
+    #[serde(default)]
+    pub refit_train_accuracy: Option<f64>,
+    #[serde(default)]
+    pub refit_validation_accuracy: Option<f64>,
+    #[serde(default)]
+    pub refit_test_accuracy: Option<f64>,
+    /// Epochs of training after that, with the kept knots fixed.
+    #[serde(default)]
+    pub finetune_epochs: Option<usize>,
+    #[serde(default)]
+    pub finetuned_knots: Option<usize>,
+    #[serde(default)]
+    pub finetuned_train_accuracy: Option<f64>,
+    #[serde(default)]
+    pub finetuned_test_accuracy: Option<f64>,
+    /// Knots that inputs of the training samples are next to.
+    #[serde(default)]
+    pub reached_knots: Option<usize>,
+    /// The same for each spline layer.
+    #[serde(default)]
+    pub reached_knots_of_layers: Option<String>,
+    /// Percent of the inputs of each spline layer that lie outside its grid.
+    #[serde(default)]
+    pub inputs_outside_of_layers: Option<String>,
 }
 
 impl SummaryRow {
@@ -200,6 +227,18 @@ pub struct ThresholdRow {
     pub threshold: f64,
     pub active_knots: usize,
     pub train_accuracy: f64,
+}
+
+/// One row of `pruning.csv`: what is left with so many knots. Accuracies are percentages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct PruningRow {
+    pub knots: usize,
+    /// Of training after pruning, with these knots fixed.
+    pub finetune_epochs: usize,
+    pub train_accuracy: Option<f64>,
+    pub validation_accuracy: Option<f64>,
+    pub test_accuracy: Option<f64>,
 }
 
 /// One row of a sweep's `diverged.csv`: a run whose loss became infinite or NaN. It is not trained again.

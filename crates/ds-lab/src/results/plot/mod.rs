@@ -14,8 +14,8 @@ pub mod grouping;
 pub mod lambda;
 pub mod palette;
 pub mod parameters;
+pub mod pruning;
 pub mod size;
 pub mod spread;
-pub mod thresholds;
 
 pub use canvas::{Canvas, Figure, to_png, to_svg};

@@ -11,7 +11,7 @@ use crate::results::plot::fit::Fit;
 use crate::results::plot::functions::Layer;
 use crate::results::plot::grouping::scientific;
 use crate::results::plot::spread::SpreadChart;
-use crate::results::plot::{Figure, bounds, lambda, palette, parameters, size, thresholds, to_png, to_svg};
+use crate::results::plot::{Figure, bounds, lambda, palette, parameters, pruning, size, to_png, to_svg};
 use crate::results::{Kind, LeftOut, Output, Run, Sweep};
 use crate::run::target;
 use anyhow::{Result, bail};
@@ -191,10 +191,11 @@ impl Gallery {
             let drawn = self.of_network(run, &network, &what, &origin);
             pictures.extend(self.or_leave_out(drawn, &run.checkpoint(), UNUSED).into_iter().flatten());
         }
-        let title = format!("Sparsification: {what}");
-        if let Some(chart) = thresholds::chart(title.clone(), &run.thresholds, run.summary.as_ref()) {
-            let caption = format!("{}{origin}", knots_kept(run.summary.as_ref()));
-            pictures.extend(self.add(&chart, "thresholds", &run.name, title, caption));
+        let title = format!("Pruning: {what}");
+        let summary = run.summary.as_ref();
+        if let Some(chart) = pruning::chart(title.clone(), &run.pruning, &run.thresholds, summary) {
+            let caption = format!("{}{origin}", knots_kept(summary));
+            pictures.extend(self.add(&chart, "pruning", &run.name, title, caption));
         }
         pictures
     }
@@ -301,10 +302,11 @@ fn curves(runs: &[&Run]) -> Vec<Curve> {
 }
 
 fn knots_kept(row: Option<&SummaryRow>) -> String {
-    let kept = row.and_then(|row| Some((row.sparsified_active_knots?, row.knots?, row.sparsified_threshold?)));
-    kept.map_or(String::new(), |(kept, all, threshold)| {
-        format!("{kept} of {all} knots are kept at the threshold {threshold}. ")
-    })
+    let Some((row, all)) = row.and_then(|row| Some((row, row.knots?))) else { return String::new() };
+    let refit = row.refit_knots.map(|kept| format!("{kept} of {all} knots are kept by refit. "));
+    let papers = row.sparsified_active_knots.zip(row.sparsified_threshold);
+    let papers = papers.map(|(kept, threshold)| format!("{kept} of {all} are kept at the threshold {threshold}. "));
+    refit.unwrap_or_default() + &papers.unwrap_or_default()
 }
 
 fn layers(network: &Network) -> Result<Vec<Layer>> {

@@ -75,8 +75,8 @@ fn a_page_holds_what_the_folder_holds() {
             "decision-area2d-circle.svg",
             "decision-area2d-s_shape.svg",
             "parameters-sweeps-widths-circle-area.svg",
-            "thresholds-area2d-circle.svg",
-            "thresholds-area2d-s_shape.svg",
+            "pruning-area2d-circle.svg",
+            "pruning-area2d-s_shape.svg",
             "training-circle-area.svg",
             "training-s_shape-area.svg",
         ]
@@ -125,7 +125,7 @@ fn a_network_that_is_damaged_or_of_another_run_is_left_out_and_the_rest_is_drawn
     assert_eq!(left_out(results), "");
     let pictures = |shape: &str| {
         let page = std::fs::read_to_string(results.join("report.html")).unwrap();
-        ["Decision", "Learned activations", "Sparsification"]
+        ["Decision", "Learned activations", "Pruning"]
             .map(|kind| page.contains(&format!("aria-label=\"{kind}: {shape}")))
     };
     assert_eq!((pictures("circle"), pictures("S-shape")), ([true; 3], [true; 3]));

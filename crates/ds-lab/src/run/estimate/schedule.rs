@@ -1,13 +1,17 @@
 //! How often a run does what, and how the runs of a sweep follow each other.
 
 use super::rates::Rates;
-use crate::config::{Config, Dataset, Experiment, Search, Sparsify};
+use crate::config::{Config, Dataset, Experiment, Judged, PruningMethod, Search, Sparsify};
 use crate::run::{Setup, radii};
 use ds_core::activation::Init;
-use ds_core::sparsify::papers_thresholds;
+use ds_core::sparsify::Cost;
 
 /// Thresholds that a search through all of them tries until one falls: about so many in the sweeps of areas.
 const TRIED: f64 = 30.0;
+/// Numbers of knots that a search through all of them tries until accuracy has fallen.
+const BUDGETS: f64 = 22.0;
+/// What a sample costs whose inputs are counted, in evaluations.
+const HISTOGRAM: f64 = 2.0;
 /// Seconds for the directory and the files of a run.
 const FILES: f64 = 0.02;
 /// Runs of a sweep that are measured.
@@ -53,13 +57,22 @@ pub(super) fn seconds(config: &Config, sizes: &Sizes, rates: &Rates) -> f64 {
     if is_lipschitz && radii(config.data.dataset).is_some() {
         evaluated += test;
     }
+    let mut steps = steps;
     if config.sparsify.enabled && sizes.has_splines {
-        let tried = match (config.sparsify.threshold, config.sparsify.search) {
-            (Some(_), _) => 0.0,
-            (None, Search::Every) => TRIED,
-            (None, Search::Bisect) => (papers_thresholds().len() as f64).log2(),
+        let pruning = &config.sparsify;
+        let tried = |is_given: bool, every: f64| match pruning.search {
+            _ if is_given => 0.0,
+            Search::Every => every,
+            Search::Bisect => every.log2().ceil(),
         };
-        evaluated += (tried + 1.0) * train + test;
+        if pruning.method.thresholds() {
+            evaluated += (tried(pruning.threshold.is_some(), TRIED) + 1.0) * train + test;
+        }
+        if pruning.method.refits() {
+            let rows = tried(pruning.knots.is_some(), BUDGETS) + 1.0;
+            evaluated += HISTOGRAM * train + rows * (train + validation + test);
+            steps += (pruning.finetune_epochs * sizes.train.div_ceil(config.train.batch_size)) as f64;
+        }
     }
     FILES
         + rates.first_steps
@@ -137,7 +150,18 @@ fn without_schedule(config: &Config) -> Config {
     (kind.train.epochs, kind.train.milestones, kind.train.gamma) = (1, Vec::new(), 1.0);
     (kind.train.eval_every, kind.train.log_steps, kind.train.checkpoint_seconds) = (1, 0, 0.0);
     kind.train.keep_best = false;
-    kind.sparsify = Sparsify { enabled: false, threshold: None, tolerance: 0.0, search: Search::Every };
+    kind.sparsify = Sparsify {
+        enabled: false,
+        method: PruningMethod::Refit,
+        cost: Cost::MeanSquare,
+        knots: None,
+        threshold: None,
+        accuracy: Judged::Training,
+        tolerance: 0.0,
+        search: Search::Every,
+        finetune_epochs: 0,
+        finetune_lr: 1.0,
+    };
     // The areas, and the functions, have the same cost.
     if !matches!(config.experiment, Experiment::Mnist | Experiment::Cifar10) {
         kind.data.dataset = Dataset::Circle;
@@ -174,8 +198,8 @@ mod tests {
             at(&usual, &rates)
         };
         assert_eq!(at(&usual, &rates), 70.0);
-        // Three evaluations during the training, and train and test set at the end and at each threshold.
-        let evaluated = 3.0 * 50.0 + 150.0 + (TRIED + 1.0) * 100.0 + 50.0;
+        // Three evaluations during the training, train and test set at the end and for each number of knots, and the histograms.
+        let evaluated = 3.0 * 50.0 + 150.0 + HISTOGRAM * 100.0 + (BUDGETS + 1.0) * 150.0;
         assert_eq!(only(|rates| rates.sample = 1.0), evaluated);
         assert_eq!(only(|rates| rates.row = 1.0), 10.0);
         assert_eq!((only(|rates| rates.lower = 1.0), only(|rates| rates.certified = 1.0)), (1.0, 1.0));

@@ -1,9 +1,7 @@
-//! Elimination of knots whose slope change is small, and the search for the largest threshold that a tolerance allows.
-//!
-//! Rebuilding coefficients from the slopes that are left, in floating point, leaves slope changes of rounding size at
-//! every knot that was meant to go. Here the rebuilt coefficients are integer multiples of one power of two, small enough
-//! that all of them are exact: the slope change of an eliminated knot, c_{k−1} − 2c_k + c_{k+1}, is then exactly 0.
+//! The papers' way: elimination of knots whose slope change is small, and the search for the largest threshold that a tolerance
+//! allows.
 
+use super::exact::{Polyline, second_difference, unit_of, write};
 use crate::activation::{Kind, Spline};
 use crate::backend::pointwise::tensor_of;
 use crate::backend::real::{Real, with_elements};
@@ -40,35 +38,6 @@ pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
     Ok(kept)
 }
 
-/// How many knots of each function have a slope change above `threshold` when it is computed without rounding from the
-/// stored parameters.
-///
-/// [`active_knots`](crate::regularization::active_knots) counts in the precision of the parameters, as the original does,
-/// and then takes rounding noise for knots where the threshold is below it; after [`eliminate_knots`] this count is the
-/// number of kept knots for the same threshold and for all below it.
-pub fn exact_active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
-    let (grid, knots) = (spline.grid(), spline.knot_parameters());
-    let of_relus = matches!(spline.kind(), Kind::ReluSpline { .. });
-    let counts = dispatch_real!(knots.dtype(), "exact-active-knots", T => {
-        with_elements::<T, _>(knots, |values| {
-            let width = if of_relus { grid.size() - 2 } else { grid.size() };
-            Ok(values.chunks_exact(width).map(|row| {
-                let row: Vec<f64> = row.iter().map(|v| v.to_f64()).collect();
-                if of_relus {
-                    row.iter().filter(|a| a.abs() > threshold).count()
-                } else {
-                    row.windows(3).filter(|c| (second_difference(c) / grid.step()).abs() > threshold).count()
-                }
-            }).collect::<Vec<usize>>())
-        })
-    })?;
-    Ok(counts)
-}
-
-fn second_difference(c: &[f64]) -> f64 {
-    (c[2] - c[1]) - (c[1] - c[0])
-}
-
 fn zero_small<T: Real>(slopes: &mut [T], threshold: f64) -> usize {
     let mut kept = 0;
     for a in slopes {
@@ -100,57 +69,27 @@ fn rebuild<T: Real>(row: &mut [T], step: f64, threshold: f64) -> usize {
         rises.push(rise);
         target.push(target[j + 1] + rise);
     }
-    let largest = target.iter().fold(0.0f64, |m, c| m.max(c.abs()));
-    if largest == 0.0 {
+    let Some(unit) = unit_of::<T>(&target) else {
         row.fill(T::ZERO);
         return 0;
-    }
-    let unit = unit_for::<T>(largest, row.len());
+    };
     let knots: Vec<usize> = (1..row.len() - 1).filter(|&k| kept[k - 1]).collect();
     // The least slope change, in units, that is above the threshold; a kept one is, so this is finite where it is used.
     let floor = (threshold * step / unit).floor();
     let least = (0..4).map(|more| (floor + f64::from(more)).max(1.0)).find(|n| n * unit / step > threshold);
     let least = least.unwrap_or(floor);
-    let mut value = (c[0] / unit).round();
-    let mut previous: Option<f64> = None;
-    let ends = knots.iter().copied().chain([row.len() - 1]);
-    let mut start = 0;
-    row[0] = T::from_f64(value * unit);
-    for end in ends {
-        let length = (end - start) as f64;
-        // The rounded slope leads back to the target, but never moves by more than half a unit for it.
-        let drift = ((target[start] / unit - value) / length).clamp(-0.5, 0.5);
-        let wanted = rises[start] / unit + drift;
-        let rise = match previous {
-            None => wanted.round(),
-            Some(previous) => {
-                // A slope change moves by two units at most, and stays above the threshold on its own side.
-                let change = second_difference(&c[start - 1..=start + 1]) / unit;
-                let size = ((wanted - previous) * change.signum()).round();
-                let size = size.clamp((change.abs() - 2.0).ceil(), (change.abs() + 2.0).floor()).max(least);
-                previous + size * change.signum()
-            }
-        };
-        for k in start..end {
-            value += rise;
-            row[k + 1] = T::from_f64(value * unit);
+    let function = Polyline { values: &target, rises: &rises, knots: &knots };
+    write(row, &function, unit, |previous, wanted, start| match previous {
+        None => wanted.round(),
+        Some(previous) => {
+            // A slope change moves by two units at most, and stays above the threshold on its own side.
+            let change = second_difference(&c[start - 1..=start + 1]) / unit;
+            let size = ((wanted - previous) * change.signum()).round();
+            let size = size.clamp((change.abs() - 2.0).ceil(), (change.abs() + 2.0).floor()).max(least);
+            previous + size * change.signum()
         }
-        previous = Some(rise);
-        start = end;
-    }
+    });
     knots.len()
-}
-
-/// The smallest power of two of which `largest` (and a little more, for the drift) is at most 2^p multiples, p being the
-/// precision of T.
-fn unit_for<T: Real>(largest: f64, size: usize) -> f64 {
-    let precision = if T::DTYPE == candle_core::DType::F32 { 24 } else { 53 };
-    let limit = 2f64.powi(precision) - size as f64;
-    let mut unit = 2f64.powi(largest.log2().floor() as i32 - precision);
-    while largest / unit > limit {
-        unit *= 2.0;
-    }
-    unit
 }
 
 /// The thresholds that the papers' search goes through, ascending: 0; 0.0002 to 0.004 by 0.0002; to 1 by 0.05; to 3 by 0.2;

@@ -1,0 +1,115 @@
+//! Pruning at the end of a run: knots that the trained splines can do without are removed.
+
+mod finetune;
+mod histograms;
+mod refit;
+mod saved;
+mod threshold;
+
+pub use histograms::input_histograms;
+
+use self::saved::Saved;
+use super::checkpoint::write_network;
+use super::evaluation::{Evaluation, evaluate};
+use super::setup::Setup;
+use crate::config::Config;
+use crate::file_names::{FINETUNED, PRUNING, SPARSIFIED, THRESHOLDS};
+use crate::results::metrics::{PruningRow, ThresholdRow, write_table};
+use anyhow::Result;
+use ds_nn::InputHistograms;
+use std::path::Path;
+
+/// The files that [`run`] writes.
+pub const FILES: [&str; 4] = [SPARSIFIED, FINETUNED, THRESHOLDS, PRUNING];
+
+/// The network after the papers' way of pruning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sparsified {
+    /// Knots with |a| at most this were eliminated.
+    pub threshold: f64,
+    /// The knots that are kept.
+    pub active_knots: usize,
+    /// Training accuracy afterwards.
+    pub train_accuracy: Option<f64>,
+    /// Test accuracy afterwards.
+    pub test_accuracy: Option<f64>,
+}
+
+/// What came of pruning. Nothing, where the config wants none or the network has no splines.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The papers' way; `None` if every threshold costs too much.
+    pub sparsified: Option<Sparsified>,
+    /// The thresholds that were tried, the smallest first; none if the config gives the threshold.
+    pub thresholds: Vec<ThresholdRow>,
+    /// With a refit; `None` if every number of knots costs too much.
+    pub refit: Option<PruningRow>,
+    /// Trained on after that.
+    pub finetuned: Option<PruningRow>,
+    /// The numbers of knots that were tried, the most first.
+    pub curve: Vec<PruningRow>,
+    /// Where the inputs of the splines lie, if functions were fitted again.
+    pub histograms: Option<InputHistograms>,
+}
+
+/// Prunes as the config says, and saves the pruned network ([`SPARSIFIED`], the refit one if there is one), the one that was trained
+/// on ([`FINETUNED`]) and what the searches saw ([`PRUNING`], [`THRESHOLDS`]) in the directory. The network is left as it was.
+///
+/// # Errors
+/// If a file cannot be written, or a signal was received.
+pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
+    let network = &setup.network;
+    let mut outcome = Outcome::default();
+    if !config.sparsify.enabled || super::count_knots(network) == 0 {
+        return Ok(outcome);
+    }
+    let method = config.sparsify.method;
+    let save = |file: &str| write_network(&directory.join(file), network, &config.to_toml());
+    if method.thresholds() && !network.splines().is_empty() {
+        let saved = Saved::splines(network)?;
+        (outcome.sparsified, outcome.thresholds) = threshold::eliminated(config, setup, &saved, unchanged, directory)?;
+        if outcome.sparsified.is_some() && !method.refits() {
+            save(SPARSIFIED)?;
+        }
+        saved.restore()?;
+    }
+    if method.refits() {
+        let saved = Saved::all(network)?;
+        let refit::Refitted { chosen, curve, histograms } = refit::refitted(config, setup, unchanged)?;
+        (outcome.curve, outcome.histograms) = (curve, Some(histograms));
+        if let Some((kept, row)) = chosen {
+            outcome.refit = Some(row);
+            save(SPARSIFIED)?;
+            let epochs = config.sparsify.finetune_epochs;
+            if epochs > 0 {
+                let left = finetune::finetune(config, setup, &kept)?;
+                outcome.finetuned = Some(refit::row(setup, left, epochs)?);
+                outcome.curve.extend(outcome.finetuned);
+                save(FINETUNED)?;
+            }
+        }
+        write_table(&directory.join(PRUNING), &outcome.curve)?;
+        saved.restore()?;
+    }
+    Ok(outcome)
+}
+
+/// Test and training accuracy of the network as it is.
+fn test_and_train(setup: &Setup) -> Result<(Option<f64>, Option<f64>)> {
+    let network = &setup.network;
+    Ok((evaluate(network, &setup.test)?.accuracy, evaluate(network, &setup.train)?.accuracy))
+}
+
+/// The last of `count` candidates that holds, by bisection: all before one that holds are taken to hold, too.
+fn last_that_holds(count: usize, mut holds: impl FnMut(usize) -> Result<bool>) -> Result<Option<usize>> {
+    let (mut first, mut end) = (0, count);
+    while first < end {
+        let middle = (first + end) / 2;
+        if holds(middle)? {
+            first = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    Ok(first.checked_sub(1))
+}

@@ -1,0 +1,79 @@
+//! The papers' way: knots below a threshold are eliminated.
+
+use super::saved::Saved;
+use super::{Sparsified, test_and_train};
+use crate::config::{Config, Search};
+use crate::file_names::THRESHOLDS;
+use crate::results::metrics::{ThresholdRow, write_table};
+use crate::run::evaluation::{Evaluation, evaluate};
+use crate::run::setup::Setup;
+use anyhow::{Result, bail};
+use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
+use ds_nn::Network;
+use std::path::Path;
+
+/// Eliminates from the splines as they were; returns how many knots are kept.
+fn eliminate(network: &Network, saved: &Saved, threshold: f64) -> Result<usize> {
+    saved.restore()?;
+    let mut kept = 0;
+    for spline in network.splines() {
+        kept += eliminate_knots(spline, threshold)?.iter().sum::<usize>();
+    }
+    Ok(kept)
+}
+
+/// Eliminates knots at the config's threshold, or at the largest of the papers' that costs no more accuracy than the tolerance; the
+/// network is left with the knots that are kept. `None` if every threshold costs too much. Also the thresholds that were tried, the
+/// smallest first.
+pub(super) fn eliminated(
+    config: &Config,
+    setup: &Setup,
+    saved: &Saved,
+    unchanged: Evaluation,
+    directory: &Path,
+) -> Result<(Option<Sparsified>, Vec<ThresholdRow>)> {
+    let mut tried = Vec::new();
+    let threshold = match (config.sparsify.threshold, unchanged.accuracy) {
+        (Some(threshold), _) => Some(threshold),
+        (None, Some(accuracy)) => {
+            let threshold;
+            (threshold, tried) = search(config, setup, saved, accuracy)?;
+            tried.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
+            write_table(&directory.join(THRESHOLDS), &tried)?;
+            threshold
+        }
+        (None, None) => bail!(
+            "sparsify.threshold is needed for `{}`: without an accuracy there is nothing to search with",
+            config.experiment
+        ),
+    };
+    let Some(threshold) = threshold else { return Ok((None, tried)) };
+    let active_knots = eliminate(&setup.network, saved, threshold)?;
+    let (test_accuracy, train_accuracy) = test_and_train(setup)?;
+    Ok((Some(Sparsified { threshold, active_knots, train_accuracy, test_accuracy }), tried))
+}
+
+/// The largest threshold that costs no more than the tolerance, and all that were tried.
+fn search(config: &Config, setup: &Setup, saved: &Saved, accuracy: f64) -> Result<(Option<f64>, Vec<ThresholdRow>)> {
+    let thresholds = papers_thresholds();
+    let mut tried = Vec::new();
+    let mut evaluate_at = |threshold: f64| -> Result<f64> {
+        let active_knots = eliminate(&setup.network, saved, threshold)?;
+        let train_accuracy = evaluate(&setup.network, &setup.train)?.accuracy.unwrap_or(0.0);
+        tried.push(ThresholdRow { threshold, active_knots, train_accuracy });
+        Ok(train_accuracy)
+    };
+    let best = match config.sparsify.search {
+        Search::Every => {
+            let best = largest_threshold(&thresholds, accuracy, config.sparsify.tolerance, evaluate_at)?;
+            best.map(|(threshold, _)| threshold)
+        }
+        Search::Bisect => {
+            let holds = super::last_that_holds(thresholds.len(), |k| {
+                Ok(accuracy - evaluate_at(thresholds[k])? <= config.sparsify.tolerance)
+            })?;
+            holds.map(|k| thresholds[k])
+        }
+    };
+    Ok((best, tried))
+}
