@@ -165,7 +165,7 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             &[],
             &["`train.precision` = bf16", "f32 for lipschitz"],
         ),
-        ("experiment = \"fit1d\"\nsparsify.enabled = true", &[], &["`sparsify.threshold`", "missing"]),
+        ("experiment = \"fit1d\"\nsparsify.enabled = true", &[], &["`sparsify.knots`", "missing"]),
         ("experiment = \"area2d\"\nnetwork.hidden = []", &[], &["`network.hidden`", "at least one"]),
         ("experiment = [", &[], &["run.toml", "not valid TOML", "line 1"]),
         ("experiment = \"mnist\"", &["train.epochs=0"], &["--set train.epochs=0", "`train.epochs` = 0"]),
@@ -196,10 +196,17 @@ fn errors_name_file_key_value_and_what_is_allowed() {
         ("experiment = \"mnist\"\nactivation.range = 1e-300", &[], &["`activation.range`", "1e-30 between knots"]),
         ("experiment = \"mnist\"\nactivation.step = 1e-31", &[], &["`activation.step`", "1e-30 between knots"]),
         (
-            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nsparsify.enabled = true",
+            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nsparsify.enabled = true\nsparsify.method = \"both\"",
             &[],
-            &["`sparsify.enabled` = true", "splines are not sparsified"],
+            &["`sparsify.method` = both", "refit"],
         ),
+        (
+            "experiment = \"mnist\"",
+            &["sparsify.method=refit", "sparsify.threshold=1"],
+            &["`sparsify.method`", "papers"],
+        ),
+        ("experiment = \"mnist\"", &["sparsify.method=papers", "sparsify.knots=1"], &["`sparsify.method`", "refit"]),
+        ("experiment = \"mnist\"", &["sparsify.accuracy=validation"], &["`sparsify.accuracy`", "data.validation"]),
     ];
     for (text, overrides, parts) in cases {
         let error = load(text, overrides).expect_err(text);
@@ -306,7 +313,9 @@ fn differences_name_both_values() {
 fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
-        "experiment = \"cifar10\"\nsparsify.threshold = 1\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
+        "experiment = \"cifar10\"\nsparsify.threshold = 1\nsparsify.method = \"both\"\nsparsify.knots = 7\n\
+         sparsify.cost = \"squared_gradient\"\nsparsify.accuracy = \"validation\"\nsparsify.finetune_epochs = 2\n\
+         sparsify.finetune_lr = 0.5\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
          data.validation = 0.1\ntrain.keep_best = true",
         "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[optimizer.scalings]\nlr = 1e-3",

@@ -55,18 +55,18 @@ impl SparsifyArgs {
         let mut config = config.clone();
         let sparsify = &mut config.sparsify;
         (sparsify.enabled, sparsify.threshold, sparsify.search) = (true, None, Search::Every);
-        sparsify.method = self.method;
+        sparsify.method = Some(self.method);
         sparsify.knots = self.knots;
         sparsify.tolerance = self.tolerance.unwrap_or(sparsify.tolerance);
         sparsify.accuracy = self.accuracy.unwrap_or(sparsify.accuracy);
         sparsify.cost = self.cost.unwrap_or(sparsify.cost);
         sparsify.finetune_epochs = self.finetune_epochs.unwrap_or(sparsify.finetune_epochs);
-        sparsify.finetune_lr = self.finetune_lr.unwrap_or(sparsify.finetune_lr);
+        sparsify.finetune_lr = self.finetune_lr.or(sparsify.finetune_lr);
         if !(0.0..=100.0).contains(&sparsify.tolerance) {
             bail!("--tolerance {}: expected a number of points from 0 to 100", sparsify.tolerance);
         }
-        if !(sparsify.finetune_lr > 0.0 && sparsify.finetune_lr.is_finite()) {
-            bail!("--finetune-lr {}: expected a number above 0", sparsify.finetune_lr);
+        if let Some(factor) = sparsify.finetune_lr.filter(|factor| !(*factor > 0.0 && factor.is_finite())) {
+            bail!("--finetune-lr {factor}: expected a number above 0");
         }
         if sparsify.accuracy == Judged::Validation && config.data.validation == 0.0 {
             bail!("--accuracy validation: the run has held out no samples (data.validation = 0); choose training");
@@ -120,10 +120,10 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     let (train, test) = (evaluate(&setup.network, &setup.train)?, evaluate(&setup.network, &setup.test)?);
     let outcome = sparsify::run(&config, &setup, train, out)?;
     let tolerance = config.sparsify.tolerance;
-    if config.sparsify.method.thresholds() && outcome.sparsified.is_none() {
+    if args.method.thresholds() && outcome.sparsified.is_none() {
         note!("NOTE: every threshold loses more than {tolerance} points");
     }
-    if config.sparsify.method.refits() && outcome.refit.is_none() {
+    if args.method.refits() && outcome.refit.is_none() {
         note!("NOTE: every number of knots loses more than {tolerance} points, so that {SPARSIFIED} is not of a refit");
     }
     out!("{}", table(&config, active, (train, test), &outcome));

@@ -226,14 +226,21 @@ fn only_splines_are_sparsified_and_only_new_numbers_are_printed() {
     let train = ["train", "--config", "fit.toml", "--quiet", "--out", "results/fit"];
     let output = folder.reproduce(&[&train[..], &more[..]].concat());
     assert!(output.status.success(), "{}", text(&output));
-    let error = refused(&folder.reproduce(&["sparsify", "results/fit"]));
-    assert!(error.contains("its activation is lipschitz_spline"), "{error}");
+    // A fit has no accuracy to search with, and 1-Lipschitz splines are only fitted again.
+    let refit = ["sparsify", "results/fit", "--method", "refit"];
+    assert!(refused(&folder.reproduce(&refit)).contains("--knots"));
+    assert!(refused(&folder.reproduce(&["sparsify", "results/fit", "--knots", "5"])).contains("--method refit"));
+    let output = folder.reproduce(&[&refit[..], &["--knots", "5"]].concat());
+    assert!(output.status.success() && text(&output).contains("refit *"), "{}", text(&output));
+    assert!(folder.read("results/fit/pruning.csv").lines().nth(1).unwrap().starts_with("5,0,"));
 
     folder.train("bspline", &["activation.kind=bspline"]);
     folder.write("results/bspline/thresholds.csv", old);
     let output = folder.reproduce(&["sparsify", "results/bspline"]);
     assert!(output.status.success() && !text(&output).contains("1234"), "{}", text(&output));
     assert!(!folder.read("results/bspline/thresholds.csv").contains("1234"));
+    assert!(text(&output).contains("refit") && text(&output).contains("papers, threshold 0 "));
+    assert!(folder.read("results/bspline/pruning.csv").lines().count() > 5);
 }
 
 #[test]

@@ -267,9 +267,10 @@ pub const KEYS: &[Key] = &[
     key(
         "sparsify.method",
         Kind::Choice(PruningMethod::NAMES),
-        "refit: remove the cheapest knots of all functions and fit these again; papers: eliminate knots below a threshold",
+        "refit: remove the cheapest knots of all functions and fit these again; papers: eliminate knots below a threshold (the default \
+         where sparsify.threshold is given)",
     )
-    .defaults(&[(ALL, r#""refit""#)])
+    .implied(r#""refit""#)
     .not_of_training(),
     key(
         "sparsify.cost",
@@ -303,7 +304,7 @@ pub const KEYS: &[Key] = &[
         .defaults(&[(ALL, "0")])
         .not_of_training(),
     key("sparsify.finetune_lr", Kind::Positive(1e6), "what the learning rates are multiplied with in these epochs")
-        .defaults(&[(ALL, "0.1")])
+        .implied("0.1")
         .not_of_training(),
 ];
 

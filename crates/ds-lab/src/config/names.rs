@@ -129,8 +129,10 @@ impl PruningMethod {
 
 named!(
     /// The accuracy that pruning may lose some points of.
+    #[derive(Default)]
     Judged {
         /// On the training samples, as in the papers.
+        #[default]
         Training = "training",
         /// On the samples that `data.validation` holds out.
         Validation = "validation",
@@ -166,12 +168,6 @@ impl Precision {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,
         }
-    }
-
-    /// Whether it is what every run had before there was a choice: then a resolved config does not name it, so that theirs are
-    /// still the same.
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
     }
 }
 

@@ -162,7 +162,7 @@ pub struct Train {
     pub log_steps: usize,
     pub checkpoint_seconds: f64,
     pub threads: usize,
-    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_best: bool,
@@ -176,15 +176,33 @@ pub struct Train {
 #[expect(missing_docs, reason = "every key is described in KEYS")]
 pub struct Sparsify {
     pub enabled: bool,
-    pub method: PruningMethod,
+    // Keys that came later and have their default do not show, so that digests of configs stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<PruningMethod>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cost: Cost,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub knots: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub accuracy: Judged,
     pub tolerance: f64,
     pub search: Search,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub finetune_epochs: usize,
-    pub finetune_lr: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finetune_lr: Option<f64>,
+}
+
+impl Sparsify {
+    /// The method: that of the papers where the config gives their threshold and no method.
+    pub fn method(&self) -> PruningMethod {
+        let usual = if self.threshold.is_some() { PruningMethod::Papers } else { PruningMethod::Refit };
+        self.method.unwrap_or(usual)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -64,7 +64,14 @@ impl Config {
         if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
             return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));
         }
-        let Sparsify { enabled, method, knots, threshold, accuracy, .. } = &self.sparsify;
+        let Sparsify { enabled, knots, threshold, accuracy, .. } = &self.sparsify;
+        let method = self.sparsify.method();
+        if threshold.is_some() && !method.thresholds() {
+            return Err(layers.error("sparsify.method", method, "papers or both where sparsify.threshold is given"));
+        }
+        if knots.is_some() && !method.refits() {
+            return Err(layers.error("sparsify.method", method, "refit or both where sparsify.knots is given"));
+        }
         if self.network.kind.is_lipschitz() && *enabled && method.thresholds() {
             let allowed = format!("refit for {}: eliminated knots could exceed its slopes", self.network.kind);
             return Err(layers.error("sparsify.method", method, allowed));

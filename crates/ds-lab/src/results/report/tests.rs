@@ -94,7 +94,7 @@ fn a_page_holds_what_the_folder_holds() {
     }
     let page = std::fs::read_to_string(write(results, &[]).unwrap()).unwrap();
     assert!(!page.contains("Decision: ") && !page.contains("Learned activations: "));
-    assert!(page.contains("Training: circle") && page.contains("Sparsification: S-shape"));
+    assert!(page.contains("Training: circle") && page.contains("Pruning: S-shape"));
 }
 
 #[test]

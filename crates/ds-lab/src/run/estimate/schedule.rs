@@ -1,7 +1,7 @@
 //! How often a run does what, and how the runs of a sweep follow each other.
 
 use super::rates::Rates;
-use crate::config::{Config, Dataset, Experiment, Judged, PruningMethod, Search, Sparsify};
+use crate::config::{Config, Dataset, Experiment, Judged, Search, Sparsify};
 use crate::run::{Setup, radii};
 use ds_core::activation::Init;
 use ds_core::sparsify::Cost;
@@ -65,10 +65,10 @@ pub(super) fn seconds(config: &Config, sizes: &Sizes, rates: &Rates) -> f64 {
             Search::Every => every,
             Search::Bisect => every.log2().ceil(),
         };
-        if pruning.method.thresholds() {
+        if pruning.method().thresholds() {
             evaluated += (tried(pruning.threshold.is_some(), TRIED) + 1.0) * train + test;
         }
-        if pruning.method.refits() {
+        if pruning.method().refits() {
             let rows = tried(pruning.knots.is_some(), BUDGETS) + 1.0;
             evaluated += HISTOGRAM * train + rows * (train + validation + test);
             steps += (pruning.finetune_epochs * sizes.train.div_ceil(config.train.batch_size)) as f64;
@@ -152,7 +152,7 @@ fn without_schedule(config: &Config) -> Config {
     kind.train.keep_best = false;
     kind.sparsify = Sparsify {
         enabled: false,
-        method: PruningMethod::Refit,
+        method: None,
         cost: Cost::MeanSquare,
         knots: None,
         threshold: None,
@@ -160,7 +160,7 @@ fn without_schedule(config: &Config) -> Config {
         tolerance: 0.0,
         search: Search::Every,
         finetune_epochs: 0,
-        finetune_lr: 1.0,
+        finetune_lr: None,
     };
     // The areas, and the functions, have the same cost.
     if !matches!(config.experiment, Experiment::Mnist | Experiment::Cifar10) {

@@ -11,16 +11,20 @@ use ds_core::sparsify::KeptKnots;
 use ds_nn::ops::dropout::Key;
 use ds_nn::rng::{Purpose, Seed};
 
+/// What learning rates are multiplied with where the config does not say.
+const LEARNING_RATE: f64 = 0.1;
+
 /// Trains all parameters for the config's number of epochs at its learning rates times `sparsify.finetune_lr`, a tenth of these in
 /// the last third. Weight decay stays, the penalty of the splines does not: its work is done. Returns the knots that are left.
 pub(super) fn finetune(config: &Config, setup: &Setup, kept: &KeptKnots) -> Result<usize> {
     let epochs = config.sparsify.finetune_epochs;
+    let factor = config.sparsify.finetune_lr.unwrap_or(LEARNING_RATE);
     let mut config = config.clone();
     for lr in [&mut config.optimizer.weights.lr, &mut config.optimizer.splines.lr] {
-        *lr *= config.sparsify.finetune_lr;
+        *lr *= factor;
     }
     if let Some(scalings) = &mut config.optimizer.scalings {
-        scalings.lr *= config.sparsify.finetune_lr;
+        scalings.lr *= factor;
     }
     config.train.milestones = vec![epochs - epochs / 3];
     config.train.gamma = 0.1;

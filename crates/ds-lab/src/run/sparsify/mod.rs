@@ -4,13 +4,15 @@ mod finetune;
 mod histograms;
 mod refit;
 mod saved;
+mod search;
 mod threshold;
 
 pub use histograms::input_histograms;
+pub use threshold::Sparsified;
 
 use self::saved::Saved;
 use super::checkpoint::write_network;
-use super::evaluation::{Evaluation, evaluate};
+use super::evaluation::Evaluation;
 use super::setup::Setup;
 use crate::config::Config;
 use crate::file_names::{FINETUNED, PRUNING, SPARSIFIED, THRESHOLDS};
@@ -21,19 +23,6 @@ use std::path::Path;
 
 /// The files that [`run`] writes.
 pub const FILES: [&str; 4] = [SPARSIFIED, FINETUNED, THRESHOLDS, PRUNING];
-
-/// The network after the papers' way of pruning.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sparsified {
-    /// Knots with |a| at most this were eliminated.
-    pub threshold: f64,
-    /// The knots that are kept.
-    pub active_knots: usize,
-    /// Training accuracy afterwards.
-    pub train_accuracy: Option<f64>,
-    /// Test accuracy afterwards.
-    pub test_accuracy: Option<f64>,
-}
 
 /// What came of pruning. Nothing, where the config wants none or the network has no splines.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +52,7 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     if !config.sparsify.enabled || super::count_knots(network) == 0 {
         return Ok(outcome);
     }
-    let method = config.sparsify.method;
+    let method = config.sparsify.method();
     let save = |file: &str| write_network(&directory.join(file), network, &config.to_toml());
     if method.thresholds() && !network.splines().is_empty() {
         let saved = Saved::splines(network)?;
@@ -92,24 +81,4 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
         saved.restore()?;
     }
     Ok(outcome)
-}
-
-/// Test and training accuracy of the network as it is.
-fn test_and_train(setup: &Setup) -> Result<(Option<f64>, Option<f64>)> {
-    let network = &setup.network;
-    Ok((evaluate(network, &setup.test)?.accuracy, evaluate(network, &setup.train)?.accuracy))
-}
-
-/// The last of `count` candidates that holds, by bisection: all before one that holds are taken to hold, too.
-fn last_that_holds(count: usize, mut holds: impl FnMut(usize) -> Result<bool>) -> Result<Option<usize>> {
-    let (mut first, mut end) = (0, count);
-    while first < end {
-        let middle = (first + end) / 2;
-        if holds(middle)? {
-            first = middle + 1;
-        } else {
-            end = middle;
-        }
-    }
-    Ok(first.checked_sub(1))
 }

@@ -1,7 +1,7 @@
 //! Pruning with a refit: accuracies for a list of numbers of knots, and the fewest that a tolerance allows.
 
 use super::histograms::input_histograms;
-use super::last_that_holds;
+use super::search::last_that_holds;
 use crate::config::{Config, Judged, Search};
 use crate::results::metrics::PruningRow;
 use crate::run::evaluation::{Evaluation, evaluate};

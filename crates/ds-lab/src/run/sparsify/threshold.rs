@@ -1,7 +1,7 @@
 //! The papers' way: knots below a threshold are eliminated.
 
 use super::saved::Saved;
-use super::{Sparsified, test_and_train};
+use super::search::last_that_holds;
 use crate::config::{Config, Search};
 use crate::file_names::THRESHOLDS;
 use crate::results::metrics::{ThresholdRow, write_table};
@@ -11,6 +11,19 @@ use anyhow::{Result, bail};
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
 use ds_nn::Network;
 use std::path::Path;
+
+/// The network after the papers' way of pruning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sparsified {
+    /// Knots with |a| at most this were eliminated.
+    pub threshold: f64,
+    /// The knots that are kept.
+    pub active_knots: usize,
+    /// Training accuracy afterwards.
+    pub train_accuracy: Option<f64>,
+    /// Test accuracy afterwards.
+    pub test_accuracy: Option<f64>,
+}
 
 /// Eliminates from the splines as they were; returns how many knots are kept.
 fn eliminate(network: &Network, saved: &Saved, threshold: f64) -> Result<usize> {
@@ -49,7 +62,8 @@ pub(super) fn eliminated(
     };
     let Some(threshold) = threshold else { return Ok((None, tried)) };
     let active_knots = eliminate(&setup.network, saved, threshold)?;
-    let (test_accuracy, train_accuracy) = test_and_train(setup)?;
+    let test_accuracy = evaluate(&setup.network, &setup.test)?.accuracy;
+    let train_accuracy = evaluate(&setup.network, &setup.train)?.accuracy;
     Ok((Some(Sparsified { threshold, active_knots, train_accuracy, test_accuracy }), tried))
 }
 
@@ -69,7 +83,7 @@ fn search(config: &Config, setup: &Setup, saved: &Saved, accuracy: f64) -> Resul
             best.map(|(threshold, _)| threshold)
         }
         Search::Bisect => {
-            let holds = super::last_that_holds(thresholds.len(), |k| {
+            let holds = last_that_holds(thresholds.len(), |k| {
                 Ok(accuracy - evaluate_at(thresholds[k])? <= config.sparsify.tolerance)
             })?;
             holds.map(|k| thresholds[k])
