@@ -146,7 +146,7 @@ fn table(config: &Config, active: usize, (train, test): (Evaluation, Evaluation)
         ["none".to_owned(), active.to_string(), percent(train.accuracy), "-".to_owned(), percent(test.accuracy)];
     table.rows.push(before.to_vec());
     for row in &outcome.curve {
-        let is_chosen = outcome.refit == Some(*row);
+        let is_chosen = outcome.refit.as_ref() == Some(row);
         let method = match row.finetune_epochs {
             0 => "refit".to_owned(),
             epochs => format!("refit, {epochs} epochs"),

@@ -14,10 +14,10 @@ crate::named!(
     #[derive(Default)]
     Cost {
         /// The mean squared error over the inputs, of histograms that count each of them as one.
-        #[default]
         MeanSquare = "mean_square",
         /// The sum over the inputs of weight times squared error, of histograms of squared gradients of the loss with respect to the
         /// function's value: an estimate of how much the loss changes (Hassibi and Stork 1992, with the empirical Fisher matrix).
+        #[default]
         SquaredGradient = "squared_gradient",
     }
 );

@@ -278,7 +278,7 @@ pub const KEYS: &[Key] = &[
         "the error of a function that refit keeps small: its mean square over the inputs, or that times the squared gradient of the \
          training loss",
     )
-    .defaults(&[(ALL, r#""mean_square""#)])
+    .defaults(&[(ALL, r#""squared_gradient""#)])
     .not_of_training(),
     key("sparsify.knots", Kind::Integer(0, 1 << 40), "the knots that refit keeps, instead of a search").not_of_training(),
     key(

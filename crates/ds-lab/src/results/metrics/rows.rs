@@ -230,7 +230,7 @@ pub struct ThresholdRow {
 }
 
 /// One row of `pruning.csv`: what is left with so many knots. Accuracies are percentages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
 pub struct PruningRow {
     pub knots: usize,
@@ -239,6 +239,9 @@ pub struct PruningRow {
     pub train_accuracy: Option<f64>,
     pub validation_accuracy: Option<f64>,
     pub test_accuracy: Option<f64>,
+    /// The error that the fits kept small: `sparsify.cost`.
+    #[serde(default)]
+    pub cost: Option<String>,
 }
 
 /// One row of a sweep's `diverged.csv`: a run whose loss became infinite or NaN. It is not trained again.

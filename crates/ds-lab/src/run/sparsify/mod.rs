@@ -72,8 +72,8 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
             let epochs = config.sparsify.finetune_epochs;
             if epochs > 0 {
                 let left = finetune::finetune(config, setup, &kept)?;
-                outcome.finetuned = Some(refit::row(setup, left, epochs)?);
-                outcome.curve.extend(outcome.finetuned);
+                outcome.finetuned = Some(refit::row(config, setup, left, epochs)?);
+                outcome.curve.extend(outcome.finetuned.clone());
                 save(FINETUNED)?;
             }
         }

@@ -58,8 +58,8 @@ pub(super) fn refitted(config: &Config, setup: &Setup, unchanged: Evaluation) ->
     let mut curve = Vec::new();
     let mut row_at = |budget: usize| -> Result<PruningRow> {
         let kept = pruning.prune(budget)?;
-        let row = row(setup, kept.count(), 0)?;
-        curve.push(row);
+        let row = row(config, setup, kept.count(), 0)?;
+        curve.push(row.clone());
         Ok(row)
     };
     let functions = weights.iter().map(ds_core::sparsify::Histogram::channels).sum();
@@ -92,11 +92,15 @@ pub(super) fn refitted(config: &Config, setup: &Setup, unchanged: Evaluation) ->
     let chosen = match budget {
         Some(budget) => {
             let kept = pruning.prune(budget)?;
-            let known = curve.iter().find(|row| row.knots == kept.count()).copied();
-            let row = known.map_or_else(|| row(setup, kept.count(), 0), Ok)?;
-            if known.is_none() {
-                curve.push(row);
-            }
+            let known = curve.iter().find(|row| row.knots == kept.count()).cloned();
+            let row = match known {
+                Some(row) => row,
+                None => {
+                    let row = row(config, setup, kept.count(), 0)?;
+                    curve.push(row.clone());
+                    row
+                }
+            };
             Some((kept, row))
         }
         None => {
@@ -109,7 +113,7 @@ pub(super) fn refitted(config: &Config, setup: &Setup, unchanged: Evaluation) ->
 }
 
 /// The network as it is.
-pub(super) fn row(setup: &Setup, knots: usize, finetune_epochs: usize) -> Result<PruningRow> {
+pub(super) fn row(config: &Config, setup: &Setup, knots: usize, finetune_epochs: usize) -> Result<PruningRow> {
     let network = &setup.network;
     let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
     Ok(PruningRow {
@@ -118,6 +122,7 @@ pub(super) fn row(setup: &Setup, knots: usize, finetune_epochs: usize) -> Result
         train_accuracy: evaluate(network, &setup.train)?.accuracy,
         validation_accuracy: validation.and_then(|evaluation| evaluation.accuracy),
         test_accuracy: evaluate(network, &setup.test)?.accuracy,
+        cost: Some(config.sparsify.cost.to_string()),
     })
 }
 
