@@ -313,12 +313,12 @@ fn differences_name_both_values() {
 fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
-        "experiment = \"cifar10\"\nsparsify.threshold = 1\nsparsify.method = \"both\"\nsparsify.knots = 7\n\
+        "experiment = \"cifar10\"\nsparsify.threshold = 1\nsparsify.method = \"both\"\n\
          sparsify.cost = \"squared_gradient\"\nsparsify.accuracy = \"validation\"\nsparsify.finetune_epochs = 2\n\
-         sparsify.finetune_lr = 0.5\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
+         sparsify.finetune_lr = 0.5\nsparsify.iterate = true\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
          data.validation = 0.1\ntrain.keep_best = true",
         "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
-         lipschitz = 2\nweights = \"spectral\"\n[optimizer.scalings]\nlr = 1e-3",
+         lipschitz = 2\nweights = \"spectral\"\n[sparsify]\nknots = 7\n[optimizer.scalings]\nlr = 1e-3",
     ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {
         for (name, value) in table {

@@ -44,6 +44,9 @@ pub struct SparsifyArgs {
     /// What the learning rates are multiplied with in these epochs [default: the config's].
     #[arg(long, value_name = "FACTOR")]
     finetune_lr: Option<f64>,
+    /// Remove more knots after these epochs and train again, while the tolerance allows it.
+    #[arg(long)]
+    iterate: bool,
     /// Where to write the pruned networks and the tables [default: the run's directory].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -61,6 +64,7 @@ impl SparsifyArgs {
         sparsify.accuracy = self.accuracy.unwrap_or(sparsify.accuracy);
         sparsify.cost = self.cost.unwrap_or(sparsify.cost);
         sparsify.finetune_epochs = self.finetune_epochs.unwrap_or(sparsify.finetune_epochs);
+        sparsify.iterate |= self.iterate;
         sparsify.finetune_lr = self.finetune_lr.or(sparsify.finetune_lr);
         if !(0.0..=100.0).contains(&sparsify.tolerance) {
             bail!("--tolerance {}: expected a number of points from 0 to 100", sparsify.tolerance);

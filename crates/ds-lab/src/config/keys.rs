@@ -306,6 +306,9 @@ pub const KEYS: &[Key] = &[
     key("sparsify.finetune_lr", Kind::Positive(1e6), "what the learning rates are multiplied with in these epochs")
         .implied("0.1")
         .not_of_training(),
+    key("sparsify.iterate", Kind::Bool, "remove more knots after these epochs and train again, while the tolerance allows it")
+        .defaults(&[(ALL, "false")])
+        .not_of_training(),
 ];
 
 /// The key of a path.

@@ -193,6 +193,8 @@ pub struct Sparsify {
     pub finetune_epochs: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finetune_lr: Option<f64>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub iterate: bool,
 }
 
 impl Sparsify {

@@ -64,7 +64,7 @@ impl Config {
         if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
             return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));
         }
-        let Sparsify { enabled, knots, threshold, accuracy, .. } = &self.sparsify;
+        let Sparsify { enabled, knots, threshold, accuracy, finetune_epochs, iterate, .. } = &self.sparsify;
         let method = self.sparsify.method();
         if threshold.is_some() && !method.thresholds() {
             return Err(layers.error("sparsify.method", method, "papers or both where sparsify.threshold is given"));
@@ -75,6 +75,10 @@ impl Config {
         if self.network.kind.is_lipschitz() && *enabled && method.thresholds() {
             let allowed = format!("refit for {}: eliminated knots could exceed its slopes", self.network.kind);
             return Err(layers.error("sparsify.method", method, allowed));
+        }
+        if *iterate && (*finetune_epochs == 0 || knots.is_some()) {
+            let allowed = "false without sparsify.finetune_epochs, or with sparsify.knots";
+            return Err(layers.error("sparsify.iterate", true, allowed));
         }
         if experiment == Experiment::Fit1d && *enabled {
             let needed = [

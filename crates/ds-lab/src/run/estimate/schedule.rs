@@ -161,6 +161,7 @@ fn without_schedule(config: &Config) -> Config {
         search: Search::Every,
         finetune_epochs: 0,
         finetune_lr: None,
+        iterate: false,
     };
     // The areas, and the functions, have the same cost.
     if !matches!(config.experiment, Experiment::Mnist | Experiment::Cifar10) {

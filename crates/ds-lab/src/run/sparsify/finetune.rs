@@ -1,8 +1,10 @@
-//! Training after pruning, with the kept knots fixed.
+//! Training after pruning, with the kept knots fixed, and pruning again: iterative pruning (Han et al. 2015).
 
+use super::refit;
 use crate::config::Config;
 use crate::data::{Epoch, shuffled};
 use crate::interrupt;
+use crate::results::metrics::PruningRow;
 use crate::run::optimizers::Optimizers;
 use crate::run::setup::Setup;
 use crate::run::step::Model;
@@ -14,9 +16,48 @@ use ds_nn::rng::{Purpose, Seed};
 /// What learning rates are multiplied with where the config does not say.
 const LEARNING_RATE: f64 = 0.1;
 
+/// The share of the knots that is left each time.
+const LEFT: f64 = 0.85;
+
+/// What was tried after the refit.
+pub(super) struct Tried {
+    /// The fewest knots within the tolerance; the first ones tried if none are.
+    pub chosen: Option<PruningRow>,
+    /// All, the most knots first.
+    pub curve: Vec<PruningRow>,
+}
+
+/// Trains the pruned network. Where the config wants it, removes more knots and trains by turns, while the judged accuracy stays within
+/// the tolerance of the one before pruning. `save` saves the network that is chosen so far.
+pub(super) fn pruned_and_trained(
+    config: &Config,
+    setup: &Setup,
+    kept: KeptKnots,
+    before: Option<f64>,
+    save: impl Fn() -> Result<()>,
+) -> Result<Tried> {
+    let (mut kept, mut tried) = (kept, Tried { chosen: None, curve: Vec::new() });
+    loop {
+        let left = finetune(config, setup, &kept)?;
+        let epochs = config.sparsify.finetune_epochs * (tried.curve.len() + 1);
+        let row = refit::row(config, setup, left, epochs)?;
+        tried.curve.push(row.clone());
+        let accuracy = before.zip(refit::judged_of(config, &row));
+        let holds = accuracy.is_none_or(|(before, now)| before - now <= config.sparsify.tolerance);
+        if holds || tried.chosen.is_none() {
+            tried.chosen = Some(row);
+            save()?;
+        }
+        if !holds || left == 0 || before.is_none() || !config.sparsify.iterate {
+            return Ok(tried);
+        }
+        kept = refit::pruning_of(config, setup)?.0.prune((left as f64 * LEFT) as usize)?;
+    }
+}
+
 /// Trains all parameters for the config's number of epochs at its learning rates times `sparsify.finetune_lr`, a tenth of these in
 /// the last third. Weight decay stays, the penalty of the splines does not: its work is done. Returns the knots that are left.
-pub(super) fn finetune(config: &Config, setup: &Setup, kept: &KeptKnots) -> Result<usize> {
+fn finetune(config: &Config, setup: &Setup, kept: &KeptKnots) -> Result<usize> {
     let epochs = config.sparsify.finetune_epochs;
     let factor = config.sparsify.finetune_lr.unwrap_or(LEARNING_RATE);
     let mut config = config.clone();

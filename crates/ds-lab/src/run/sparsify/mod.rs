@@ -64,17 +64,16 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     }
     if method.refits() {
         let saved = Saved::all(network)?;
-        let refit::Refitted { chosen, curve, histograms } = refit::refitted(config, setup, unchanged)?;
+        let before = refit::judged(config, setup, unchanged)?;
+        let refit::Refitted { chosen, curve, histograms } = refit::refitted(config, setup, before)?;
         (outcome.curve, outcome.histograms) = (curve, Some(histograms));
         if let Some((kept, row)) = chosen {
             outcome.refit = Some(row);
             save(SPARSIFIED)?;
-            let epochs = config.sparsify.finetune_epochs;
-            if epochs > 0 {
-                let left = finetune::finetune(config, setup, &kept)?;
-                outcome.finetuned = Some(refit::row(config, setup, left, epochs)?);
-                outcome.curve.extend(outcome.finetuned.clone());
-                save(FINETUNED)?;
+            if config.sparsify.finetune_epochs > 0 {
+                let tried = finetune::pruned_and_trained(config, setup, kept, before, || save(FINETUNED))?;
+                outcome.finetuned = tried.chosen;
+                outcome.curve.extend(tried.curve);
             }
         }
         write_table(&directory.join(PRUNING), &outcome.curve)?;

@@ -43,18 +43,10 @@ pub(super) fn budgets(knots: usize, functions: usize) -> Vec<usize> {
     all
 }
 
-/// Prunes to the config's number of knots, or to the fewest that cost no more accuracy than the tolerance. The network keeps the
-/// pruned splines.
-pub(super) fn refitted(config: &Config, setup: &Setup, unchanged: Evaluation) -> Result<Refitted> {
-    let network = &setup.network;
-    let cost = config.sparsify.cost;
-    let histograms = input_histograms(network, &setup.train, cost == Cost::SquaredGradient)?;
-    let weights = match cost {
-        Cost::MeanSquare => &histograms.counts,
-        Cost::SquaredGradient => &histograms.squared_gradients,
-    };
-    let splines = network.activations().into_iter().filter(|activation| activation.channels_of_splines().is_some());
-    let pruning = Pruning::new(splines.zip(weights), cost)?;
+/// Prunes to the config's number of knots, or to the fewest that cost no more than the tolerance of the accuracy before. The network
+/// keeps the pruned splines.
+pub(super) fn refitted(config: &Config, setup: &Setup, before: Option<f64>) -> Result<Refitted> {
+    let (pruning, histograms) = pruning_of(config, setup)?;
     let mut curve = Vec::new();
     let mut row_at = |budget: usize| -> Result<PruningRow> {
         let kept = pruning.prune(budget)?;
@@ -62,13 +54,13 @@ pub(super) fn refitted(config: &Config, setup: &Setup, unchanged: Evaluation) ->
         curve.push(row.clone());
         Ok(row)
     };
-    let functions = weights.iter().map(ds_core::sparsify::Histogram::channels).sum();
+    let functions = histograms.counts.iter().map(ds_core::sparsify::Histogram::channels).sum();
     let budgets = budgets(pruning.knots(), functions);
-    let budget = match (config.sparsify.knots, judged(config, setup, unchanged)?) {
+    let budget = match (config.sparsify.knots, before) {
         (Some(knots), _) => Some(knots.min(pruning.knots())),
         (None, None) => None,
         (None, Some(before)) => {
-            let loss = |row: &PruningRow| before - of_row(config, row).unwrap_or(0.0);
+            let loss = |row: &PruningRow| before - judged_of(config, row).unwrap_or(0.0);
             let tolerance = config.sparsify.tolerance;
             let holds = match config.sparsify.search {
                 Search::Every => {
@@ -112,6 +104,19 @@ pub(super) fn refitted(config: &Config, setup: &Setup, unchanged: Evaluation) ->
     Ok(Refitted { chosen, curve, histograms })
 }
 
+/// The removal of knots from the network as it is.
+pub(super) fn pruning_of(config: &Config, setup: &Setup) -> Result<(Pruning, InputHistograms)> {
+    let network = &setup.network;
+    let cost = config.sparsify.cost;
+    let histograms = input_histograms(network, &setup.train, cost == Cost::SquaredGradient)?;
+    let weights = match cost {
+        Cost::MeanSquare => &histograms.counts,
+        Cost::SquaredGradient => &histograms.squared_gradients,
+    };
+    let splines = network.activations().into_iter().filter(|activation| activation.channels_of_splines().is_some());
+    Ok((Pruning::new(splines.zip(weights), cost)?, histograms))
+}
+
 /// The network as it is.
 pub(super) fn row(config: &Config, setup: &Setup, knots: usize, finetune_epochs: usize) -> Result<PruningRow> {
     let network = &setup.network;
@@ -127,14 +132,15 @@ pub(super) fn row(config: &Config, setup: &Setup, knots: usize, finetune_epochs:
 }
 
 /// The accuracy of the unchanged network that may fall by the tolerance.
-fn judged(config: &Config, setup: &Setup, training: Evaluation) -> Result<Option<f64>> {
+pub(super) fn judged(config: &Config, setup: &Setup, training: Evaluation) -> Result<Option<f64>> {
     Ok(match (config.sparsify.accuracy, &setup.validation) {
         (Judged::Validation, Some(samples)) => evaluate(&setup.network, samples)?.accuracy,
         _ => training.accuracy,
     })
 }
 
-fn of_row(config: &Config, row: &PruningRow) -> Option<f64> {
+/// The same of a pruned network.
+pub(super) fn judged_of(config: &Config, row: &PruningRow) -> Option<f64> {
     match config.sparsify.accuracy {
         Judged::Validation => row.validation_accuracy,
         Judged::Training => row.train_accuracy,
