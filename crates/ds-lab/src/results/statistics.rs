@@ -1,4 +1,4 @@
-//! Quantiles of few values, such as those of a run's seeds.
+//! Quantiles and paired differences of few values, such as those of a run's seeds.
 
 /// The value below which a share of the sorted values lies, interpolated; `None` without values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
@@ -22,9 +22,91 @@ pub(crate) fn spread(values: &[f64], show: impl Fn(f64) -> String) -> String {
     if values.len() < 2 { median } else { format!("{median} [{}, {}]", show(least), show(largest)) }
 }
 
+/// The mean of paired differences and half the width of its interval of 95 % by Student's t; `None` for less than two.
+pub(crate) fn paired(differences: &[f64]) -> Option<(f64, f64)> {
+    let n = differences.len();
+    if n < 2 {
+        return None;
+    }
+    let mean = differences.iter().sum::<f64>() / n as f64;
+    let squares: f64 = differences.iter().map(|d| (d - mean).powi(2)).sum();
+    let error = (squares / (n - 1) as f64 / n as f64).sqrt();
+    Some((mean, student_quantile(0.975, n - 1) * error))
+}
+
+/// P(−t ≤ T ≤ t) for Student's distribution (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
+fn student_within(t: f64, degrees: usize) -> f64 {
+    let nu = degrees as f64;
+    let theta = (t / nu.sqrt()).atan();
+    let (sine, cosine) = theta.sin_cos();
+    // The terms cos^k·(2·4…)/(3·5…) of odd degrees, or cos^k·(1·3…)/(2·4…) of even ones.
+    let first = if degrees % 2 == 1 { cosine } else { 1.0 };
+    let (mut term, mut sum) = (first, 0.0);
+    let mut k = if degrees % 2 == 1 { 2.0 } else { 1.0 };
+    while k < nu {
+        sum += term;
+        term *= cosine * cosine * k / (k + 1.0);
+        k += 2.0;
+    }
+    match degrees % 2 {
+        1 => (theta + sine * sum) * std::f64::consts::FRAC_2_PI,
+        _ => sine * sum,
+    }
+}
+
+/// The t below which Student's variable lies with this probability, above 1/2.
+fn student_quantile(probability: f64, degrees: usize) -> f64 {
+    let within = 2.0 * probability - 1.0;
+    let (mut low, mut high) = (0.0, 1.0);
+    while student_within(high, degrees) < within {
+        high *= 2.0;
+    }
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if student_within(middle, degrees) < within {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn students_quantiles_are_those_of_scipy() {
+        // scipy.stats.t.ppf(0.975, n)
+        let expected = [
+            (1, 12.706204736174694),
+            (2, 4.302652729749462),
+            (3, 3.182446305283708),
+            (4, 2.776445105197793),
+            (8, 2.306004135204166),
+            (9, 2.262157162798205),
+            (39, 2.022690920036761),
+            (40, 2.021075390306273),
+        ];
+        for (degrees, quantile) in expected {
+            let difference = student_quantile(0.975, degrees) - quantile;
+            assert!(difference.abs() < 1e-9, "{degrees}: {difference}");
+        }
+    }
+
+    #[test]
+    fn paired_intervals_are_those_of_scipy() {
+        // scipy.stats.ttest_1samp(d, 0).confidence_interval(0.95)
+        let differences = [0.12, -0.31, 0.05, 0.22, -0.07];
+        let (mean, half) = paired(&differences).unwrap_or_default();
+        assert!((mean - 0.002).abs() < 1e-12);
+        assert!(
+            (mean - half + 0.25115942539826125).abs() < 1e-9 && (mean + half - 0.25515942539826125).abs() < 1e-9,
+            "{half}"
+        );
+        assert!(paired(&[1.0]).is_none());
+    }
 
     #[test]
     fn medians_of_odd_even_and_no_values() {

@@ -6,6 +6,7 @@ mod cost;
 mod lipschitz_fits;
 mod original;
 mod papers;
+mod pruning;
 mod references;
 mod rows;
 
@@ -31,6 +32,7 @@ pub fn tables(results: &Results, references: &References) -> Vec<(&'static str, 
         all.push(("original", original::table(&references.original)));
     }
     all.extend(cost::table(&references.papers, rows).map(|table| ("cost", table)));
+    all.extend(pruning::table(rows).map(|table| ("pruning", table)));
     all.extend(certified::table(rows).map(|table| ("certified", table)));
     all.extend(lipschitz_fits::table(rows).map(|table| ("lipschitz-fits", table)));
     all

@@ -1,6 +1,6 @@
 //! Values of the papers, and ours beside them.
 
-use super::rows::{effective_parameters, groups, is_spline};
+use super::rows::{groups, is_spline, parameters_with};
 use crate::results::TableRow;
 use crate::results::metrics::SummaryRow;
 use crate::results::statistics::median;
@@ -94,20 +94,28 @@ struct Ours<'a> {
 pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
     let mut table = Table::new(
         "Ours and the papers",
-        "Ours: median [least, largest] over n seeds, after sparsification where splines are sparsified. Where a paper gives a \
+        "Ours: median [least, largest] over n seeds, after pruning where splines are pruned: by the papers' thresholds, or in a row of \
+         its own with a refit. Where a paper gives a \
          number of parameters, ours is the largest network that has no more (for splines: weights, kept knots and a line for \
          each function); elsewhere it is the longest training, with a λ chosen on validation data if there is one, and then \
          the one that fits the training set best. A value is unverified until someone has read it in the publication; one that is not known is \
          empty and can be filled in in results/papers.csv.",
         &["paper", "what", "quantity", "ours", "n", "paper's", "provenance", "difference", "run of ours", "protocol"],
     );
-    for paper in papers.iter().filter(|row| matches!(row.quantity.as_str(), "test_accuracy" | "active_knots")) {
+    let compared = papers.iter().filter(|row| matches!(row.quantity.as_str(), "test_accuracy" | "active_knots"));
+    for (paper, method) in compared.flat_map(|paper| [(paper, Method::Papers), (paper, Method::Refit)]) {
         let show = |v: f64| if paper.quantity == "active_knots" { format!("{v:.0}") } else { format!("{v:.2}") };
         let mut what = format!("{} {} {}", paper.dataset, paper.network, paper.activation);
         if let Some(parameters) = paper.parameters {
             what += &format!(", {parameters} parameters");
         }
-        let ours = best_match(paper, summaries);
+        let ours = best_match(paper, summaries, method);
+        if method == Method::Refit {
+            if ours.is_none() {
+                continue;
+            }
+            what += ", refit";
+        }
         let (mut cells, mut difference) = ([String::new(), String::new(), String::new(), String::new()], String::new());
         if let Some(ours) = &ours {
             let mut run = ours.group[0].run.clone();
@@ -145,20 +153,45 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
     table
 }
 
-fn best_match<'a>(paper: &PaperRow, summaries: &'a [SummaryRow]) -> Option<Ours<'a>> {
+/// How splines were pruned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Method {
+    /// By the papers' thresholds, or not at all.
+    Papers,
+    Refit,
+}
+
+impl Method {
+    fn knots(self, row: &SummaryRow) -> Option<usize> {
+        match self {
+            Self::Papers => row.sparsified_active_knots,
+            Self::Refit => row.refit_knots,
+        }
+    }
+
+    fn value(self, row: &SummaryRow, quantity: &str) -> Option<f64> {
+        let of_network =
+            |own: Option<f64>, unpruned: Option<f64>| if self == Self::Papers { own.or(unpruned) } else { own };
+        match quantity {
+            "active_knots" => of_network(self.knots(row).map(|v| v as f64), row.active_knots.map(|v| v as f64)),
+            _ => of_network(
+                if self == Self::Papers { row.sparsified_test_accuracy } else { row.refit_test_accuracy },
+                row.test_accuracy,
+            ),
+        }
+    }
+}
+
+fn best_match<'a>(paper: &PaperRow, summaries: &'a [SummaryRow], method: Method) -> Option<Ours<'a>> {
     let is_meant = |row: &&SummaryRow| {
         let same = row.experiment == paper.experiment && row.dataset == paper.dataset && row.network == paper.network;
         let activation =
             if paper.activation == "spline" { is_spline(&row.activation) } else { row.activation == paper.activation };
         same && activation && row.validation.unwrap_or(0.0) == 0.0
     };
-    let value = |row: &SummaryRow| match paper.quantity.as_str() {
-        "active_knots" => row.sparsified_active_knots.or(row.active_knots).map(|count| count as f64),
-        _ => row.sparsified_test_accuracy.or(row.test_accuracy),
-    };
     let candidates = groups(summaries.iter().filter(is_meant)).into_iter().filter_map(|group| {
-        let values: Vec<f64> = group.iter().filter_map(|row| value(row)).collect();
-        let parameters = median(group.iter().map(|row| effective_parameters(row) as f64).collect());
+        let values: Vec<f64> = group.iter().filter_map(|row| method.value(row, &paper.quantity)).collect();
+        let parameters = median(group.iter().map(|row| parameters_with(row, method.knots(row)) as f64).collect());
         (!values.is_empty()).then(|| Ours { group, values, parameters: parameters.ceil() as usize })
     });
     match paper.parameters {

@@ -3,10 +3,15 @@
 use crate::results::metrics::SummaryRow;
 use ds_core::activation::ActivationKind;
 
-/// The parameters that a sparsified network is described by: weights, and for each spline its kept knots and a line.
-/// Without splines, or before sparsification, all parameters.
+/// The parameters that a pruned network is described by: weights, and for each spline its kept knots and a line. The papers' method
+/// counts before a refit. Without splines, or before pruning, all parameters.
 pub fn effective_parameters(row: &SummaryRow) -> usize {
-    match (row.sparsified_active_knots, row.knots, row.spline_size) {
+    parameters_with(row, row.sparsified_active_knots.or(row.refit_knots))
+}
+
+/// The same with this number of kept knots.
+pub(super) fn parameters_with(row: &SummaryRow, kept: Option<usize>) -> usize {
+    match (kept, row.knots, row.spline_size) {
         (Some(kept), Some(knots), Some(size)) if size > 2 => {
             let weights = row.parameters.saturating_sub(row.spline_parameters);
             weights.saturating_add(kept).saturating_add(2 * (knots / (size - 2)))

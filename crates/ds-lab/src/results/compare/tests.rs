@@ -107,6 +107,33 @@ fn a_paper_is_compared_with_the_largest_network_of_no_more_parameters() {
 }
 
 #[test]
+fn pruning_is_compared_on_the_same_networks() {
+    // Differences as in the test of intervals: 0.12, −0.31, 0.05, 0.22, −0.07.
+    let refits = [98.12, 97.69, 98.05, 98.22, 97.93];
+    let of = |(seed, refit): (usize, f64)| SummaryRow {
+        refit_knots: Some(2 + seed),
+        refit_test_accuracy: Some(refit),
+        reached_knots: Some(30),
+        ..spline(2, seed as u64, 99.0, 98.0)
+    };
+    let rows: Vec<SummaryRow> = refits.into_iter().enumerate().map(of).collect();
+    let table = pruning::table(&rows).unwrap();
+    assert_eq!((cell(&table, 0, "method"), cell(&table, 1, "method")), ("papers' thresholds", "refit"));
+    assert_eq!((cell(&table, 0, "knots"), cell(&table, 1, "knots"), cell(&table, 1, "of")), ("6", "4", "38"));
+    assert_eq!(cell(&table, 1, "minus the papers' method"), "+0.00 (-0.25 to +0.26)");
+    assert_eq!(cell(&table, 0, "minus the trained network"), "-1.00 (-1.00 to -1.00)");
+    assert_eq!(table.rows.len(), 2);
+    assert!(pruning::table(&[spline(2, 0, 99.0, 98.0)]).is_none());
+
+    // Beside a paper's value, each method has a row of its own.
+    let papers = "Az,areas,area2d,circle,area,spline,17,test_accuracy,98.54,%,unverified,\n";
+    let folder = Folder::new(&[("sweep", rows)], papers, None);
+    let table = &folder.tables()[0];
+    assert_eq!((cell(table, 0, "ours"), cell(table, 1, "ours")), ("98.00 [98.00, 98.00]", "98.05 [97.69, 98.22]"));
+    assert!(cell(table, 1, "what").ends_with(", refit"));
+}
+
+#[test]
 fn the_original_holds_or_not_by_its_spread() {
     let training = |code: &str, seed: usize, loss: f64, accuracy: &str, seconds: f64| {
         format!("{code},area2d,circle,area,4x4,bspline,21,tv2,1e-05,500,{seed},1,0.1,,{loss},{accuracy},{seconds},v\n")

@@ -16,10 +16,13 @@ pub fn chart(
         untrained().filter_map(|row| Some((row.knots as f64, value(row)?))).collect()
     };
     let of_papers = papers.iter().map(|row| (row.active_knots as f64, row.train_accuracy)).collect();
+    let papers_test =
+        summary.and_then(|row| Some((row.sparsified_active_knots? as f64, row.sparsified_test_accuracy?)));
     let all = [
         ("refit, training", palette::SPARSE, false, of_refit(|row| row.train_accuracy)),
         ("refit, test", palette::SPARSE, true, of_refit(|row| row.test_accuracy)),
-        ("papers' thresholds, training", palette::GREY, false, of_papers),
+        ("papers' thresholds, training", palette::INK, false, of_papers),
+        ("papers' thresholds, test", palette::INK, true, papers_test.into_iter().collect()),
     ];
     if all.iter().all(|(_, _, _, points)| points.len() < 3) {
         return None;
@@ -54,12 +57,18 @@ mod tests {
             ..PruningRow::default()
         };
         let refit = [row(40, 99.0), row(20, 98.0), row(10, 97.0)];
-        let summary = SummaryRow { refit_knots: Some(10), ..SummaryRow::default() };
+        let summary = SummaryRow {
+            refit_knots: Some(10),
+            sparsified_active_knots: Some(30),
+            sparsified_test_accuracy: Some(97.0),
+            ..SummaryRow::default()
+        };
         let chart = chart("made up".to_owned(), &refit, &papers, Some(&summary)).unwrap();
         let knots: Vec<f64> = chart.stacks[0].lines[2].points.iter().map(|p| p.x).collect();
         assert_eq!(knots, [20.0, 30.0, 40.0]);
         let svg = to_svg(&chart).unwrap();
-        assert_eq!(svg.matches("<circle").count(), 9 + 3);
+        // A ring is two circles.
+        assert_eq!(svg.matches("<circle").count(), 3 + 3 + 2 * (3 + 1));
         assert!(svg.contains("chosen: 10"));
         assert!(super::chart(String::new(), &refit[..2], &papers[..2], None).is_none());
     }
