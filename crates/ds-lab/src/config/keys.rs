@@ -43,7 +43,7 @@ pub const KEYS: &[Key] = &[
     key(
         "data.validation",
         Kind::Number(0.0, 0.9),
-        "fraction of the training set held out; 0: the test set serves for validation",
+        "fraction of the training set held out for validation; 0: none, and only the test set is evaluated",
     )
     .defaults(&[(ALL, "0.0")]),
     key("data.augment", Kind::Bool, "random crops (4 pixels of padding) and flips of training images")
