@@ -22,8 +22,8 @@ pub(crate) fn spread(values: &[f64], show: impl Fn(f64) -> String) -> String {
     if values.len() < 2 { median } else { format!("{median} [{}, {}]", show(least), show(largest)) }
 }
 
-/// The mean of paired differences and half the width of its interval of 95 % by Student's t; `None` for less than two.
-pub(crate) fn paired(differences: &[f64]) -> Option<(f64, f64)> {
+/// The mean of paired differences and half the width of its interval with this confidence by Student's t; `None` for less than two.
+pub(crate) fn paired(differences: &[f64], confidence: f64) -> Option<(f64, f64)> {
     let n = differences.len();
     if n < 2 {
         return None;
@@ -31,7 +31,40 @@ pub(crate) fn paired(differences: &[f64]) -> Option<(f64, f64)> {
     let mean = differences.iter().sum::<f64>() / n as f64;
     let squares: f64 = differences.iter().map(|d| (d - mean).powi(2)).sum();
     let error = (squares / (n - 1) as f64 / n as f64).sqrt();
-    Some((mean, student_quantile(0.975, n - 1) * error))
+    Some((mean, student_quantile(0.5 + 0.5 * confidence, n - 1) * error))
+}
+
+/// What paired differences say of equivalence within a margin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Both one-sided tests reject a difference as large as the margin, at 5 % (Schuirmann 1987): the interval of 90 % lies inside.
+    Equivalent,
+    /// The interval of 95 % excludes 0, and the difference may be as large as the margin.
+    Different,
+    /// Neither: there are too few pairs for their spread.
+    Undecided,
+}
+
+impl Verdict {
+    /// Of at least two differences; fewer decide nothing.
+    pub fn of(differences: &[f64], margin: f64) -> Self {
+        let interval = |confidence| paired(differences, confidence);
+        match (interval(0.90), interval(0.95)) {
+            (Some((mean, half)), _) if mean.abs() + half < margin => Self::Equivalent,
+            (_, Some((mean, half))) if mean.abs() > half => Self::Different,
+            _ => Self::Undecided,
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Equivalent => "equivalent",
+            Self::Different => "different",
+            Self::Undecided => "undecided",
+        })
+    }
 }
 
 /// P(−t ≤ T ≤ t) for Student's distribution (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4).
@@ -99,13 +132,18 @@ mod tests {
     fn paired_intervals_are_those_of_scipy() {
         // scipy.stats.ttest_1samp(d, 0).confidence_interval(0.95)
         let differences = [0.12, -0.31, 0.05, 0.22, -0.07];
-        let (mean, half) = paired(&differences).unwrap_or_default();
+        let (mean, half) = paired(&differences, 0.95).unwrap_or_default();
         assert!((mean - 0.002).abs() < 1e-12);
         assert!(
             (mean - half + 0.25115942539826125).abs() < 1e-9 && (mean + half - 0.25515942539826125).abs() < 1e-9,
             "{half}"
         );
-        assert!(paired(&[1.0]).is_none());
+        assert!(paired(&[1.0], 0.95).is_none());
+        // scipy.stats.ttest_1samp(d, m, alternative="less" and d, −m, alternative="greater"): p = 0.0478 for m = 0.2, 0.0541 for 0.19
+        assert_eq!(Verdict::of(&differences, 0.2), Verdict::Equivalent);
+        assert_eq!(Verdict::of(&differences, 0.19), Verdict::Undecided);
+        assert_eq!(Verdict::of(&[1.0, 1.1, 0.9], 0.2), Verdict::Different);
+        assert_eq!(Verdict::of(&[0.0], 0.2), Verdict::Undecided);
     }
 
     #[test]

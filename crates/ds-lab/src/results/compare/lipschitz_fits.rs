@@ -2,16 +2,18 @@
 
 use super::rows::groups;
 use crate::results::metrics::SummaryRow;
-use crate::results::statistics::median;
+use crate::results::statistics::{median, paired};
 use crate::results::table::Table;
+use ds_core::activation::ActivationKind;
 
 /// Test errors of lipschitz networks by function, the lowest median first; `None` if none was trained.
 pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     let mut table = Table::new(
         "Lipschitz-constrained 1D fits",
         "Mean squared error between the training points, over n seeds; functions with drawn slopes are drawn anew for each \
-         seed. All networks are 1-Lipschitz in l2 and differ in their activation only. \"Times the lowest\" is of medians.",
-        &["function", "activation", "hidden", "median", "least", "largest", "n", "times the lowest", "protocol"],
+         seed. All networks are 1-Lipschitz in l2 and differ in their activation only. \"Beside splines\": log10 of the error over \
+         that of lipschitz_spline with the same seed, mean and 95 % interval by Student's t; above 0 splines have less.",
+        &["function", "activation", "hidden", "median", "least", "largest", "n", "beside splines", "protocol"],
     );
     let is_fit = |row: &&SummaryRow| row.experiment == "fit1d" && row.network == "lipschitz";
     let mut fits: Vec<(f64, Vec<&SummaryRow>)> = groups(summaries.iter().filter(is_fit))
@@ -21,11 +23,15 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     // What is comparable stands together.
     let common = |rows: &[&SummaryRow]| (rows[0].dataset.clone(), rows[0].hidden.clone(), rows[0].protocol.clone());
     fits.sort_by(|(a, a_rows), (b, b_rows)| common(a_rows).cmp(&common(b_rows)).then(a.total_cmp(b)));
-    let mut lowest = f64::NAN;
-    for (k, (median, rows)) in fits.iter().enumerate() {
-        if k == 0 || common(&fits[k - 1].1) != common(rows) {
-            lowest = *median;
-        }
+    for (median, rows) in &fits {
+        let is_spline = |rows: &[&SummaryRow]| rows[0].activation == ActivationKind::LipschitzSpline.name();
+        let splines = fits.iter().find(|(_, other)| is_spline(other) && common(other) == common(rows));
+        let of_seed = |seed: u64| splines?.1.iter().find(|row| row.seed == seed).map(|row| row.test_loss);
+        let ratio = |row: &&SummaryRow| of_seed(row.seed).map(|of_spline| (row.test_loss / of_spline).log10());
+        let ratios: Vec<f64> = rows.iter().filter_map(ratio).collect();
+        let beside = paired(&ratios, 0.95).filter(|_| !is_spline(rows));
+        let beside = beside
+            .map_or(String::new(), |(mean, half)| format!("{mean:+.2} ({:+.2} to {:+.2})", mean - half, mean + half));
         let losses = || rows.iter().map(|row| row.test_loss);
         table.rows.push(vec![
             rows[0].dataset.clone(),
@@ -35,7 +41,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             format!("{:.2e}", losses().fold(f64::INFINITY, f64::min)),
             format!("{:.2e}", losses().fold(f64::NEG_INFINITY, f64::max)),
             rows.len().to_string(),
-            format!("{:.2}", median / lowest),
+            beside,
             rows[0].protocol.clone(),
         ]);
     }

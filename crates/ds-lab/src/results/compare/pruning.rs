@@ -39,7 +39,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             };
             let minus = |other: &dyn Fn(&SummaryRow) -> Option<f64>| {
                 let differences = found.iter().filter_map(|(row, _, accuracy)| Some(accuracy - other(row)?));
-                let interval = paired(&differences.collect::<Vec<_>>());
+                let interval = paired(&differences.collect::<Vec<_>>(), 0.95);
                 interval.map_or(String::new(), |(mean, half)| {
                     format!("{mean:+.2} ({:+.2} to {:+.2})", mean - half, mean + half)
                 })

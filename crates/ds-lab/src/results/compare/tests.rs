@@ -134,25 +134,36 @@ fn pruning_is_compared_on_the_same_networks() {
 }
 
 #[test]
-fn the_original_holds_or_not_by_its_spread() {
+fn the_original_is_compared_seed_by_seed() {
     let training = |code: &str, seed: usize, loss: f64, accuracy: &str, seconds: f64| {
         format!("{code},area2d,circle,area,4x4,bspline,21,tv2,1e-05,500,{seed},1,0.1,,{loss},{accuracy},{seconds},v\n")
     };
     let rows = |ours: [&str; 3]| {
         let theirs = ["98.0", "98.5", "98.2"];
-        let all =
-            (0..3).map(|k| training("ours", k, 0.1, ours[k], 1.0) + &training("DeepSplines", k, 0.1, theirs[k], 80.0));
-        all.collect::<String>()
+        // Theirs in another order: pairs are those of one seed.
+        let ours: String = (0..3).map(|k| training("ours", k, 0.1, ours[k], 1.0)).collect();
+        ours + &(0..3).rev().map(|k| training("DeepSplines", k, 0.1, theirs[k], 80.0)).collect::<String>()
     };
-    for (ours, holds) in [(["97.8", "97.9", "98.9"], "yes"), (["97.6", "97.5", "98.9"], "NO")] {
+    for (ours, difference, verdict) in [
+        (["98.05", "98.55", "98.26"], "+0.05 (+0.04 to +0.07)", "equivalent"),
+        (["97.5", "98.1", "97.7"], "-0.47 (-0.61 to -0.32)", "different"),
+        (["97.0", "98.9", "98.9"], "+0.03 (-2.22 to +2.29)", "undecided"),
+    ] {
         let folder = Folder::new(&[("a", vec![row("relu", "1", 0, 90.0)])], "", Some(&rows(ours)));
         let table = folder.tables().remove(1);
-        assert_eq!((cell(&table, 0, "holds"), cell(&table, 0, "times faster")), (holds, "80"));
+        assert_eq!((cell(&table, 0, "difference"), cell(&table, 0, "verdict")), (difference, verdict));
+        assert_eq!(cell(&table, 0, "times faster"), "80");
     }
-    // Losses: less is better.
-    let losses = training("ours", 0, 0.3, "", 1.0) + &training("DeepSplines", 0, 0.1, "", 2.0);
+    // Losses by their ratio.
+    let losses: String = (0..2)
+        .map(|k| {
+            let theirs = 0.1 * (k + 1) as f64;
+            training("ours", k, 1.5 * theirs, "", 1.0) + &training("DeepSplines", k, theirs, "", 2.0)
+        })
+        .collect();
     let folder = Folder::new(&[("a", vec![row("relu", "1", 0, 90.0)])], "", Some(&losses));
-    assert_eq!(cell(&folder.tables()[1], 0, "holds"), "NO");
+    let table = folder.tables().remove(1);
+    assert_eq!((cell(&table, 0, "difference"), cell(&table, 0, "verdict")), ("× 1.500 (1.500 to 1.500)", "different"));
 }
 
 #[test]
@@ -190,14 +201,15 @@ fn fits_of_lipschitz_networks_stand_by_function_from_the_lowest_median_on() {
     ];
     let table = Folder::new(&[("a", rows)], "", None).tables().pop().unwrap();
     let told: Vec<[&str; 5]> = (0..table.rows.len())
-        .map(|k| ["function", "activation", "median", "n", "times the lowest"].map(|column| cell(&table, k, column)))
+        .map(|k| ["function", "activation", "median", "n", "beside splines"].map(|column| cell(&table, k, column)))
         .collect();
     assert_eq!(
         told,
         [
-            ["cosine7", "absolute", "1.00e-5", "1", "1.00"],
-            ["slopes_pm1", "lipschitz_spline", "3.00e-6", "2", "1.00"],
-            ["slopes_pm1", "relu", "3.00e-3", "3", "1000.00"],
+            ["cosine7", "absolute", "1.00e-5", "1", ""],
+            ["slopes_pm1", "lipschitz_spline", "3.00e-6", "2", ""],
+            // Pairs of the seeds 0 and 1: 10^3.48 and 10^2.70 times.
+            ["slopes_pm1", "relu", "3.00e-3", "3", "+3.09 (-1.86 to +8.03)"],
         ]
     );
     assert_eq!((cell(&table, 2, "least"), cell(&table, 2, "largest")), ("2.00e-3", "6.00e-3"));
