@@ -314,7 +314,7 @@ fn the_table_of_keys_is_complete() {
     let doc = reference_doc();
     let configs = [
         "experiment = \"cifar10\"\nsparsify.threshold = 1\nsparsify.method = \"both\"\n\
-         sparsify.cost = \"squared_gradient\"\nsparsify.accuracy = \"validation\"\nsparsify.finetune_epochs = 2\n\
+         sparsify.cost = \"mean_square\"\nsparsify.accuracy = \"validation\"\nsparsify.finetune_epochs = 2\n\
          sparsify.finetune_lr = 0.5\nsparsify.iterate = true\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
          data.validation = 0.1\ntrain.keep_best = true",
         "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\

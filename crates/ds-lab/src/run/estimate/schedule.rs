@@ -11,7 +11,7 @@ const TRIED: f64 = 30.0;
 /// Numbers of knots that a search through all of them tries until accuracy has fallen.
 const BUDGETS: f64 = 22.0;
 /// What a sample costs whose inputs are counted, in evaluations.
-const HISTOGRAM: f64 = 2.0;
+const HISTOGRAM: f64 = 6.0;
 /// Seconds for the directory and the files of a run.
 const FILES: f64 = 0.02;
 /// Runs of a sweep that are measured.
@@ -70,7 +70,7 @@ pub(super) fn seconds(config: &Config, sizes: &Sizes, rates: &Rates) -> f64 {
         }
         if pruning.method().refits() {
             let rows = tried(pruning.knots.is_some(), BUDGETS) + 1.0;
-            evaluated += HISTOGRAM * train + rows * (train + validation + test);
+            evaluated += HISTOGRAM * train.min(10_000.0) + rows * (train + validation + test);
             steps += (pruning.finetune_epochs * sizes.train.div_ceil(config.train.batch_size)) as f64;
         }
     }
