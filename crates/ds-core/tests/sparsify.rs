@@ -232,6 +232,18 @@ fn functions_of_few_knots_keep_them() {
 }
 
 #[test]
+fn functions_that_make_no_difference_lose_their_knots_first() {
+    let layer = rough_layers(&mut generator(13)).remove(0);
+    let x = Tensor::randn(0f32, 1.0, (500, CHANNELS), &candle_core::Device::Cpu).unwrap();
+    // Tiny gradients, and none for the second function.
+    let weights = Tensor::new(&[1e-12f32, 0.0, 1e-12, 1e-12], x.device()).unwrap().broadcast_as(x.shape()).unwrap();
+    let mut histogram = Histogram::of(&layer).unwrap().unwrap();
+    histogram.add(&x, Some(&weights.contiguous().unwrap())).unwrap();
+    let pruning = Pruning::new([(&layer, &histogram)], Cost::SquaredGradient).unwrap();
+    assert_eq!(pruning.prune(3 * 19).unwrap().counts(), [[19, 0, 19, 19]]);
+}
+
+#[test]
 fn training_leaves_kept_knots_where_they_are() {
     struct One(Option<Tensor>);
     impl Gradients for One {

@@ -92,8 +92,12 @@ impl Pruning {
                 let bins = histogram.by_index(channel);
                 functions.push(Function::new(values, &bins));
                 let total: f64 = bins.iter().map(|&(_, weight)| weight).sum();
-                let per = if cost == Cost::MeanSquare && total > 0.0 { total } else { 1.0 };
-                weights.push(scale * scale / per);
+                // A function whose values make no difference goes first.
+                weights.push(match cost {
+                    _ if total <= 0.0 => 0.0,
+                    Cost::MeanSquare => scale * scale / total,
+                    Cost::SquaredGradient => scale * scale,
+                });
             }
             all.push(layer);
         }
