@@ -64,13 +64,19 @@ impl SparsifyArgs {
         sparsify.accuracy = self.accuracy.unwrap_or(sparsify.accuracy);
         sparsify.cost = self.cost.unwrap_or(sparsify.cost);
         sparsify.finetune_epochs = self.finetune_epochs.unwrap_or(sparsify.finetune_epochs);
-        sparsify.iterate |= self.iterate;
+        sparsify.iterate = self.iterate || (sparsify.iterate && self.knots.is_none());
         sparsify.finetune_lr = self.finetune_lr.or(sparsify.finetune_lr);
         if !(0.0..=100.0).contains(&sparsify.tolerance) {
             bail!("--tolerance {}: expected a number of points from 0 to 100", sparsify.tolerance);
         }
         if let Some(factor) = sparsify.finetune_lr.filter(|factor| !(*factor > 0.0 && factor.is_finite())) {
             bail!("--finetune-lr {factor}: expected a number above 0");
+        }
+        if self.iterate && (sparsify.finetune_epochs == 0 || self.knots.is_some()) {
+            bail!("--iterate: it removes knots between epochs of training; give --finetune-epochs, and no --knots");
+        }
+        if self.knots.is_some() && !self.method.refits() {
+            bail!("--knots: the papers' method keeps what its thresholds leave; choose --method refit or both");
         }
         if sparsify.accuracy == Judged::Validation && config.data.validation == 0.0 {
             bail!("--accuracy validation: the run has held out no samples (data.validation = 0); choose training");

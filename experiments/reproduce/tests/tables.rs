@@ -241,6 +241,15 @@ fn only_splines_are_sparsified_and_only_new_numbers_are_printed() {
     assert!(!folder.read("results/bspline/thresholds.csv").contains("1234"));
     assert!(text(&output).contains("refit") && text(&output).contains("papers, threshold 0 "));
     assert!(folder.read("results/bspline/pruning.csv").lines().count() > 5);
+    for (options, expected) in [
+        (&["--iterate"][..], "--finetune-epochs"),
+        (&["--iterate", "--finetune-epochs", "1", "--knots", "3"], "no --knots"),
+        (&["--method", "papers", "--knots", "3"], "--method refit"),
+        (&["--accuracy", "validation"], "data.validation"),
+    ] {
+        let error = refused(&folder.reproduce(&[&["sparsify", "results/bspline"], options].concat()));
+        assert!(error.contains(expected), "{options:?}: {error}");
+    }
 }
 
 #[test]
