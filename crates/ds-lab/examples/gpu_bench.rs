@@ -205,8 +205,8 @@ mod bench {
         let text = format!("experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
         let config = Config::from_toml(&text)?;
         let network = network(&config, 10)?.to(DType::F32, device)?;
-        let mut optimizers = Optimizers::new(&config, &network)?;
         let penalty = SplinePenalty::new(&config, &network)?;
+        let mut optimizers = Optimizers::new(&config, &network, penalty.as_ref())?;
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let count = 2000;
         let pixels = (0..count * 3 * 32 * 32).map(|_| rng.random()).collect();

@@ -139,22 +139,35 @@ fn config_of(name: &str, kind: &str) -> Result<Config> {
         "area" => "area2d",
         other => bail!("unknown network {other}"),
     };
-    let text = format!("experiment = \"{experiment}\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
+    // The optimiser of the splines may be named after the activation.
+    let (kind, optimizer) = kind.split_once('/').unwrap_or((kind, "adam"));
+    let text = format!(
+        "experiment = \"{experiment}\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n\
+         optimizer.splines.kind = \"{optimizer}\"\n"
+    );
     Ok(Config::from_toml(&text)?)
 }
 
-fn prepared(name: &str, kind: &str) -> Result<(Config, Network, Optimizers)> {
+struct Prepared {
+    config: Config,
+    network: Network,
+    optimizers: Optimizers,
+    penalty: Option<SplinePenalty>,
+}
+
+fn prepared(name: &str, kind: &str) -> Result<Prepared> {
     let config = config_of(name, kind)?;
     let network = network(&config, if name == "area" { 1 } else { 10 })?;
-    let optimizers = Optimizers::new(&config, &network)?;
-    Ok((config, network, optimizers))
+    let penalty = SplinePenalty::new(&config, &network)?;
+    let optimizers = Optimizers::new(&config, &network, penalty.as_ref())?;
+    Ok(Prepared { config, network, optimizers, penalty })
 }
 
 fn training_step(name: &str, kind: &str) -> Result<Case> {
-    let (config, network, mut optimizers) = prepared(name, kind)?;
+    let Prepared { config, network, mut optimizers, penalty } = prepared(name, kind)?;
     let size = config.train.batch_size;
     let batch = samples(name, size)?.batch(&(0..size).collect::<Vec<_>>(), None)?;
-    let (penalty, totals) = (SplinePenalty::new(&config, &network)?, Model::totals_on(&Device::Cpu)?);
+    let totals = Model::totals_on(&Device::Cpu)?;
     let mut execution = execution(&network, None, None)?;
     let mut dropout = 0;
     Ok(Box::new(move || {
@@ -169,7 +182,7 @@ fn training_step(name: &str, kind: &str) -> Result<Case> {
 }
 
 fn evaluation(name: &str, kind: &str) -> Result<Case> {
-    let (_, network, _) = prepared(name, kind)?;
+    let network = prepared(name, kind)?.network;
     let samples = samples(name, 1000)?;
     Ok(Box::new(move || {
         evaluate(&network, &samples)?;
@@ -179,10 +192,10 @@ fn evaluation(name: &str, kind: &str) -> Result<Case> {
 
 /// As a training run does it: batches prepared on a thread ahead, cropped and flipped for CIFAR-10.
 fn epoch(name: &str, kind: &str) -> Result<Case> {
-    let (config, network, mut optimizers) = prepared(name, kind)?;
+    let Prepared { config, network, mut optimizers, penalty } = prepared(name, kind)?;
     let (train, augment) = if name == "convnet" { (60_000, false) } else { (50_000, true) };
     let (train, test) = (samples(name, train)?, samples(name, 10_000)?);
-    let (penalty, totals) = (SplinePenalty::new(&config, &network)?, Model::totals_on(&Device::Cpu)?);
+    let totals = Model::totals_on(&Device::Cpu)?;
     let mut execution = execution(&network, None, None)?;
     Ok(Box::new(move || {
         let order: Vec<usize> = (0..train.len()).collect();

@@ -58,8 +58,8 @@ fn bits(tensor: &Tensor) -> Vec<u64> {
 fn trained(config: &Config, start: &Network, gpu: &Device, graphs: bool) -> Left {
     let mut there = start.to(DType::F32, gpu).unwrap();
     there.set_convolution_options(conv2d::Options { tf32: true, deterministic: true });
-    let mut optimizers = Optimizers::new(config, &there).unwrap();
     let penalty = SplinePenalty::new(config, &there).unwrap();
+    let mut optimizers = Optimizers::new(config, &there, penalty.as_ref()).unwrap();
     let samples = images().to(config.train.precision.dtype(), gpu).unwrap();
     let totals = Model::totals_on(gpu).unwrap();
     let model = Model { network: &there, penalty: penalty.as_ref(), totals: &totals };
@@ -88,7 +88,7 @@ fn trained(config: &Config, start: &Network, gpu: &Device, graphs: bool) -> Left
     left.push(("totals".to_owned(), bits(&totals)));
     if graphs {
         // What a graph updates is not what other optimisers have.
-        let mut others = Optimizers::new(config, &there).unwrap();
+        let mut others = Optimizers::new(config, &there, penalty.as_ref()).unwrap();
         let batch = samples.batch(&(0..FULL).map(|k| k % samples.len()).collect::<Vec<_>>(), None).unwrap();
         let at = At { epoch: 2, dropout: 0 };
         let error = execution.step(&model, batch, FULL, &mut others, at).unwrap_err().to_string();

@@ -77,7 +77,7 @@ fn scalings_have_a_rate_of_their_own() {
     };
     assert!(moved(Group::Splines) < 1e-5 && moved(Group::Scalings) > 1e-2 && moved(Group::Weights) > 1e-2);
     // Their moving averages are in checkpoints too.
-    let mut optimizers = Optimizers::new(&config, &after.network).unwrap();
+    let mut optimizers = Optimizers::new(&config, &after.network, None).unwrap();
     checkpoint.restore_optimizers(&mut optimizers).unwrap();
     let state = optimizers.scalings.state().unwrap();
     assert_eq!(state.len(), 3);

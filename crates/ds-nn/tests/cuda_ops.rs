@@ -7,9 +7,11 @@
 mod emulated;
 
 use candle_core::{DType, Device, Tensor, Var};
+use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Init, Spline};
 use ds_core::backend::gpu::{Gpu, LaunchDims};
 use ds_core::backend::op;
 use ds_core::graph::Gradients;
+use ds_core::regularization::ProximalTv2;
 use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::ops::Window;
 use ds_nn::ops::conv2d::few_channels::FewChannels;
@@ -291,6 +293,48 @@ fn optimisers_update_all_parameters_in_one_launch() {
         }
         gpu.end();
     }
+}
+
+#[test]
+fn proximal_steps_of_all_layers_in_one_launch() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(9);
+    let Some(gpu) = device(0) else { return };
+    let kinds = [ActivationKind::BSpline, ActivationKind::ExplicitLinear, ActivationKind::ReluSpline];
+    // More than one launch takes, some of more functions than a block.
+    let all: Vec<[Spline; 2]> = (0..60)
+        .map(|k| {
+            let (channels, size) = (if k % 20 == 0 { 70 } else { 1 + k % 9 }, [3, 21, 51][k / 3 % 3]);
+            let config = ActivationConfig::spline(kinds[k % 3], size, 1.0, Init::LeakyRelu);
+            [(); 2].map(|()| match config.build(channels, false).unwrap() {
+                Activation::Spline(spline) => spline,
+                other => panic!("{other:?}"),
+            })
+        })
+        .collect();
+    let optimizer = |which: usize| {
+        let of = |(k, splines): (usize, &[Spline; 2])| splines[which].parameters(&format!("s{k}"));
+        let mut optimizer = Optimizer::new(Rule::Adam, Decay::default(), all.iter().enumerate().flat_map(of)).unwrap();
+        // Some without a penalty.
+        let penalties = all.iter().enumerate().map(|(k, s)| (s, [1e-2, 1e-4, 0.0][k % 7 % 3]));
+        optimizer.set_proximal(penalties.map(|(s, lambda)| ProximalTv2::new(&s[which], lambda))).unwrap();
+        optimizer
+    };
+    let (mut expected, mut ours) = (optimizer(0), optimizer(1));
+    for rate in [0.01, 0.01, 0.001] {
+        let (mut of_cpu, mut of_gpu) = (Store(Vec::new()), Store(Vec::new()));
+        for [a, b] in all.iter().map(|splines| splines.each_ref().map(Spline::knot_parameters)) {
+            let gradient = random(rng, a.dims());
+            of_cpu.set_gradient(a, gradient.clone());
+            of_gpu.set_gradient(b, gradient);
+        }
+        expected.step(&of_cpu, rate).unwrap();
+        ours.step_on(&gpu, &of_gpu, rate).unwrap();
+    }
+    for (k, splines) in all.iter().enumerate() {
+        let [expected, ours] = splines.each_ref().map(Spline::knot_parameters);
+        gpu.assert_close(&format!("layer {k}"), &gpu.array_of(ours), expected, 1e-4, 0);
+    }
+    gpu.end();
 }
 
 #[test]

@@ -5,8 +5,9 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use common::{assert_close, flat, generator, random, uniform};
-use ds_core::activation::{ActivationConfig, ActivationKind, Init};
+use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Init, Spline};
 use ds_core::graph::{CandleGraph, Gradients};
+use ds_core::regularization::{ProximalTv2, proximal_step, significant_knots};
 use ds_core::{Group, L2, Parameter};
 use ds_nn::Network;
 use ds_nn::layers::{self, BatchNorm, Linear, Mode, WeightInit};
@@ -23,6 +24,18 @@ impl Gradients for One {
     }
     fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
         self.0 = gradient;
+    }
+}
+
+/// The gradient of one variable; the others have none.
+struct Of(Var, Tensor);
+
+impl Gradients for Of {
+    fn gradient(&self, var: &Var) -> Option<&Tensor> {
+        (var.id() == self.0.id()).then_some(&self.1)
+    }
+    fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
+        self.1 = gradient;
     }
 }
 
@@ -69,6 +82,73 @@ fn rules_follow_their_formulas_and_resume() {
         }
         assert_close(&format!("{rule:?}"), &flat(&var), &theta, 1e-5);
     }
+}
+
+fn spline(kind: ActivationKind, channels: usize) -> Spline {
+    let config = ActivationConfig::spline(kind, 21, 1.0, Init::LeakyRelu);
+    match config.build(channels, false).unwrap() {
+        Activation::Spline(spline) => spline,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_proximal_step_ends_in_the_proximal_point_and_resumes() {
+    let (lambda, rate) = (2e-3, 1e-2);
+    for kind in [ActivationKind::BSpline, ActivationKind::ExplicitLinear, ActivationKind::ReluSpline] {
+        let rng = &mut generator(3);
+        let (ours, expected) = (spline(kind, 5), spline(kind, 5));
+        let (penalty, var) = (ProximalTv2::new(&ours, lambda), ours.knot_parameters());
+        let optimizer = || {
+            let mut optimizer = Optimizer::new(Rule::Adam, Decay::default(), ours.parameters("s")).unwrap();
+            optimizer.set_proximal([penalty.clone()]).unwrap();
+            optimizer
+        };
+        let mut proximal = optimizer();
+        let length = var.elem_count();
+        let (mut m, mut v) = (vec![0.0; length], vec![0.0; length]);
+        for step in 1..=30 {
+            // Some numbers have no gradient at all.
+            let gradient: Vec<f64> = uniform(rng, length, -1.0, 1.0)
+                .iter()
+                .enumerate()
+                .map(|(k, g)| if k % 21 < 4 { 0.0 } else { *g })
+                .collect();
+            let f32 = |values: &[f64]| f32s(values).reshape(var.shape()).unwrap();
+            proximal.step(&Of(var.clone(), f32(&gradient)), rate).unwrap();
+            let mut u = flat(expected.knot_parameters());
+            let mut sizes = vec![0.0; length];
+            for i in 0..length {
+                m[i] = 0.9 * m[i] + 0.1 * gradient[i];
+                v[i] = 0.999 * v[i] + 0.001 * gradient[i] * gradient[i];
+                sizes[i] = rate / ((v[i] / (1.0 - 0.999f64.powi(step))).sqrt() + 1e-8);
+                u[i] -= sizes[i] * m[i] / (1.0 - 0.9f64.powi(step));
+            }
+            expected.knot_parameters().set(&f32(&u)).unwrap();
+            proximal_step(&expected, lambda, &f32(&sizes)).unwrap();
+            assert_close(&format!("{kind}, step {step}"), &flat(var), &flat(expected.knot_parameters()), 1e-4);
+            // What rounding has made different must not add up over the steps.
+            expected.knot_parameters().set(var).unwrap();
+            if step == 15 {
+                let state = proximal.state().unwrap();
+                proximal = optimizer();
+                proximal.restore(15, |name| state.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone())).unwrap();
+            }
+        }
+        let kept: usize = significant_knots(&ours).unwrap().iter().sum();
+        assert!((1..5 * 19).contains(&kept), "{kind}: {kept}");
+    }
+}
+
+#[test]
+fn proximal_steps_are_for_parameters_of_adam() {
+    let spline = spline(ActivationKind::BSpline, 2);
+    let mut sgd = Optimizer::new(Rule::Sgd { momentum: 0.9 }, Decay::default(), spline.parameters("s")).unwrap();
+    let error = sgd.set_proximal([ProximalTv2::new(&spline, 1.0)]).unwrap_err().to_string();
+    assert!(error.contains("needs Adam"), "{error}");
+    let mut other = Optimizer::new(Rule::Adam, Decay::default(), []).unwrap();
+    let error = other.set_proximal([ProximalTv2::new(&spline, 1.0)]).unwrap_err().to_string();
+    assert!(error.contains("not of this optimiser"), "{error}");
 }
 
 #[test]

@@ -51,7 +51,8 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Starts a command and waits until it trains: until it has written to the run's metrics, twice where it goes on.
 fn training(mut command: Command, run: &Path) -> Child {
-    let written = || std::fs::metadata(run.join("metrics.csv")).and_then(|file| Ok((file.len(), file.modified()?))).ok();
+    let written =
+        || std::fs::metadata(run.join("metrics.csv")).and_then(|file| Ok((file.len(), file.modified()?))).ok();
     let before = written();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the training starts", || written() != before);

@@ -1,5 +1,6 @@
 //! The floating-point types that kernels are written for.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor, WithDType, bail};
 use std::ops::Neg;
 
@@ -71,6 +72,26 @@ pub fn elements<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> R
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
         None => bail!("the op needs a contiguous tensor, got strides {:?}", layout.stride()),
+    }
+}
+
+/// The elements of a contiguous CPU tensor, for writing.
+///
+/// # Errors
+/// If the layout is strided or the type is another.
+pub fn elements_mut<'a, T: WithDType>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [T]> {
+    let dtype = storage.dtype();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("the op writes to contiguous tensors, got strides {:?}", layout.stride())
+    };
+    let any: &mut dyn std::any::Any = match storage {
+        CpuStorage::F32(data) => data,
+        CpuStorage::F64(data) => data,
+        _ => bail!("the op writes to f32 or f64, got {dtype:?}"),
+    };
+    match any.downcast_mut::<Vec<T>>() {
+        Some(data) => Ok(&mut data[start..end]),
+        None => bail!("the op writes to {:?}, got {dtype:?}", T::DTYPE),
     }
 }
 

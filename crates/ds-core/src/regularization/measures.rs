@@ -57,11 +57,15 @@ pub fn significant_knots(spline: &Spline) -> Result<Vec<usize>> {
 
 /// The inner knots of a row of coefficients whose second difference is above the rounding of the three coefficients.
 pub(crate) fn significant(c: &[f64], epsilon: f64) -> usize {
-    let is_significant = |c: &[f64]| {
-        let difference = (c[2] - c[1]) - (c[1] - c[0]);
-        difference.abs() > 0.5 * epsilon * (c[0].abs() + 2.0 * c[1].abs() + c[2].abs())
-    };
-    c.windows(3).filter(|c| is_significant(c)).count()
+    c.windows(3).filter(|c| significant_sign([c[0], c[1], c[2]], epsilon) != 0.0).count()
+}
+
+/// The sign of the second difference of three coefficients; 0 where it is not above their rounding.
+#[inline(always)]
+pub(crate) fn significant_sign(c: [f64; 3], epsilon: f64) -> f64 {
+    let difference = (c[2] - c[1]) - (c[1] - c[0]);
+    let rounding = 0.5 * epsilon * (c[0].abs() + 2.0 * c[1].abs() + c[2].abs());
+    if difference.abs() > rounding { difference.signum() } else { 0.0 }
 }
 
 fn per_channel<R>(spline: &Spline, f: impl Fn(&[f64]) -> R) -> Result<Vec<R>> {

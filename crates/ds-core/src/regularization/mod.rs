@@ -7,9 +7,11 @@
 mod gradient;
 pub(crate) mod measures;
 pub(crate) mod norm;
+mod proximal;
 
 pub use measures::{active_knots, bv2, significant_knots, slope_changes, tv2, values_at_0_and_1};
 pub use norm::Norm;
+pub use proximal::{ProximalTv2, Workspace, proximal_step};
 
 use crate::backend::real::with_elements;
 use crate::dispatch_real;

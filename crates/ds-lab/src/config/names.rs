@@ -90,6 +90,8 @@ named!(
         Sgd = "sgd",
         /// Adam.
         Adam = "adam",
+        /// Adam with proximal steps for TV², of splines only: [`ds_nn::optim::Optimizer::set_proximal`].
+        ProxAdam = "prox_adam",
     }
 );
 

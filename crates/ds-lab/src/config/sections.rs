@@ -144,7 +144,7 @@ impl From<&OptimizerConfig> for Rule {
     fn from(config: &OptimizerConfig) -> Self {
         match config.kind {
             OptimizerKind::Sgd => Self::Sgd { momentum: config.momentum },
-            OptimizerKind::Adam => Self::Adam,
+            OptimizerKind::Adam | OptimizerKind::ProxAdam => Self::Adam,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::keys::KEYS;
 use super::load::Layers;
-use super::names::{Dataset, Experiment, Judged, NetworkKind, Precision};
+use super::names::{Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Precision};
 use super::run_name::broken_rule;
 use super::sections::{Config, Sparsify};
 use ds_core::activation::{ActivationKind, Init};
@@ -45,6 +45,7 @@ impl Config {
         }
         self.validate_keys_of_others(layers)?;
         self.validate_activation(layers)?;
+        self.validate_optimizers(layers)?;
         if layers.is_given("activation.step") && layers.is_given("activation.range") {
             let allowed = "either a range or a step, not both";
             return Err(layers.error("activation.step", show(self.activation.step), allowed));
@@ -103,6 +104,21 @@ impl Config {
         let is_path = self.name.contains(['/', '\\']) || self.name.starts_with('.');
         if let Some(rule) = broken_rule(&self.name).filter(|_| is_path || layers.is_given("name")) {
             return Err(layers.error("name", format!("{:?}", self.name), rule));
+        }
+        Ok(())
+    }
+
+    fn validate_optimizers(&self, layers: &Layers) -> Result<(), ConfigError> {
+        if self.optimizer.weights.kind == OptimizerKind::ProxAdam {
+            let allowed = "sgd or adam; prox_adam is for optimizer.splines.kind";
+            return Err(layers.error("optimizer.weights.kind", OptimizerKind::ProxAdam, allowed));
+        }
+        if self.optimizer.splines.kind == OptimizerKind::ProxAdam && !self.activation.kind.is_spline() {
+            let allowed = format!(
+                "sgd or adam for {}; prox_adam is for bspline, explicit_linear and relu_spline",
+                self.activation.kind
+            );
+            return Err(layers.error("optimizer.splines.kind", OptimizerKind::ProxAdam, allowed));
         }
         Ok(())
     }

@@ -66,6 +66,8 @@ pub(super) struct Trained {
     seconds: f64,
     devices: String,
     best: Option<BestEpoch>,
+    /// Of the objective, beside the data loss.
+    penalties: f64,
 }
 
 /// Trains in a directory that was claimed, as the only process or as the one of rank 0.
@@ -98,7 +100,8 @@ pub(super) fn train(
     }
     let mut trainer = Trainer::new(config, setup, &options.directory, checkpoint, communicator)?;
     trainer.run(options.quiet)?;
-    Ok(Trained { seconds: trainer.seconds(), devices: trainer.devices(), best: trainer.best() })
+    let penalties = trainer.penalties()?;
+    Ok(Trained { seconds: trainer.seconds(), devices: trainer.devices(), best: trainer.best(), penalties })
 }
 
 /// Evaluates and sparsifies what was trained, and writes the summary.
@@ -142,6 +145,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         revision: files::revision(),
         train_loss: train.loss,
         train_accuracy: train.accuracy,
+        objective: Some(train.loss + trained.penalties),
         validation_accuracy: validation.and_then(|v: Evaluation| v.accuracy),
         test_loss: test.loss,
         test_accuracy: test.accuracy,

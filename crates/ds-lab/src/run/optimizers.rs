@@ -1,6 +1,6 @@
 //! The optimisers of a run.
 
-use super::penalty::decay_factors;
+use super::penalty::{SplinePenalty, decay_factors};
 use crate::config::Config;
 use anyhow::Result;
 use ds_core::graph::Gradients;
@@ -22,8 +22,8 @@ pub struct Optimizers {
 }
 
 impl Optimizers {
-    /// As the config has it, for a network before its first step.
-    pub fn new(config: &Config, network: &Network) -> Result<Self> {
+    /// As the config has it, for a network before its first step. Of the penalty they take what `prox_adam` makes proximal steps of.
+    pub fn new(config: &Config, network: &Network, penalty: Option<&SplinePenalty>) -> Result<Self> {
         let decay = Decay { weights: config.regularization.weight_decay, hinges: config.activation.hinge_penalty };
         let of_group = |group| network.parameters().into_iter().filter(move |p: &Parameter| p.group == group);
         let (weights, splines) = (&config.optimizer.weights, &config.optimizer.splines);
@@ -34,9 +34,11 @@ impl Optimizers {
             optimizer.scale_decay(|parameter| factors.get(&parameter.name).copied().unwrap_or(1.0));
             Ok(optimizer)
         };
+        let mut of_splines = optimizer(Rule::from(splines), Group::Splines)?;
+        of_splines.set_proximal(penalty.map(|penalty| penalty.proximal(network)).unwrap_or_default())?;
         Ok(Self {
             weights: optimizer(Rule::from(weights), Group::Weights)?,
-            splines: optimizer(Rule::from(splines), Group::Splines)?,
+            splines: of_splines,
             scalings: optimizer(Rule::from(splines), Group::Scalings)?,
             rates: [weights.lr, splines.lr, scalings_rate],
             milestones: config.train.milestones.clone(),
@@ -66,6 +68,14 @@ impl Optimizers {
         self.weights.apply(gradients)?;
         self.splines.apply(gradients)?;
         self.scalings.apply(gradients)
+    }
+
+    /// The L2 terms of all parameters.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn l2_terms(&self) -> candle_core::Result<f64> {
+        Ok(self.weights.l2_terms()? + self.splines.l2_terms()? + self.scalings.l2_terms()?)
     }
 
     /// Tells these from other optimisers on a device.

@@ -2,11 +2,11 @@
 //! area experiments of Aziznejad2020 tune them, relative to what each layer has before training:
 //! λ/‖TV²(σ₀)‖₁ for its splines and (decay/2)·‖W‖²/‖W₀‖² for its weights.
 
-use crate::config::Config;
+use crate::config::{Config, OptimizerKind};
 use anyhow::Result;
 use ds_core::L2;
 use ds_core::graph::Gradients;
-use ds_core::regularization::{Norm, sum_of_squares};
+use ds_core::regularization::{Norm, ProximalTv2, sum_of_squares};
 use ds_nn::Network;
 use std::collections::HashMap;
 
@@ -16,6 +16,8 @@ pub struct SplinePenalty {
     norm: Norm,
     /// λ of each activation layer; 0 for those without splines.
     weights: Vec<f64>,
+    /// Whether TV² is left to proximal steps.
+    is_proximal: bool,
 }
 
 impl SplinePenalty {
@@ -25,7 +27,8 @@ impl SplinePenalty {
         let weight_of = |initial: f64| if config.regularization.per_layer { relative(lambda, initial) } else { lambda };
         let weight = |activation| Ok(Norm::Tv2.value_of(activation)?.map_or(0.0, weight_of));
         let weights = network.activations().into_iter().map(weight).collect::<Result<_>>()?;
-        Ok(Some(Self { norm, weights }))
+        let is_proximal = config.optimizer.splines.kind == OptimizerKind::ProxAdam;
+        Ok(Some(Self { norm, weights, is_proximal }))
     }
 
     /// Σ λ·norm over the layers.
@@ -34,11 +37,20 @@ impl SplinePenalty {
         layers.map(|(activation, weight)| Ok(weight * self.norm.value_of(activation)?.unwrap_or(0.0))).sum()
     }
 
-    /// Adds its gradient to what the backward pass left.
+    /// λ·TV² of each layer, where proximal steps take care of it.
+    pub fn proximal(&self, network: &Network) -> Vec<ProximalTv2> {
+        let layers = network.activations().into_iter().zip(&self.weights).filter(|_| self.is_proximal);
+        layers.filter_map(|(activation, &weight)| Some(ProximalTv2::new(activation.spline()?, weight))).collect()
+    }
+
+    /// Adds the gradient of what no proximal step takes care of to what the backward pass left.
     pub fn add_gradient(&self, network: &Network, gradients: &mut impl Gradients) -> candle_core::Result<()> {
         let layers = || network.activations().into_iter().zip(self.weights.iter().copied());
         // Plain splines together: on a GPU they take one launch.
         let plain: Vec<_> = layers().filter_map(|(activation, weight)| Some((activation.spline()?, weight))).collect();
+        if self.is_proximal {
+            return self.norm.add_gradients_without_tv2(&plain, gradients);
+        }
         self.norm.add_gradients(&plain, gradients)?;
         let mut others = layers().filter(|(activation, _)| activation.spline().is_none());
         others.try_for_each(|(activation, weight)| self.norm.add_gradient_of(activation, weight, gradients))

@@ -69,8 +69,8 @@ impl<'a> Trainer<'a> {
         communicator: Option<&'a dyn Communicator>,
     ) -> Result<Self> {
         // Both may be relative to the weights before training, so they come before those of a checkpoint.
-        let mut optimizers = Optimizers::new(config, &setup.network)?;
         let penalty = SplinePenalty::new(config, &setup.network)?;
+        let mut optimizers = Optimizers::new(config, &setup.network, penalty.as_ref())?;
         let metrics_path = directory.join(METRICS);
         let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
         let device = device::description(&setup.network.device(), communicator.map_or(1, Communicator::size));
@@ -135,6 +135,15 @@ impl<'a> Trainer<'a> {
     /// The epoch with the best validation, if its network is kept.
     pub fn best(&self) -> Option<BestEpoch> {
         self.position.best
+    }
+
+    /// What the objective has beside the data loss: λ·norm of the splines and the L2 terms.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn penalties(&self) -> candle_core::Result<f64> {
+        let of_splines = self.penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(&self.setup.network))?;
+        Ok(of_splines + self.optimizers.l2_terms()?)
     }
 
     /// Trains to the last epoch.

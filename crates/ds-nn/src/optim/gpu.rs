@@ -20,26 +20,51 @@ pub(super) struct Slot {
     pub(super) decay: f32,
 }
 
+/// A parameter whose [`Slot`] has a penalty of its slope changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProximalSlot {
+    pub(super) slot: Slot,
+    /// Six f64 for each of its numbers; none where they are slope changes.
+    pub(super) work: Address,
+    /// [`ProximalTv2::weight`](ds_core::regularization::ProximalTv2::weight).
+    pub(super) weight: f64,
+    /// Functions and knots.
+    pub(super) shape: (usize, usize),
+}
+
 /// Parameters of a launch.
 const SLOTS: usize = 112;
+const PROXIMAL_SLOTS: usize = 56;
+/// Functions of a block.
+const FUNCTIONS: usize = 32;
 /// Numbers of a block.
 const EACH: usize = 1024;
 
-/// Puts what a rule takes from the learning rate and the number of steps (this one included) on the device.
+/// f32 numbers of a schedule.
+pub(super) const SCHEDULE: usize = 4;
+
+/// Puts what a rule takes from the learning rate and the number of steps (this one included) on the device, and the learning rate
+/// itself where a proximal step reads it.
 ///
 /// # Safety
-/// `schedule` must be two f32 that nobody else writes.
+/// `schedule` must be [`SCHEDULE`] f32 that nobody else writes.
 pub(super) unsafe fn schedule<G: Gpu>(
     gpu: &G,
     rule: Rule,
     learning_rate: f64,
     steps: u64,
+    is_proximal: bool,
     schedule: Address,
 ) -> Result<()> {
     let (rate, correction) = rule.schedule(learning_rate, steps);
     let word = u64::from(rate.to_bits()) | u64::from(correction.to_bits()) << 32;
     // SAFETY: as the caller promises.
-    unsafe { put_word(gpu, word, schedule) }
+    unsafe { put_word(gpu, word, schedule)? };
+    if is_proximal {
+        // SAFETY: as above.
+        unsafe { put_word(gpu, u64::from((learning_rate as f32).to_bits()), Address(schedule.0 + 8))? };
+    }
+    Ok(())
 }
 
 /// θ ← θ − update(∂θ + λ·θ) for all slots, in place, with what [`schedule`] left.
@@ -64,14 +89,40 @@ pub(super) unsafe fn step<G: Gpu>(gpu: &G, rule: Rule, slots: &[Slot], schedule:
                 "sgd"
             }
             Rule::Adam => {
-                let constants = [Rule::BETA1 as f32, Rule::BETA2 as f32, Rule::EPSILON as f32];
-                arguments.extend(constants.map(Argument::Float));
+                arguments.extend(adam_constants());
                 "adam"
             }
         };
         let blocks = LaunchDims { grid: (blocks, 1), threads: LaunchDims::THREADS, shared: 0 };
         // SAFETY: the kernel's arguments; every block stays in its slot.
         unsafe { gpu.launch(kernel, blocks, &arguments)? };
+    }
+    Ok(())
+}
+
+fn adam_constants() -> [Argument<'static>; 3] {
+    [Rule::BETA1, Rule::BETA2, Rule::EPSILON].map(|constant| Argument::Float(constant as f32))
+}
+
+/// [`step`] of Adam for parameters with a penalty of their slope changes, and the proximal step of the penalty.
+///
+/// # Safety
+/// The arrays must be of these lengths and nobody else's.
+pub(super) unsafe fn proximal_step<G: Gpu>(gpu: &G, slots: &[ProximalSlot], schedule: Address) -> Result<()> {
+    for some in slots.chunks(PROXIMAL_SLOTS) {
+        some.iter().try_for_each(|all| int(all.slot.length).map(drop))?;
+        let row = |all: &ProximalSlot| {
+            let (Slot { theta, gradient, state, length, decay }, (channels, size)) = (all.slot, all.shape);
+            let width_and_decay = (length / channels) as u64 | u64::from(decay.to_bits()) << 32;
+            let shape = channels as u64 | (size as u64) << 32;
+            (channels, [theta.0, gradient.0, state.0, all.work.0, all.weight.to_bits(), shape, width_and_decay])
+        };
+        let (words, blocks) = table(PROXIMAL_SLOTS, FUNCTIONS, some.iter().map(row));
+        let mut arguments = vec![Argument::Struct(&words), int(some.len())?, schedule.into()];
+        arguments.extend(adam_constants());
+        let blocks = LaunchDims { grid: (blocks, 1), threads: FUNCTIONS, shared: 0 };
+        // SAFETY: the kernel's arguments; every thread stays in its function.
+        unsafe { gpu.launch("proximal_adam", blocks, &arguments)? };
     }
     Ok(())
 }

@@ -1,15 +1,18 @@
 //! Optimisers that update each parameter in place in one pass, L2 term included, and the multi-step schedule.
 
+mod cpu;
 mod gpu;
 mod rule;
 
 pub use rule::Rule;
 
 use crate::backend::KERNELS;
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, TensorId, bail};
+use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
+use cpu::Update;
 use ds_core::backend::gpu::cuda::CudaGpu;
 use ds_core::backend::gpu::{Address, Gpu};
 use ds_core::graph::Gradients;
+use ds_core::regularization::{ProximalTv2, Workspace, sum_of_squares};
 use ds_core::{L2, Parameter};
 use std::cell::RefCell;
 
@@ -39,6 +42,36 @@ struct Slot {
     /// λ of its L2 term.
     decay: f64,
     state: State,
+    proximal: Option<Proximal>,
+}
+
+/// A penalty that a proximal step takes care of.
+struct Proximal {
+    penalty: ProximalTv2,
+    work: Work,
+}
+
+/// What its solver works in.
+enum Work {
+    OnCpu(RefCell<(Workspace<f32>, Vec<f32>)>),
+    OnDevice(Tensor),
+}
+
+impl Work {
+    /// Numbers on a device for each coefficient.
+    const ARRAYS: usize = 6;
+
+    fn on(device: &Device, penalty: &ProximalTv2) -> Result<Self> {
+        if device.is_cpu() {
+            return Ok(Self::OnCpu(RefCell::default()));
+        }
+        Self::in_memory_of(device, penalty)
+    }
+
+    fn in_memory_of(device: &Device, penalty: &ProximalTv2) -> Result<Self> {
+        let (channels, size) = penalty.shape();
+        Tensor::zeros(Self::ARRAYS * channels * size, DType::F64, device).map(Self::OnDevice)
+    }
 }
 
 /// The rule's moving averages, one after the other.
@@ -75,11 +108,36 @@ impl Optimizer {
                 Device::Cpu => State::OnCpu(RefCell::new(vec![0.0; length])),
                 device => State::OnDevice(Tensor::zeros(length, DType::F32, device)?),
             };
-            slots.push(Slot { decay: decay.of(parameter.l2), parameter, state });
+            slots.push(Slot { decay: decay.of(parameter.l2), parameter, state, proximal: None });
         }
         let device = slots.iter().find(|slot| matches!(slot.state, State::OnDevice(_)));
-        let schedule = device.map(|slot| Tensor::zeros(2, DType::F32, slot.parameter.var.device())).transpose()?;
+        let zeros = |slot: &Slot| Tensor::zeros(gpu::SCHEDULE, DType::F32, slot.parameter.var.device());
+        let schedule = device.map(zeros).transpose()?;
         Ok(Self { rule, slots, steps: 0, learning_rate: 0.0, schedule })
+    }
+
+    /// Makes Adam proximal for parameters with a penalty λ·TV²: each step, taken along gradients without that of the penalty, ends in
+    /// the proximal point of the penalty in the metric of Adam's second moment (ProxGen, Yun, Lozano and Yang 2021, algorithm 1).
+    /// Slope changes become exactly 0, and the objective reaches its optimum where it is convex.
+    ///
+    /// # Errors
+    /// If the rule is not Adam, or a penalty is not about a parameter of this optimiser.
+    pub fn set_proximal(&mut self, penalties: impl IntoIterator<Item = ProximalTv2>) -> Result<()> {
+        for penalty in penalties {
+            if self.rule != Rule::Adam {
+                bail!("optimiser: a proximal step needs Adam, this is {:?}", self.rule);
+            }
+            let Some(slot) = self.slots.iter_mut().find(|slot| slot.parameter.var.id() == penalty.parameter()) else {
+                bail!("optimiser: a proximal step for a parameter that is not of this optimiser");
+            };
+            let work = Work::on(slot.parameter.var.device(), &penalty)?;
+            slot.proximal = Some(Proximal { penalty, work });
+        }
+        Ok(())
+    }
+
+    fn is_proximal(&self) -> bool {
+        self.slots.iter().any(|slot| slot.proximal.is_some())
     }
 
     /// Multiplies λ of each parameter's L2 term with a factor of its own.
@@ -124,9 +182,10 @@ impl Optimizer {
             return Ok(());
         }
         let schedule = self.rule.schedule(self.learning_rate, self.steps);
-        for Slot { parameter, decay, state } in &self.slots {
+        for Slot { parameter, decay, state, proximal } in &self.slots {
             let State::OnCpu(state) = state else { continue };
-            let update = Update { rule: self.rule, decay: *decay as f32, schedule, state };
+            let (learning_rate, proximal) = (self.learning_rate as f32, proximal.as_ref());
+            let update = Update { rule: self.rule, decay: *decay as f32, schedule, learning_rate, state, proximal };
             match gradients.gradient(&parameter.var) {
                 Some(gradient) => parameter.var.inplace_op2(&gradient.contiguous()?, &update)?,
                 None => parameter.var.inplace_op2(&parameter.var.zeros_like()?, &update)?,
@@ -138,15 +197,15 @@ impl Optimizer {
     fn prepare_on<G: Gpu>(&self, gpu: &G, schedule: &Tensor) -> Result<()> {
         let there = gpu.address_of(schedule, DType::F32, OP)?;
         // SAFETY: the array is this optimiser's.
-        unsafe { gpu::schedule(gpu, self.rule, self.learning_rate, self.steps, there) }
+        unsafe { gpu::schedule(gpu, self.rule, self.learning_rate, self.steps, self.is_proximal(), there) }
     }
 
     fn apply_on<G: Gpu>(&self, gpu: &G, gradients: &impl Gradients, schedule: &Tensor) -> Result<()> {
         let of = |tensor: &Tensor| gpu.address_of(tensor, DType::F32, OP);
         // Copies that must live until the launch.
         let mut copies = Vec::new();
-        let mut slots = Vec::with_capacity(self.slots.len());
-        for Slot { parameter, decay, state } in &self.slots {
+        let (mut slots, mut proximal_slots) = (Vec::with_capacity(self.slots.len()), Vec::new());
+        for Slot { parameter, decay, state, proximal } in &self.slots {
             let State::OnDevice(state) = state else {
                 bail!("{OP}: parameter {} is on the CPU, others are not", parameter.name)
             };
@@ -165,10 +224,23 @@ impl Optimizer {
             };
             let (theta, state) = (of(&parameter.var)?, of(state)?);
             let (length, decay) = (parameter.var.elem_count(), *decay as f32);
-            slots.push(gpu::Slot { theta, gradient, state, length, decay });
+            let slot = gpu::Slot { theta, gradient, state, length, decay };
+            let Some(Proximal { penalty, work }) = proximal else {
+                slots.push(slot);
+                continue;
+            };
+            let work = match work {
+                Work::OnDevice(work) if !penalty.of_slope_changes() => gpu.address_of(work, DType::F64, OP)?,
+                _ => Address::NONE,
+            };
+            proximal_slots.push(gpu::ProximalSlot { slot, work, weight: penalty.weight(), shape: penalty.shape() });
         }
+        let schedule = of(schedule)?;
         // SAFETY: parameters and states have these lengths and are this optimiser's to write; work on a device is in order.
-        unsafe { gpu::step(gpu, self.rule, &slots, of(schedule)?) }
+        unsafe {
+            gpu::step(gpu, self.rule, &slots, schedule)?;
+            gpu::proximal_step(gpu, &proximal_slots, schedule)
+        }
     }
 
     /// A step on a device that emulates a GPU, with the state and the schedule of tensors on the CPU: for tests.
@@ -183,12 +255,30 @@ impl Optimizer {
                 let state = Tensor::new(state.borrow().as_slice(), &Device::Cpu)?;
                 slot.state = State::OnDevice(state);
             }
+            if let Some(Proximal { penalty, work }) = &mut slot.proximal
+                && matches!(work, Work::OnCpu(_))
+            {
+                *work = Work::in_memory_of(&Device::Cpu, penalty)?;
+            }
         }
-        let schedule = self.schedule.take().map_or_else(|| Tensor::zeros(2, DType::F32, &Device::Cpu), Ok)?;
+        let zeros = || Tensor::zeros(gpu::SCHEDULE, DType::F32, &Device::Cpu);
+        let schedule = self.schedule.take().map_or_else(zeros, Ok)?;
         self.prepare_on(gpu, &schedule)?;
         let result = self.apply_on(gpu, gradients, &schedule);
         self.schedule = Some(schedule);
         result
+    }
+
+    /// Σ (λ/2)·‖θ‖² of the L2 terms.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn l2_terms(&self) -> Result<f64> {
+        let term = |slot: &Slot| {
+            let squares = sum_of_squares(std::slice::from_ref(&slot.parameter), slot.parameter.l2)?;
+            Ok(0.5 * slot.decay * squares)
+        };
+        self.slots.iter().filter(|slot| slot.decay != 0.0).map(term).sum()
     }
 
     /// Where the learning rate is on a device, which tells this optimiser from others there; `None` on the CPU, or without
@@ -236,70 +326,6 @@ impl Optimizer {
             }
         }
         self.steps = steps;
-        Ok(())
-    }
-}
-
-ds_core::vectorized! {
-    /// With [λ, μ, learning rate].
-    fn sgd<T>(constants: &[T; 3], theta: &mut [T], g: &[T], v: &mut [T]) {
-        let [decay, momentum, rate] = *constants;
-        for ((theta, &g), v) in theta.iter_mut().zip(g).zip(v) {
-            let g = g + decay * *theta;
-            *v = momentum * *v + g;
-            *theta -= rate * (g + momentum * *v);
-        }
-    }
-}
-
-ds_core::vectorized! {
-    /// With [λ, learning rate over the first bias correction, 1/√ of the second one].
-    fn adam<T>(constants: &[T; 3], theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T]) {
-        let [decay, rate, correction] = *constants;
-        let [beta1, beta2, epsilon] = [Rule::BETA1, Rule::BETA2, Rule::EPSILON].map(T::from_f64);
-        for (((theta, &g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
-            let g = g + decay * *theta;
-            *m = beta1 * *m + (T::ONE - beta1) * g;
-            *v = beta2 * *v + (T::ONE - beta2) * g * g;
-            *theta -= rate * *m / (v.sqrt() * correction + epsilon);
-        }
-    }
-}
-
-/// θ ← θ − update(g + λ·θ), in place.
-struct Update<'a> {
-    rule: Rule,
-    decay: f32,
-    /// What the rule takes from the learning rate and the number of steps.
-    schedule: (f32, f32),
-    state: &'a RefCell<Vec<f32>>,
-}
-
-impl InplaceOp2 for Update<'_> {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(&self, theta: &mut CpuStorage, tl: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {
-        let (CpuStorage::F32(theta), CpuStorage::F32(g)) = (theta, g) else {
-            bail!("{}: parameters and gradients must be f32", self.name())
-        };
-        let (Some((start, end)), Some((g_start, g_end))) = (tl.contiguous_offsets(), gl.contiguous_offsets()) else {
-            bail!("{}: parameters and gradients must be contiguous", self.name())
-        };
-        if tl.shape() != gl.shape() {
-            bail!("{}: gradient {:?} for a parameter {:?}", self.name(), gl.shape(), tl.shape());
-        }
-        let (theta, g) = (&mut theta[start..end], &g[g_start..g_end]);
-        let mut state = self.state.borrow_mut();
-        match self.rule {
-            Rule::Sgd { momentum } => sgd(&[self.decay, momentum as f32, self.schedule.0], theta, g, &mut state),
-            Rule::Adam => {
-                let (rate, correction) = self.schedule;
-                let (first, second) = state.split_at_mut(theta.len());
-                adam(&[self.decay, rate, correction], theta, g, first, second);
-            }
-        }
         Ok(())
     }
 }

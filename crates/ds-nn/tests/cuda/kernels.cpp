@@ -33,6 +33,7 @@ int main() {
     KERNEL(loss_backward);
     KERNEL(sgd);
     KERNEL(adam);
+    KERNEL(proximal_adam);
     KERNEL(pack_pieces);
     KERNEL_TYPES(gather_images);
     return device::serve();

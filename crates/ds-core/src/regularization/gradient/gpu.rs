@@ -1,10 +1,10 @@
 //! The gradients of the norms of all spline layers in one launch.
 
+use super::Terms;
 use crate::Grid;
 use crate::activation::{Kind, Spline};
 use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims};
 use crate::graph::Gradients;
-use crate::regularization::norm::Norm;
 use candle_core::{DType, Result, Var};
 
 /// The name of the op.
@@ -69,10 +69,10 @@ impl NormLayer {
 /// Layers of a launch.
 const LAYERS: usize = 36;
 
-/// Adds λ times the norm's gradient for layers with a λ each.
+/// Adds λ times the gradient of the norm's terms for layers with a λ each.
 pub(super) fn add_gradients<G: Gpu>(
     gpu: &G,
-    norm: Norm,
+    terms: Terms,
     layers: &[(&Spline, f64)],
     gradients: &mut impl Gradients,
 ) -> Result<()> {
@@ -107,7 +107,7 @@ pub(super) fn add_gradients<G: Gpu>(
         };
         if let Some(linear) = spline.linear_term() {
             layer.linear = [of_parameter(&linear.weight)?, of_parameter(&linear.bias)?];
-            if norm == Norm::Bv2 {
+            if terms.values {
                 layer.linear_gradient[0] = of(&linear.weight)?;
                 if !linear.fixed_bias {
                     layer.linear_gradient[1] = of(&linear.bias)?;
@@ -125,7 +125,8 @@ pub(super) fn add_gradients<G: Gpu>(
             threads: LaunchDims::THREADS,
             shared: 0,
         };
-        let arguments = [Argument::Struct(&words), Argument::Int(i32::from(norm == Norm::Bv2))];
+        let [tv2, values] = [terms.tv2, terms.values].map(|is_added| Argument::Int(i32::from(is_added)));
+        let arguments = [Argument::Struct(&words), tv2, values];
         // SAFETY: the kernel's arguments: parameters and gradients of the same shapes, which live until the launch has run.
         unsafe { gpu.launch("norm_gradient", blocks, &arguments)? };
     }

@@ -59,16 +59,16 @@ __device__ __forceinline__ double value_at(const NormLayer &layer, int channel, 
     return values[0] + t * ((double)values[1] - values[0]);
 }
 
-// Adds weight·∂norm to the gradients, a thread for each number. Grid: (layers, pieces of their numbers).
-extern "C" __global__ void norm_gradient(const NormLayers all, int bv2) {
+// Adds weight·∂(TV² + |σ(0)| + |σ(1)|) to the gradients, or that of one of the terms, a thread for each number. Grid: (layers, pieces of their numbers).
+extern "C" __global__ void norm_gradient(const NormLayers all, int tv2, int values) {
     const NormLayer &layer = all.layers[blockIdx.x];
     const int width = layer.kind == 2 ? layer.size - 2 : layer.size;
     for (int at = blockIdx.y * blockDim.x + threadIdx.x; at < layer.channels * width; at += gridDim.y * blockDim.x) {
         const int channel = at / width, k = at % width;
         float g = layer.gradient[at];
-        if (layer.kind == 2) {
+        if (tv2 && layer.kind == 2) {
             g += (float)layer.weight * sign(layer.knots[at]);
-        } else {
+        } else if (tv2) {
             const float *c = layer.knots + channel * width;
             const float outer = 1.0f / (float)layer.step, unit = (float)(layer.weight / layer.step);
             if (k >= 2)
@@ -78,7 +78,7 @@ extern "C" __global__ void norm_gradient(const NormLayers all, int bv2) {
             if (k <= width - 3)
                 g += unit * sign(slope_change(c, k, outer));
         }
-        if (bv2) {
+        if (values) {
             const double at_0 = sign(value_at(layer, channel, 0)), at_1 = sign(value_at(layer, channel, 1));
             if (layer.kind == 2) {
                 const double x = knot_at(k + 1, layer.size, layer.step);

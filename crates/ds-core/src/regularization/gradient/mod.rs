@@ -8,7 +8,7 @@ use crate::activation::{Activation, Kind, Spline};
 use crate::backend::gpu::cuda::CudaGpu;
 use crate::backend::gpu::{Gpu, KERNELS};
 use crate::backend::pointwise::real_dtype;
-use crate::backend::real::{Real, elements};
+use crate::backend::real::{Real, elements, elements_mut};
 use crate::dispatch_real;
 use crate::graph::Gradients;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
@@ -47,10 +47,18 @@ impl Norm {
     /// # Errors
     /// If the parameters are not f32, or f64 on the CPU.
     pub fn add_gradients(self, layers: &[(&Spline, f64)], gradients: &mut impl Gradients) -> Result<()> {
-        let Some((first, _)) = layers.first() else { return Ok(()) };
-        match CudaGpu::of(first.knot_parameters(), &KERNELS)? {
-            Some(gpu) => self.add_gradients_on(&gpu, layers, gradients),
-            None => layers.iter().try_for_each(|&(spline, weight)| self.add_gradient(spline, weight, gradients)),
+        Terms::of(self).add_gradients(layers, gradients)
+    }
+
+    /// [`add_gradients`](Self::add_gradients) without that of TV², which a [proximal step](super::ProximalTv2) takes care of: for
+    /// BV² the gradient of |σ(0)| + |σ(1)|.
+    ///
+    /// # Errors
+    /// If the parameters are not f32, or f64 on the CPU.
+    pub fn add_gradients_without_tv2(self, layers: &[(&Spline, f64)], gradients: &mut impl Gradients) -> Result<()> {
+        match self {
+            Self::Tv2 => Ok(()),
+            Self::Bv2 => Terms { tv2: false, values: true }.add_gradients(layers, gradients),
         }
     }
 
@@ -65,21 +73,51 @@ impl Norm {
         layers: &[(&Spline, f64)],
         gradients: &mut impl Gradients,
     ) -> Result<()> {
-        gpu::add_gradients(gpu, self, layers, gradients)
+        gpu::add_gradients(gpu, Terms::of(self), layers, gradients)
     }
 
     /// Adds `weight` times the norm's gradient to the gradients of the layer's parameters, in place.
     pub fn add_gradient(self, spline: &Spline, weight: f64, gradients: &mut impl Gradients) -> Result<()> {
-        let signs = match self {
-            Self::Tv2 => Vec::new(),
-            Self::Bv2 => values_at_0_and_1(spline)?.into_iter().map(|(a, b)| (sign(a), sign(b))).collect(),
+        Terms::of(self).add_gradient(spline, weight, gradients)
+    }
+}
+
+/// The terms of a norm whose gradient is added.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// TV² = ‖a‖₁.
+    tv2: bool,
+    /// |σ(0)| + |σ(1)|.
+    values: bool,
+}
+
+impl Terms {
+    fn of(norm: Norm) -> Self {
+        Self { tv2: true, values: norm == Norm::Bv2 }
+    }
+
+    fn add_gradients(self, layers: &[(&Spline, f64)], gradients: &mut impl Gradients) -> Result<()> {
+        let Some((first, _)) = layers.first() else { return Ok(()) };
+        match CudaGpu::of(first.knot_parameters(), &KERNELS)? {
+            Some(gpu) => gpu::add_gradients(&gpu, self, layers, gradients),
+            None => layers.iter().try_for_each(|&(spline, weight)| self.add_gradient(spline, weight, gradients)),
+        }
+    }
+
+    fn add_gradient(self, spline: &Spline, weight: f64, gradients: &mut impl Gradients) -> Result<()> {
+        let signs = match self.values {
+            false => Vec::new(),
+            true => values_at_0_and_1(spline)?.into_iter().map(|(a, b)| (sign(a), sign(b))).collect(),
         };
         let knots = spline.knot_parameters();
         if gradients.gradient(knots).is_none() {
             gradients.set_gradient(knots, knots.zeros_like()?);
         }
         if let Some(gradient) = gradients.gradient(knots) {
-            gradient.inplace_op2(&knots.as_tensor().detach(), &NormGradient { spline, weight, signs: &signs })?;
+            gradient.inplace_op2(
+                &knots.as_tensor().detach(),
+                &NormGradient { spline, weight, tv2: self.tv2, signs: &signs },
+            )?;
         }
         let Some(linear) = spline.linear_term().filter(|_| !signs.is_empty()) else { return Ok(()) };
         let dtype = knots.dtype();
@@ -100,10 +138,11 @@ impl Norm {
     }
 }
 
-/// gradient += weight·∂norm/∂knot parameters, with the signs of σ(0) and σ(1) for BV² (none for TV²).
+/// gradient += weight·∂norm/∂knot parameters, with the signs of σ(0) and σ(1) if their sizes belong to the norm.
 struct NormGradient<'a> {
     spline: &'a Spline,
     weight: f64,
+    tv2: bool,
     signs: &'a [(f64, f64)],
 }
 
@@ -123,11 +162,11 @@ impl NormGradient<'_> {
             }
         };
         for (channel, (g, c)) in gradient.chunks_exact_mut(width).zip(knots.chunks_exact(width)).enumerate() {
-            if of_relus {
+            if of_relus && self.tv2 {
                 for (g, &a) in g.iter_mut().zip(c) {
                     *g += signed(a);
                 }
-            } else {
+            } else if self.tv2 {
                 for (k, a) in slope_changes_of(c, grid.step()).enumerate() {
                     let s = signed(a);
                     g[k] += s;
@@ -157,29 +196,13 @@ impl InplaceOp2 for NormGradient<'_> {
     }
 
     fn cpu_fwd(&self, gradient: &mut CpuStorage, gl: &Layout, c: &CpuStorage, cl: &Layout) -> Result<()> {
-        let Some((start, end)) = gl.contiguous_offsets() else {
-            bail!("{}: the gradient must be contiguous", self.name())
-        };
         dispatch_real!(real_dtype(c, self.name())?, self.name(), T => {
             let c = elements::<T>(c, cl)?;
-            let mut failed = true;
-            if let Some(gradient) = as_mut_slice::<T>(gradient) {
-                failed = end - start != c.len();
-                if !failed {
-                    self.run(&mut gradient[start..end], c);
-                }
+            match elements_mut::<T>(gradient, gl)? {
+                gradient if gradient.len() == c.len() => self.run(gradient, c),
+                _ => bail!("{}: gradient and parameter do not fit each other", self.name()),
             }
-            if failed { bail!("{}: gradient and parameter do not fit each other", self.name()) } else { Ok(()) }
+            Ok(())
         })
     }
-}
-
-/// The elements of a CPU storage for writing, if it has this type.
-fn as_mut_slice<T: Real>(storage: &mut CpuStorage) -> Option<&mut [T]> {
-    let any: &mut dyn std::any::Any = match storage {
-        CpuStorage::F32(data) => data,
-        CpuStorage::F64(data) => data,
-        _ => return None,
-    };
-    any.downcast_mut::<Vec<T>>().map(Vec::as_mut_slice)
 }

@@ -6,6 +6,7 @@ mod cost;
 mod lipschitz_fits;
 mod original;
 mod papers;
+mod proximal;
 mod pruning;
 mod references;
 mod rows;
@@ -20,8 +21,8 @@ use crate::results::table::Table;
 use crate::results::{COMPARISON_HEAD, Kind, Output, Results};
 use anyhow::{Context, Result};
 
-/// The tables of a folder of results, by the names of their files: with the papers, with the original, of costs, of certified
-/// accuracies, and of fits by 1-Lipschitz networks. None if no run has ended.
+/// The tables of a folder of results, by the names of their files: with the papers, with the original, of costs, of proximal steps, of
+/// pruning, of certified accuracies, and of fits by 1-Lipschitz networks. None if no run has ended.
 pub fn tables(results: &Results, references: &References) -> Vec<(&'static str, Table)> {
     let rows = &results.rows;
     if rows.is_empty() {
@@ -32,6 +33,7 @@ pub fn tables(results: &Results, references: &References) -> Vec<(&'static str, 
         all.push(("original", original::table(&references.original)));
     }
     all.extend(cost::table(&references.papers, rows).map(|table| ("cost", table)));
+    all.extend(proximal::table(rows).map(|table| ("proximal", table)));
     all.extend(pruning::table(rows).map(|table| ("pruning", table)));
     all.extend(certified::table(rows).map(|table| ("certified", table)));
     all.extend(lipschitz_fits::table(rows).map(|table| ("lipschitz-fits", table)));

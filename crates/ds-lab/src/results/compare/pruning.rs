@@ -1,8 +1,8 @@
 //! Pruning with a refit beside the papers' thresholds, on the same trained networks.
 
-use super::rows::groups;
+use super::rows::{groups, interval};
 use crate::results::metrics::SummaryRow;
-use crate::results::statistics::{median, paired};
+use crate::results::statistics::median;
 use crate::results::table::Table;
 
 /// Knots and accuracies of runs that were pruned by both methods; `None` if there are none.
@@ -39,10 +39,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             };
             let minus = |other: &dyn Fn(&SummaryRow) -> Option<f64>| {
                 let differences = found.iter().filter_map(|(row, _, accuracy)| Some(accuracy - other(row)?));
-                let interval = paired(&differences.collect::<Vec<_>>(), 0.95);
-                interval.map_or(String::new(), |(mean, half)| {
-                    format!("{mean:+.2} ({:+.2} to {:+.2})", mean - half, mean + half)
-                })
+                interval(&differences.collect::<Vec<_>>())
             };
             let papers = |row: &SummaryRow| row.sparsified_test_accuracy;
             table.rows.push(vec![

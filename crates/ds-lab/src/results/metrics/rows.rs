@@ -171,6 +171,11 @@ pub struct SummaryRow {
     /// Percent of the inputs of each spline layer that lie outside its grid.
     #[serde(default)]
     pub inputs_outside_of_layers: Option<String>,
+    /// The training loss, λ·norm of the splines and the L2 terms.
+    #[serde(default)]
+    pub objective: Option<f64>,
+    #[serde(default)]
+    pub splines_optimizer: Option<String>,
 }
 
 impl SummaryRow {
@@ -209,6 +214,7 @@ impl SummaryRow {
         let has_splines = kind.is_spline() || kind == ActivationKind::LipschitzSpline;
         self.spline_size = has_splines.then_some(config.activation.size);
         self.spline_range = has_splines.then(|| config.activation.layer().knot_range());
+        self.splines_optimizer = has_splines.then(|| config.optimizer.splines.kind.to_string());
         self.norm = has_splines.then(|| config.regularization.norm.map_or("none", Norm::name).to_owned());
         self.lambda = has_splines.then_some(config.regularization.lambda);
         self.weight_decay = Some(config.regularization.weight_decay);

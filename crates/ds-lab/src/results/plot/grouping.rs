@@ -24,10 +24,12 @@ pub enum Setting {
     SplineRange,
     /// The factor of the weights' decay.
     WeightDecay,
+    /// The optimiser of the splines.
+    Optimizer,
 }
 
 impl Setting {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Activation,
         Self::Norm,
         Self::SplineSize,
@@ -35,6 +37,7 @@ impl Setting {
         Self::Hidden,
         Self::SplineRange,
         Self::WeightDecay,
+        Self::Optimizer,
     ];
 
     fn text(self, row: &SummaryRow) -> Option<String> {
@@ -50,6 +53,7 @@ impl Setting {
             Self::Hidden => format!("hidden {}", row.hidden.as_deref()?.replace('x', "×")),
             Self::SplineRange => format!("range {}", row.spline_range?),
             Self::WeightDecay => format!("weight decay {}", scientific(row.weight_decay?)),
+            Self::Optimizer => row.splines_optimizer.as_deref()?.replace('_', " "),
         })
     }
 }

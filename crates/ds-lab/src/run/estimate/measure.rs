@@ -111,8 +111,8 @@ fn measure_alone(config: &Config, setup: &Setup) -> Result<Rates> {
 /// Seconds of a step of a full batch. Where that takes long, smaller batches are timed: then the time is that of the samples.
 fn steps(config: &Config, setup: &Setup) -> Result<f64> {
     let size = config.train.batch_size.min(setup.train.len());
-    let mut optimizers = Optimizers::new(config, &setup.network)?;
     let (penalty, totals) = (SplinePenalty::new(config, &setup.network)?, Model::totals_on(&setup.network.device())?);
+    let mut optimizers = Optimizers::new(config, &setup.network, penalty.as_ref())?;
     let model = Model { network: &setup.network, penalty: penalty.as_ref(), totals: &totals };
     let mut execution = execution(&setup.network, None, None)?;
     let mut time = |size: usize, count: usize| {
@@ -149,8 +149,8 @@ fn steps_on_gpu(config: &Config, setup: &Setup) -> Result<(f64, f64)> {
     let indices: Vec<usize> = (0..size).collect();
     let device = setup.network.device();
     let samples = setup.train.subset(&indices)?.to(config.train.precision.dtype(), &device)?;
-    let mut optimizers = Optimizers::new(config, &setup.network)?;
     let (penalty, totals) = (SplinePenalty::new(config, &setup.network)?, Model::totals_on(&setup.network.device())?);
+    let mut optimizers = Optimizers::new(config, &setup.network, penalty.as_ref())?;
     let model = Model { network: &setup.network, penalty: penalty.as_ref(), totals: &totals };
     let graphs = setup.context.cuda_graphs.then_some(config.train.batch_size);
     let mut execution = execution(&setup.network, None, graphs)?;

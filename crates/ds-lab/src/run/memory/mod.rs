@@ -212,7 +212,7 @@ impl Factors {
 /// the lower bound with its gradient, and for the certified bound. Constrained weights have more copies.
 fn bytes_per_parameter(config: &Config, optimizer: &OptimizerConfig) -> f64 {
     let states = match optimizer.kind {
-        OptimizerKind::Adam => 2.0,
+        OptimizerKind::Adam | OptimizerKind::ProxAdam => 2.0,
         OptimizerKind::Sgd => 1.0,
     };
     let constraint = if config.network.kind.is_lipschitz() { 32.0 } else { 0.0 };

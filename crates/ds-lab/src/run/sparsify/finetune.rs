@@ -70,7 +70,7 @@ fn finetune(config: &Config, setup: &Setup, kept: &KeptKnots) -> Result<usize> {
     config.train.milestones = vec![epochs - epochs / 3];
     config.train.gamma = 0.1;
     let network = &setup.network;
-    let mut optimizers = Optimizers::new(&config, network)?;
+    let mut optimizers = Optimizers::new(&config, network, None)?;
     let totals = Model::totals_on(&network.device())?;
     let model = Model { network, penalty: None, totals: &totals };
     let samples = setup.train.to(config.train.precision.dtype(), &network.device())?;

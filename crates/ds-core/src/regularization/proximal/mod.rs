@@ -1,0 +1,116 @@
+//! The proximal operator of λ·TV², which gives slope changes that are 0, where steps along a subgradient leave small ones.
+
+mod solver;
+
+use crate::activation::{Kind, Spline};
+use crate::backend::pointwise::real_dtype;
+use crate::backend::real::{Real, elements, elements_mut};
+use crate::dispatch_real;
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, TensorId, bail};
+
+/// λ·TV² of a layer, for proximal steps in a diagonal metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProximalTv2 {
+    parameter: TensorId,
+    channels: usize,
+    size: usize,
+    /// λ where the parameters are slope changes; λ/T where they are coefficients, for their second differences.
+    weight: f64,
+    of_slope_changes: bool,
+}
+
+impl ProximalTv2 {
+    /// The penalty `lambda`·TV² of a layer.
+    pub fn new(spline: &Spline, lambda: f64) -> Self {
+        let of_slope_changes = matches!(spline.kind(), Kind::ReluSpline { .. });
+        Self {
+            parameter: spline.knot_parameters().id(),
+            channels: spline.channels(),
+            size: spline.grid().size(),
+            weight: if of_slope_changes { lambda } else { lambda / spline.grid().step() },
+            of_slope_changes,
+        }
+    }
+
+    /// The variable that it is about: [`Spline::knot_parameters`].
+    pub fn parameter(&self) -> TensorId {
+        self.parameter
+    }
+
+    /// The functions C and their knots K.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.channels, self.size)
+    }
+
+    /// μ in μ·‖D·c‖₁ with the second differences D·c, or in μ·‖a‖₁ with the slope changes a.
+    pub fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    /// Whether the parameters are slope changes (C, K−2), not coefficients (C, K).
+    pub fn of_slope_changes(&self) -> bool {
+        self.of_slope_changes
+    }
+}
+
+/// What [`ProximalTv2::solve`] works in.
+#[derive(Debug, Clone, Default)]
+pub struct Workspace<T> {
+    solver: solver::Workspace,
+    signs: Vec<T>,
+}
+
+impl ProximalTv2 {
+    /// Remembers which slope changes of the parameters are 0, from where the next [`solve`](Self::solve) starts.
+    pub fn start<T: Real>(&self, workspace: &mut Workspace<T>, parameters: &[T]) {
+        if !self.of_slope_changes {
+            workspace.signs.resize(self.channels * (self.size - 2), T::ZERO);
+            solver::signs(self.size, parameters, &mut workspace.signs);
+        }
+    }
+
+    /// Takes the parameters u to argmin ½ Σ (θ − u)²/`scale` + λ·TV²(θ).
+    pub fn solve<T: Real>(&self, workspace: &mut Workspace<T>, parameters: &mut [T], scale: &[T]) {
+        if self.of_slope_changes {
+            solver::soft_threshold(T::from_f64(self.weight), parameters, scale);
+        } else if self.weight > 0.0 {
+            let Workspace { solver, signs } = workspace;
+            solver::solve(solver, (self.size, self.weight), parameters, scale, signs);
+        }
+    }
+}
+
+/// Takes the coefficients or slope changes u of a layer, in place, to the proximal point of `lambda`·TV² in a diagonal metric:
+/// argmin ½ Σ (θ − u)²/`scale` + `lambda`·TV²(θ). With `scale` the step size of each parameter, this is the second half of a step
+/// of proximal gradient descent; the first half is the step along the gradient of all other terms.
+///
+/// For slope changes it is soft thresholding. For coefficients it is ℓ1 trend filtering (Kim et al. 2009), solved exactly. Slope
+/// changes that are 0 there are 0 but for the rounding of f32 coefficients; [`significant_knots`](super::significant_knots) counts
+/// the others.
+///
+/// # Errors
+/// If `scale` has not the shape of [`Spline::knot_parameters`], or the parameters are not f32 or f64 on the CPU.
+pub fn proximal_step(spline: &Spline, lambda: f64, scale: &Tensor) -> Result<()> {
+    spline.knot_parameters().inplace_op2(scale, &Step(&ProximalTv2::new(spline, lambda)))
+}
+
+struct Step<'a>(&'a ProximalTv2);
+
+impl InplaceOp2 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "proximal-tv2"
+    }
+
+    fn cpu_fwd(&self, parameters: &mut CpuStorage, pl: &Layout, scale: &CpuStorage, sl: &Layout) -> Result<()> {
+        if pl.shape() != sl.shape() {
+            bail!("{}: scale {:?} for parameters {:?}", self.name(), sl.shape(), pl.shape());
+        }
+        dispatch_real!(real_dtype(scale, self.name())?, self.name(), T => {
+            let (parameters, scale) = (elements_mut::<T>(parameters, pl)?, elements::<T>(scale, sl)?);
+            let mut workspace = Workspace::default();
+            self.0.start(&mut workspace, parameters);
+            self.0.solve(&mut workspace, parameters, scale);
+            Ok(())
+        })
+    }
+}

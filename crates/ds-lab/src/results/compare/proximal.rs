@@ -1,0 +1,75 @@
+//! Adam with proximal steps for the splines beside Adam along a subgradient, from the same seeds.
+
+use super::rows::{groups, interval, splines_optimizer};
+use crate::config::OptimizerKind;
+use crate::results::metrics::SummaryRow;
+use crate::results::statistics::median;
+use crate::results::table::Table;
+
+/// Objectives, knots and accuracies of runs that differ in the optimiser of the splines; `None` if there are none.
+pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
+    let mut table = Table::new(
+        "Proximal steps",
+        "The same networks trained with proximal steps for TV² (prox_adam) and along its subgradient (adam): medians over n seeds at the \
+         end of training, before any pruning. Differences of prox_adam minus adam are paired by seed: their mean and its 95 % \
+         interval, by Student's t; those of the objective in percent of adam's.",
+        &[
+            "data",
+            "network",
+            "n",
+            "knots, adam",
+            "knots, prox_adam",
+            "of",
+            "objective, adam",
+            "objective, prox_adam",
+            "difference (%)",
+            "test accuracy (%), adam",
+            "test accuracy (%), prox_adam",
+            "difference",
+            "time, prox_adam / adam",
+        ],
+    );
+    let (proximal, others): (Vec<&SummaryRow>, Vec<&SummaryRow>) = summaries
+        .iter()
+        .filter(|row| row.objective.is_some())
+        .partition(|row| splines_optimizer(row) == OptimizerKind::ProxAdam.name());
+    for group in groups(proximal) {
+        let same = |other: &&&SummaryRow, row: &SummaryRow| {
+            let alike = SummaryRow { splines_optimizer: other.splines_optimizer.clone(), ..row.clone() };
+            // Names tell the optimisers apart.
+            let alike = SummaryRow { run: other.run.clone(), training_md5: other.training_md5.clone(), ..alike };
+            other.seed == row.seed && groups([**other, &alike]).len() == 1
+        };
+        let pairs: Vec<(&SummaryRow, &SummaryRow)> =
+            group.iter().filter_map(|row| Some((*row, *others.iter().find(|other| same(other, row))?))).collect();
+        let of_pairs = |value: &dyn Fn(&SummaryRow, &SummaryRow) -> Option<f64>| -> Vec<f64> {
+            pairs.iter().filter_map(|(ours, adam)| value(ours, adam)).collect()
+        };
+        let middle = |digits: usize, value: &dyn Fn(&SummaryRow, &SummaryRow) -> Option<f64>| {
+            let values = of_pairs(value);
+            if values.is_empty() { String::new() } else { format!("{:.*}", digits, median(values)) }
+        };
+        let scientific =
+            |value: &dyn Fn(&SummaryRow, &SummaryRow) -> Option<f64>| format!("{:.4e}", median(of_pairs(value)));
+        if pairs.is_empty() {
+            continue;
+        }
+        let knots = |row: &SummaryRow| row.active_knots.map(|knots| knots as f64);
+        table.rows.push(vec![
+            group[0].dataset.clone(),
+            format!("{} {}", group[0].network, group[0].activation),
+            pairs.len().to_string(),
+            middle(0, &|_, adam| knots(adam)),
+            middle(0, &|ours, _| knots(ours)),
+            middle(0, &|ours, _| ours.knots.map(|knots| knots as f64)),
+            scientific(&|_, adam| adam.objective),
+            scientific(&|ours, _| ours.objective),
+            interval(&of_pairs(&|ours, adam| Some(100.0 * (ours.objective? / adam.objective? - 1.0)))),
+            middle(2, &|_, adam| adam.test_accuracy),
+            middle(2, &|ours, _| ours.test_accuracy),
+            interval(&of_pairs(&|ours, adam| Some(ours.test_accuracy? - adam.test_accuracy?))),
+            middle(2, &|ours, adam| Some(ours.seconds / adam.seconds)),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
