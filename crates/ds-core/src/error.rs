@@ -27,6 +27,17 @@ pub enum Error {
         /// What was given.
         value: f64,
     },
+    /// A grid whose number of knots is not that of the coefficients.
+    #[error("the grid has {got} knots, and there are {expected} coefficients of each function")]
+    KnotCount {
+        /// The knots of the grid.
+        got: usize,
+        /// Those that fit.
+        expected: usize,
+    },
+    /// A parametrisation without coefficients, which other knots could take over.
+    #[error("{0} has no coefficients that could be interpolated: choose bspline or explicit_linear")]
+    NoCoefficients(&'static str),
     /// The initial shape is not offered for this kind of activation.
     #[error("initial shape `{init}` is not available for {kind}: choose one of {allowed}")]
     Init {

@@ -51,6 +51,30 @@ fn linear_spline() {
 }
 
 #[test]
+fn a_resampled_spline_is_the_same_function() {
+    let (rng, old) = (&mut generator(7), Grid::from_step(21, 0.2).unwrap());
+    let x = tensor(uniform(rng, 3 * 200, -4.0, 4.0), &[200, 3]);
+    // Lines and their kink at 0 are on any grid; clones move, too.
+    let line = Spline::bspline(3, old, Init::LeakyRelu, DType::F64, &Device::Cpu).unwrap();
+    let (clone, before) = (line.clone(), line.forward(&x).unwrap());
+    line.resample(Grid::from_step(21, 0.07).unwrap()).unwrap();
+    assert_close("leaky ReLU", &flat(&clone.forward(&x).unwrap()), &flat(&before), 1e-12);
+    assert_eq!(clone.grid().step(), 0.07);
+    // The knots of a grid three times as coarse are knots of the old one: values there stay.
+    let rough = Spline::bspline(3, old, Init::Zero, DType::F64, &Device::Cpu).unwrap();
+    rough.knot_parameters().set(&tensor(uniform(rng, 63, -1.0, 1.0), &[3, 21])).unwrap();
+    let coarse = Grid::from_step(21, 0.6).unwrap();
+    let knots = tensor(coarse.knots().flat_map(|x| [x; 3]).collect(), &[21, 3]);
+    let before = rough.forward(&knots).unwrap();
+    rough.resample(coarse).unwrap();
+    assert_close("values at knots", &flat(&rough.forward(&knots).unwrap()), &flat(&before), 1e-12);
+    // What cannot be.
+    assert!(rough.resample(Grid::from_step(23, 0.1).unwrap()).unwrap_err().to_string().contains("23 knots"));
+    let relus = Spline::relu_spline(3, old, Init::Relu, false, DType::F64, &Device::Cpu).unwrap();
+    assert!(relus.resample(coarse).unwrap_err().to_string().contains("relu_spline"));
+}
+
+#[test]
 fn strided_inputs_and_gradients() {
     let rng = &mut generator(2);
     let grid = Grid::from_step(5, 0.5).unwrap();

@@ -1,7 +1,7 @@
 //! Configs: what is refused says where, what and what is allowed.
 #![allow(clippy::unwrap_used)]
 
-use ds_lab::config::{Config, KEYS, protocol, reference_doc};
+use ds_lab::config::{Config, KEYS, Range, protocol, reference_doc};
 use ds_lab::results::metrics::read_summary;
 use ds_lab::sweep::Sweep;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn defaults_are_the_originals() {
     let resnet = load("experiment = \"cifar10\"", &[]).unwrap();
     assert_eq!((resnet.train.epochs, resnet.train.batch_size), (300, 128));
     assert_eq!(resnet.train.milestones, [150, 225, 262]);
-    assert_eq!((resnet.activation.size, resnet.activation.range), (51, 4.0));
+    assert_eq!((resnet.activation.size, resnet.activation.range), (51, Range::Fixed(4.0)));
     assert_eq!((resnet.regularization.lambda, resnet.regularization.weight_decay), (1e-4, 5e-4));
     assert_eq!((resnet.optimizer.weights.lr, resnet.optimizer.splines.lr), (0.1, 1e-3));
     let nin = load("experiment = \"cifar10\"\nnetwork.kind = \"nin\"", &[]).unwrap();
@@ -315,7 +315,8 @@ fn the_table_of_keys_is_complete() {
     let configs = [
         "experiment = \"cifar10\"\nsparsify.threshold = 1\nsparsify.method = \"both\"\n\
          sparsify.cost = \"mean_square\"\nsparsify.accuracy = \"validation\"\nsparsify.finetune_epochs = 2\n\
-         sparsify.finetune_lr = 0.5\nsparsify.iterate = true\nactivation.fixed_bias = true\ntrain.precision = \"bf16\"\n\
+         sparsify.finetune_lr = 0.5\nsparsify.iterate = true\nactivation.fixed_bias = true\n\
+         activation.range = \"auto\"\nactivation.range_epochs = [1]\ntrain.precision = \"bf16\"\n\
          data.validation = 0.1\ntrain.keep_best = true",
         "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[sparsify]\nknots = 7\n[optimizer.scalings]\nlr = 1e-3",

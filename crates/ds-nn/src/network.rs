@@ -66,6 +66,16 @@ impl Network {
         self.activations().into_iter().filter_map(Activation::spline).collect()
     }
 
+    /// The same with the names of their [`knot_parameters`](Spline::knot_parameters) in checkpoints.
+    pub fn named_splines(&self) -> Vec<(String, &Spline)> {
+        let parameters = self.parameters();
+        let name_of = |spline: &Spline| {
+            let id = spline.knot_parameters().id();
+            parameters.iter().find(|parameter| parameter.var.id() == id).map(|parameter| parameter.name.clone())
+        };
+        self.splines().into_iter().filter_map(|spline| Some((name_of(spline)?, spline))).collect()
+    }
+
     /// The number of trainable parameters.
     pub fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()

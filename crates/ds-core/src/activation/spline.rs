@@ -2,7 +2,9 @@
 
 use super::init::Init;
 use super::linear_term::LinearTerm;
+use crate::backend::real::in_double_precision;
 use crate::graph::{CandleGraph, Graph};
+use crate::grid::SharedGrid;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use crate::parameter::{Group, L2, Parameter};
@@ -50,7 +52,7 @@ pub enum Kind {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Spline {
-    grid: Grid,
+    grid: SharedGrid,
     channels: usize,
     kind: Kind,
 }
@@ -68,7 +70,7 @@ impl Spline {
         check_channels(channels)?;
         let rows = init.coefficients(grid, channels, |_| (0.0, 0.0));
         let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
-        Ok(Self { grid, channels, kind: Kind::BSpline { coefficients } })
+        Ok(Self { grid: SharedGrid::new(grid), channels, kind: Kind::BSpline { coefficients } })
     }
 
     /// Splines with a linear term of their own; with `fixed_bias` the offset b0 is not trained.
@@ -87,7 +89,7 @@ impl Spline {
         let rows = init.coefficients(grid, channels, |channel| init.left_line(grid, channel, channels));
         let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
         let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
-        Ok(Self { grid, channels, kind: Kind::ExplicitLinear { coefficients, linear } })
+        Ok(Self { grid: SharedGrid::new(grid), channels, kind: Kind::ExplicitLinear { coefficients, linear } })
     }
 
     /// Splines given by their slope changes at the inner knots.
@@ -108,7 +110,7 @@ impl Spline {
         let rows = (0..channels * inner).map(|k| if k % inner == middle { change } else { 0.0 }).collect();
         let slope_changes = variable(rows, &[channels, inner], dtype, device)?;
         let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
-        Ok(Self { grid, channels, kind: Kind::ReluSpline { slope_changes, linear } })
+        Ok(Self { grid: SharedGrid::new(grid), channels, kind: Kind::ReluSpline { slope_changes, linear } })
     }
 
     /// Splines from parameters that are there already, such as those of a checkpoint.
@@ -129,12 +131,46 @@ impl Spline {
             check_shape("b1", &linear.weight, &[channels])?;
             check_shape("b0", &linear.bias, &[channels])?;
         }
-        Ok(Self { grid, channels, kind })
+        Ok(Self { grid: SharedGrid::new(grid), channels, kind })
     }
 
     /// The grid that all functions of the layer share.
     pub fn grid(&self) -> Grid {
-        self.grid
+        self.grid.get()
+    }
+
+    /// Moves the knots to `grid`, for this layer and its clones, and interpolates the coefficients there, in place: σ stays the same
+    /// between knots of both grids, and changes by the error of interpolation elsewhere. The linear term stays as it is.
+    ///
+    /// # Errors
+    /// If `grid` has another number of knots, for a `ReluSpline`, which has no coefficients, or if the device fails.
+    pub fn resample(&self, grid: Grid) -> Result<()> {
+        if let Kind::ReluSpline { .. } = self.kind {
+            return Err(Error::NoCoefficients("relu_spline"));
+        }
+        let (old, var) = (self.grid(), self.knot_parameters());
+        let rows = in_double_precision(var.as_tensor())?;
+        let at = |c: &[f64], x: f64| {
+            let (i, t) = old.locate(x);
+            c[i] + t * (c[i + 1] - c[i])
+        };
+        let new: Vec<f64> = rows.chunks_exact(old.size()).flat_map(|c| grid.knots().map(|x| at(c, x))).collect();
+        self.set_grid(grid)?;
+        let new = Tensor::from_vec(new, var.shape(), &Device::Cpu)?;
+        Ok(var.set(&new.to_dtype(var.dtype())?.to_device(var.device())?)?)
+    }
+
+    /// Moves the knots to `grid`, for this layer and its clones, and leaves the parameters as they are: for those of a file.
+    ///
+    /// # Errors
+    /// If `grid` has another number of knots.
+    pub fn set_grid(&self, grid: Grid) -> Result<()> {
+        let size = self.grid().size();
+        if grid.size() != size {
+            return Err(Error::KnotCount { got: grid.size(), expected: size });
+        }
+        self.grid.set_step(grid);
+        Ok(())
     }
 
     /// The number of functions.
@@ -182,12 +218,12 @@ impl Spline {
             Kind::ExplicitLinear { coefficients, linear } => {
                 let (b1, b0) = linear.values(graph);
                 let c = graph.parameter(coefficients);
-                graph.apply(AddLinearTerm { grid: self.grid }, [&c, &b1, &b0])
+                graph.apply(AddLinearTerm { grid: self.grid() }, [&c, &b1, &b0])
             }
             Kind::ReluSpline { slope_changes, linear } => {
                 let (b1, b0) = linear.values(graph);
                 let a = graph.parameter(slope_changes);
-                graph.apply(SumOfRelus { grid: self.grid }, [&a, &b1, &b0])
+                graph.apply(SumOfRelus { grid: self.grid() }, [&a, &b1, &b0])
             }
         }
     }
@@ -203,8 +239,8 @@ impl Spline {
     /// If x does not have this layer's channels.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> candle_core::Result<G::Value> {
         let c = self.coefficients_in(graph)?;
-        let y = graph.apply(LinearSpline::new(self.grid), [x, &c])?;
-        graph.forward_hook(self.grid, x, y)
+        let y = graph.apply(LinearSpline::new(self.grid()), [x, &c])?;
+        graph.forward_hook(self.grid(), x, y)
     }
 }
 

@@ -14,3 +14,19 @@ crate::named!(
 pub(crate) fn sign(x: f64) -> f64 {
     if x == 0.0 { 0.0 } else { x.signum() }
 }
+
+/// The terms of a norm whose gradient is added.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// TV² = ‖a‖₁.
+    pub(super) tv2: bool,
+    /// |σ(0)| + |σ(1)|.
+    pub(super) values: bool,
+}
+
+impl Terms {
+    /// All of a norm.
+    pub(super) fn of(norm: Norm) -> Self {
+        Self { tv2: true, values: norm == Norm::Bv2 }
+    }
+}

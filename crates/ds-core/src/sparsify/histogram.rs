@@ -132,6 +132,24 @@ impl Histogram {
         if all > 0.0 { outside / all } else { 0.0 }
     }
 
+    /// The distance from 0 within which a share of all inputs lies, to the next bin, at most twice the grid's end; 0 without inputs.
+    pub fn distance_of_share(&self, share: f64) -> f64 {
+        let middle = self.bins.size() / 2;
+        let mut by_distance = vec![0.0; middle + 1];
+        for counts in self.counts.chunks_exact(self.bins.size()) {
+            for (bin, count) in counts.iter().enumerate() {
+                by_distance[bin.abs_diff(middle)] += count;
+            }
+        }
+        let all: f64 = by_distance.iter().sum();
+        let mut within = 0.0;
+        let reached = by_distance.iter().position(|count| {
+            within += count;
+            within >= share * all
+        });
+        reached.map_or(0.0, |bin| bin as f64 * self.bins.step())
+    }
+
     /// How many of the inner knots have inputs next to them, so that data can move them: nearer than the neighbouring knots.
     pub fn reached_knots(&self) -> usize {
         let reached = |channel: usize, knot: f64| {
@@ -194,6 +212,10 @@ mod tests {
         let close = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
         assert!(close(of(1), expected(&[(0, 10.0), (middle, 3.0), (middle + 1, 1.0)])));
         assert!((histogram.share_outside() - 11.0 / 16.0).abs() < 1e-12);
+        // Of 16, 4 lie in the middle and 1 beside it.
+        for (share, bin) in [(0.2, 0), (0.3, 1), (0.32, middle), (1.0, middle)] {
+            assert!((histogram.distance_of_share(share) - bin as f64 * width).abs() < 1e-12, "{share}");
+        }
         // An input on a knot reaches that one; one between two knots reaches both.
         assert_eq!(histogram.reached_knots(), 1 + 2);
     }

@@ -42,6 +42,7 @@ pub(super) enum Owner {
     Lipschitz,
     LipschitzSpline,
     Scalings,
+    AutoRange,
     Nin,
 }
 
@@ -60,6 +61,7 @@ impl Owner {
             Self::Lipschitz => is_lipschitz,
             Self::LipschitzSpline => is_lipschitz_spline,
             Self::Scalings => is_lipschitz_spline && config.activation.scaling != Some(false),
+            Self::AutoRange => config.activation.range.is_auto(),
             Self::Nin => config.network.kind == NetworkKind::Nin,
         }
     }
@@ -75,6 +77,7 @@ impl Owner {
             Self::Lipschitz => "lipschitz networks",
             Self::LipschitzSpline => "lipschitz_spline",
             Self::Scalings => "lipschitz_spline with activation.scaling = true",
+            Self::AutoRange => "activation.range = \"auto\"",
             Self::Nin => "nin (0 elsewhere)",
         }
     }
@@ -168,7 +171,7 @@ impl Key {
             Kind::Integer(low, _) => Value::Integer(low as i64),
             Kind::Integers(low, _) => Value::Array(vec![Value::Integer(low as i64)]),
             Kind::Number(low, high) => Value::Float(0.5f64.clamp(low, high)),
-            Kind::Positive(high) => Value::Float(high.min(0.5)),
+            Kind::Positive(high) | Kind::PositiveOrAuto(high) => Value::Float(high.min(0.5)),
         })
     }
 

@@ -120,12 +120,20 @@ pub const KEYS: &[Key] = &[
             (LIPSCHITZ_IMAGES, "21"),
             (&[Fit1dLipschitz], "50"),
         ]),
-    key("activation.range", Kind::Positive(1e6), "the knots lie on [-range, range]").defaults(&[
+    key(
+        "activation.range",
+        Kind::PositiveOrAuto(1e6),
+        "the knots lie on [-range, range]; auto: each layer's where 99.9 % of its inputs lie, [-4, 4] before that is known",
+    )
+    .defaults(&[
         (ALL, "1.0"),
         (CIFAR, "4.0"),
         (&[Mnist], "4.0"),
         (&[Fit1dLipschitz], "0.5"),
     ]),
+    key("activation.range_epochs", Kind::Integers(1, MANY), "epochs after which automatic ranges are fitted to the inputs")
+        .implied("[1]")
+        .of(Owner::AutoRange),
     key("activation.step", Kind::Positive(1e6), "distance of the knots, instead of a range"),
     key(
         "activation.init",

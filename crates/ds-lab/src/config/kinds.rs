@@ -15,6 +15,8 @@ pub enum Kind {
     Number(f64, f64),
     /// A number above 0 and up to this.
     Positive(f64),
+    /// A number above 0 and up to this, or `auto`.
+    PositiveOrAuto(f64),
     /// A list of whole numbers from the first to the second.
     Integers(u64, u64),
 }
@@ -28,6 +30,7 @@ impl std::fmt::Display for Kind {
             Self::Integer(low, high) => write!(f, "a whole number from {low} to {high}"),
             Self::Number(low, high) => write!(f, "a number from {low} to {high}"),
             Self::Positive(high) => write!(f, "a number above 0 and up to {high}"),
+            Self::PositiveOrAuto(high) => write!(f, "a number above 0 and up to {high}, or \"auto\""),
             Self::Integers(low, high) => write!(f, "a list of whole numbers from {low} to {high}"),
         }
     }

@@ -3,7 +3,7 @@
 use super::error::{ConfigError, Origin, printable};
 use super::keys::{KEYS, find, inside, is_section, nearest};
 use super::kinds::Kind;
-use super::names::{Experiment, NetworkKind};
+use super::names::{AUTO, Experiment, NetworkKind};
 use super::profile::Profile;
 use super::sections::Config;
 use super::setting::Setting;
@@ -116,7 +116,8 @@ impl Kind {
                 Some(v) if (low..=high).contains(&v) => Ok(Value::Float(v)),
                 _ => Err(value),
             },
-            Self::Positive(high) => match number(&value) {
+            Self::PositiveOrAuto(_) if value.as_str() == Some(AUTO) => Ok(value),
+            Self::Positive(high) | Self::PositiveOrAuto(high) => match number(&value) {
                 Some(v) if v > 0.0 && v <= high => Ok(Value::Float(v)),
                 _ => Err(value),
             },

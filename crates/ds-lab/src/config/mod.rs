@@ -22,7 +22,9 @@ pub use key::Key;
 pub use keys::{KEYS, find, reference_doc};
 pub use kinds::Kind;
 pub(crate) use load::{parse, read_text};
-pub use names::{Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Points, Precision, PruningMethod, Search};
+pub use names::{
+    Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Points, Precision, PruningMethod, Range, Search,
+};
 pub(crate) use nearest::nearest_of;
 pub use profile::Profile;
 pub use protocol::protocol;

@@ -2,6 +2,7 @@
 
 use candle_core::DType;
 use ds_core::{named, serde_by_name};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 named!(
     /// The experiments of the papers.
@@ -192,6 +193,61 @@ pub(super) mod norm_or_none {
         match String::deserialize(deserializer)?.as_str() {
             "none" => Ok(None),
             name => name.parse().map(Some).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// Of a range that is fitted to the inputs.
+pub(super) const AUTO: &str = "auto";
+
+/// The end of a grid of knots.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Range {
+    /// This one in all layers.
+    Fixed(f64),
+    /// Fitted to the inputs of each layer: [`run::ranges`](crate::run::ranges).
+    Auto,
+}
+
+impl Range {
+    /// Of automatic ranges before any input is known.
+    const INITIAL: f64 = 4.0;
+
+    /// Whether it is fitted to the inputs.
+    pub fn is_auto(self) -> bool {
+        self == Self::Auto
+    }
+
+    /// The range that all layers begin with.
+    pub fn before_training(self) -> f64 {
+        match self {
+            Self::Fixed(range) => range,
+            Self::Auto => Self::INITIAL,
+        }
+    }
+}
+
+impl Serialize for Range {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fixed(range) => serializer.serialize_f64(*range),
+            Self::Auto => serializer.serialize_str(AUTO),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Range {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value {
+            Number(f64),
+            Text(String),
+        }
+        match Value::deserialize(deserializer)? {
+            Value::Number(range) => Ok(Self::Fixed(range)),
+            Value::Text(text) if text == AUTO => Ok(Self::Auto),
+            Value::Text(text) => Err(serde::de::Error::custom(format!("{text}: expected a number or {AUTO}"))),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The sections of a config.
 
 use super::names::{
-    Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Points, Precision, PruningMethod, Search, constraint,
-    norm_or_none,
+    Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Points, Precision, PruningMethod, Range, Search,
+    constraint, norm_or_none,
 };
 use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::regularization::Norm;
@@ -64,7 +64,9 @@ pub struct NetworkConfig {
 pub struct Activation {
     pub kind: ActivationKind,
     pub size: usize,
-    pub range: f64,
+    pub range: Range,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range_epochs: Option<Vec<usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<f64>,
     pub init: Init,
@@ -77,12 +79,20 @@ pub struct Activation {
 }
 
 impl Activation {
+    /// The epochs after which ranges are fitted to the inputs; none where the range is a number.
+    pub fn range_epochs(&self) -> &[usize] {
+        match self.range {
+            Range::Auto => self.range_epochs.as_deref().unwrap_or(&[1]),
+            Range::Fixed(_) => &[],
+        }
+    }
+
     /// What activation layers are made from.
     pub fn layer(&self) -> ActivationConfig {
         ActivationConfig {
             kind: self.kind,
             size: self.size,
-            range: self.range,
+            range: self.range.before_training(),
             step: self.step,
             init: self.init,
             fixed_bias: self.fixed_bias,

@@ -4,6 +4,7 @@ use super::error::{ConfigError, Origin, printable};
 use super::key::Key;
 use super::keys::find;
 use super::kinds::Kind;
+use super::names::AUTO;
 use toml::{Table, Value};
 
 /// A value for one key.
@@ -66,7 +67,8 @@ impl Kind {
                 Some(Value::String((*name).to_owned()))
             }
             Self::Integer(..) => whole(text).map(Value::Integer),
-            Self::Number(..) | Self::Positive(_) => number(text).map(Value::Float),
+            Self::PositiveOrAuto(_) if text.eq_ignore_ascii_case(AUTO) => Some(Value::String(AUTO.to_owned())),
+            Self::Number(..) | Self::Positive(_) | Self::PositiveOrAuto(_) => number(text).map(Value::Float),
             Self::Integers(..) => {
                 let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
                 let items = inner.unwrap_or(text).trim();

@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::keys::KEYS;
 use super::load::Layers;
-use super::names::{Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Precision};
+use super::names::{AUTO, Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Precision};
 use super::run_name::broken_rule;
 use super::sections::{Config, Sparsify};
 use ds_core::activation::{ActivationKind, Init};
@@ -137,9 +137,22 @@ impl Config {
         }
         let key = if self.activation.step.is_some() { "activation.step" } else { "activation.range" };
         let distance = 2.0 * self.activation.layer().knot_range() / (self.activation.size - 1) as f64;
+        if self.activation.range.is_auto() && !matches!(kind, ActivationKind::BSpline | ActivationKind::ExplicitLinear)
+        {
+            let allowed = format!("a number for {kind}; auto is for bspline and explicit_linear");
+            return Err(layers.error("activation.range", AUTO, allowed));
+        }
+        if !self.activation.range_epochs().is_sorted_by(|a, b| a < b) {
+            let value = format!("{:?}", self.activation.range_epochs());
+            return Err(layers.error("activation.range_epochs", value, "an ascending list of epochs"));
+        }
         if distance < SMALLEST_STEP {
             let allowed = format!("one that leaves at least {SMALLEST_STEP:e} between knots, for numbers in f32");
-            return Err(layers.error(key, show(self.activation.step.or(Some(self.activation.range))), allowed));
+            return Err(layers.error(
+                key,
+                show(self.activation.step.or(Some(self.activation.range.before_training()))),
+                allowed,
+            ));
         }
         if self.network.kind.is_lipschitz() && !kind.is_lipschitz() {
             let allowed = "an activation with slopes in [-1, 1] for lipschitz networks: lipschitz_spline, absolute, max_min, \

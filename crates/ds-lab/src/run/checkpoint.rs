@@ -1,13 +1,17 @@
 //! Checkpoints: one safetensors file with everything that a run needs to go on as if it had never stopped.
 //!
-//! Tensors: `parameter/…`, `buffer/…`, `weights/…` and `splines/…` (state of the optimisers). The header's metadata holds
+//! Tensors: `parameter/…`, `buffer/…`, `weights/…` and `splines/…` (state of the optimisers), `grid_step/…` where ranges were fitted to
+//! the inputs. The header's metadata holds
 //! the position in the run, the config, and a digest of the file ([`verified`]). The file is written beside its place, synced and
 //! renamed.
 
 use super::optimizers::Optimizers;
 use super::verified;
+use crate::config::Config;
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
+use ds_core::Grid;
+use ds_core::activation::Spline;
 use ds_nn::Network;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -67,6 +71,9 @@ pub struct Position {
     /// What it was trained on, one after the other.
     #[serde(default)]
     pub devices: Vec<String>,
+    /// The epochs after which ranges were fitted to the inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub range_epochs: Vec<usize>,
 }
 
 /// A checkpoint in memory.
@@ -97,6 +104,9 @@ impl Checkpoint {
         }
         for (name, buffer) in network.buffers() {
             tensors.insert(format!("buffer/{name}"), detached_copy(&buffer)?);
+        }
+        if !position.range_epochs.is_empty() {
+            tensors.extend(grid_steps(network)?);
         }
         // Scalings are told apart from other parameters of splines by their names.
         let Optimizers { weights, splines, scalings, .. } = optimizers;
@@ -154,7 +164,8 @@ impl Checkpoint {
     pub fn restore_network(&self, network: &Network) -> Result<()> {
         let parameters = network.parameters().into_iter().map(|p| (format!("parameter/{}", p.name), p.var));
         let buffers = network.buffers().into_iter().map(|(name, var)| (format!("buffer/{name}"), var));
-        verified::restore("the checkpoint", &self.tensors, parameters.chain(buffers))
+        verified::restore("the checkpoint", &self.tensors, parameters.chain(buffers))?;
+        restore_grids(&self.tensors, network)
     }
 
     /// Puts the state of the optimisers back.
@@ -170,6 +181,27 @@ impl Checkpoint {
     }
 }
 
+/// The distance of the knots of each spline layer, by the name of its coefficients.
+fn grid_steps(network: &Network) -> Result<Vec<(String, Tensor)>> {
+    let step = |(name, spline): (String, &Spline)| {
+        Ok((format!("grid_step/{name}"), Tensor::new(&[spline.grid().step()], &Device::Cpu)?))
+    };
+    network.named_splines().into_iter().map(step).collect()
+}
+
+/// Moves knots to where a file has them; files of networks whose range is a number say nothing of them.
+fn restore_grids(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Result<()> {
+    for (name, spline) in network.named_splines() {
+        let name = format!("grid_step/{name}");
+        let Some(saved) = tensors.get(&name) else { continue };
+        let step = saved.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let [step] = step[..] else { bail!("`{name}` has {} numbers, expected one", step.len()) };
+        let grid = Grid::from_step(spline.grid().size(), step).with_context(|| format!("`{name}`"))?;
+        spline.set_grid(grid)?;
+    }
+    Ok(())
+}
+
 /// Writes a network without the state of its training: its parameters and running statistics by their names, with the config of
 /// the run and a digest.
 ///
@@ -177,7 +209,11 @@ impl Checkpoint {
 /// If the file cannot be written.
 pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
     let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
-    let tensors = vars.map(|(name, var)| Ok((name, detached_copy(&var)?))).collect::<candle_core::Result<_>>()?;
+    let mut tensors =
+        vars.map(|(name, var)| Ok((name, detached_copy(&var)?))).collect::<candle_core::Result<BTreeMap<_, _>>>()?;
+    if Config::from_toml(config).is_ok_and(|config| config.activation.range.is_auto()) {
+        tensors.extend(grid_steps(network)?);
+    }
     let metadata =
         HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
     verified::write(path, &tensors, metadata)
@@ -199,7 +235,8 @@ pub fn read_network(path: &Path, network: &Network) -> Result<()> {
             Some(other) => bail!("its format is `{other}`, expected `{NETWORK_FORMAT}`"),
         }
         let parameters = network.parameters().into_iter().map(|p| (p.name, p.var));
-        verified::restore("it", &tensors, parameters.chain(network.buffers()))
+        verified::restore("it", &tensors, parameters.chain(network.buffers()))?;
+        restore_grids(&tensors, network)
     };
     parse().with_context(|| format!("{} is not a whole file of this network", path.display()))
 }

@@ -4,6 +4,7 @@ use super::bounds::{self, Bounds};
 use super::checkpoint::{BestEpoch, Checkpoint, read_network};
 use super::directory::{RunDirectory, RunOptions, RunState};
 use super::evaluation::{Evaluation, count_active_knots, count_knots, evaluate};
+use super::ranges;
 use super::setup::{Setup, network_on_device, radii};
 use super::sparsify;
 use super::trainer::Trainer;
@@ -182,6 +183,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         reached_knots_of_layers: inputs.map(|all| joined(all, |inputs| inputs.reached_knots().to_string())),
         inputs_outside_of_layers: inputs
             .map(|all| joined(all, |inputs| format!("{:.3}", 100.0 * inputs.share_outside()))),
+        spline_ranges_of_layers: config.activation.range.is_auto().then(|| ranges::of_layers(network)),
         peak_memory_mb: device::peak_memory_mb(&network.device()),
         ..SummaryRow::default()
     }

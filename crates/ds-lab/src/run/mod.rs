@@ -14,6 +14,7 @@ mod graph;
 pub mod memory;
 mod optimizers;
 pub mod penalty;
+pub mod ranges;
 mod replica;
 mod replicated;
 mod setup;

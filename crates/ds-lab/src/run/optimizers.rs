@@ -34,16 +34,21 @@ impl Optimizers {
             optimizer.scale_decay(|parameter| factors.get(&parameter.name).copied().unwrap_or(1.0));
             Ok(optimizer)
         };
-        let mut of_splines = optimizer(Rule::from(splines), Group::Splines)?;
-        of_splines.set_proximal(penalty.map(|penalty| penalty.proximal(network)).unwrap_or_default())?;
-        Ok(Self {
+        let mut all = Self {
             weights: optimizer(Rule::from(weights), Group::Weights)?,
-            splines: of_splines,
+            splines: optimizer(Rule::from(splines), Group::Splines)?,
             scalings: optimizer(Rule::from(splines), Group::Scalings)?,
             rates: [weights.lr, splines.lr, scalings_rate],
             milestones: config.train.milestones.clone(),
             gamma: config.train.gamma,
-        })
+        };
+        all.set_proximal(network, penalty)?;
+        Ok(all)
+    }
+
+    /// Makes proximal steps of what the penalty leaves to them, on the grids that the network has now.
+    pub(super) fn set_proximal(&mut self, network: &Network, penalty: Option<&SplinePenalty>) -> Result<()> {
+        Ok(self.splines.set_proximal(penalty.map(|penalty| penalty.proximal(network)).unwrap_or_default())?)
     }
 
     /// The learning rates of weights, splines and scalings in an epoch, counted from 0.

@@ -6,6 +6,7 @@ use super::evaluation::{Evaluation, count_active_knots, evaluate_share, fetch};
 use super::execution::execution;
 use super::optimizers::Optimizers;
 use super::penalty::SplinePenalty;
+use super::ranges;
 use super::replica::Replica;
 use super::setup::Setup;
 use super::step::{At, Model, Step};
@@ -16,7 +17,7 @@ use crate::file_names::{BEST, CHECKPOINT, METRICS};
 use crate::interrupt;
 use crate::progress::{Loss, Progress, Status};
 use crate::results::metrics::{MetricsRow, MetricsWriter, Split};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use ds_nn::parallel::Communicator;
 use ds_nn::rng::{Purpose, Seed};
@@ -68,6 +69,11 @@ impl<'a> Trainer<'a> {
         resume: Option<&Checkpoint>,
         communicator: Option<&'a dyn Communicator>,
     ) -> Result<Self> {
+        if config.activation.range.is_auto() && communicator.is_some_and(|communicator| communicator.size() > 1) {
+            bail!(
+                "activation.range = \"auto\" is for one device: train without --gpus, or set activation.range to a number"
+            );
+        }
         // Both may be relative to the weights before training, so they come before those of a checkpoint.
         let penalty = SplinePenalty::new(config, &setup.network)?;
         let mut optimizers = Optimizers::new(config, &setup.network, penalty.as_ref())?;
@@ -84,6 +90,8 @@ impl<'a> Trainer<'a> {
         if let Some(checkpoint) = resume {
             checkpoint.restore_network(&setup.network)?;
             checkpoint.restore_optimizers(&mut optimizers)?;
+            // On the grids of the checkpoint.
+            optimizers.set_proximal(&setup.network, penalty.as_ref())?;
         }
         if !config.train.keep_best || !directory.join(BEST).exists() {
             position.best = None;
@@ -161,6 +169,10 @@ impl<'a> Trainer<'a> {
         let mut execution = execution(&self.setup.network, self.replica.clone(), self.graphs)?;
         while self.position.epoch < epochs {
             let epoch = self.position.epoch;
+            if self.fit_ranges()? {
+                // A captured graph has the old grids.
+                execution = self::execution(&self.setup.network, self.replica.clone(), self.graphs)?;
+            }
             let order = shuffled(count, &mut self.seed.generator(Purpose::Order, epoch as u64));
             self.epoch(&mut *execution, &order, &mut rate, &mut progress)?;
             self.finish_epoch(epoch, epochs, &rate, &progress)?;
@@ -170,6 +182,22 @@ impl<'a> Trainer<'a> {
     }
 
     /// The steps that are left of the epoch.
+    /// Fits ranges to the inputs before an epoch for which the config wants it; whether it did.
+    fn fit_ranges(&mut self) -> Result<bool> {
+        let (config, position) = (self.config, &self.position);
+        let is_due = position.batch == 0 && config.activation.range_epochs().contains(&position.epoch);
+        if !is_due || position.range_epochs.contains(&position.epoch) {
+            return Ok(false);
+        }
+        let fitted = ranges::fit(&self.setup.network, &self.train, &mut self.optimizers, self.penalty.as_ref());
+        if let Err(error) = fitted {
+            // A pass that a signal cut off has changed nothing.
+            return if interrupt::received().is_some() { self.stop().map(|()| false) } else { Err(error) };
+        }
+        self.position.range_epochs.push(self.position.epoch);
+        Ok(true)
+    }
+
     fn epoch(
         &mut self,
         execution: &mut dyn Step,

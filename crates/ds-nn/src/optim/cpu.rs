@@ -1,6 +1,7 @@
 //! Optimisers: the loops of their rules, and a parameter's step.
 
-use super::{OP, Proximal, Rule, Work};
+use super::proximal::{Proximal, Work};
+use super::rule::{OP, Rule};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, bail};
 use std::cell::RefCell;
 

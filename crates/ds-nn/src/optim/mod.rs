@@ -2,6 +2,7 @@
 
 mod cpu;
 mod gpu;
+mod proximal;
 mod rule;
 
 pub use rule::Rule;
@@ -12,11 +13,11 @@ use cpu::Update;
 use ds_core::backend::gpu::cuda::CudaGpu;
 use ds_core::backend::gpu::{Address, Gpu};
 use ds_core::graph::Gradients;
-use ds_core::regularization::{ProximalTv2, Workspace, sum_of_squares};
+use ds_core::regularization::{ProximalTv2, sum_of_squares};
 use ds_core::{L2, Parameter};
+use proximal::{Proximal, Work};
+use rule::OP;
 use std::cell::RefCell;
-
-const OP: &str = "optimiser-step";
 
 /// Weights of the explicit L2 terms (λ/2)·‖θ‖².
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -43,35 +44,6 @@ struct Slot {
     decay: f64,
     state: State,
     proximal: Option<Proximal>,
-}
-
-/// A penalty that a proximal step takes care of.
-struct Proximal {
-    penalty: ProximalTv2,
-    work: Work,
-}
-
-/// What its solver works in.
-enum Work {
-    OnCpu(RefCell<(Workspace<f32>, Vec<f32>)>),
-    OnDevice(Tensor),
-}
-
-impl Work {
-    /// Numbers on a device for each coefficient.
-    const ARRAYS: usize = 6;
-
-    fn on(device: &Device, penalty: &ProximalTv2) -> Result<Self> {
-        if device.is_cpu() {
-            return Ok(Self::OnCpu(RefCell::default()));
-        }
-        Self::in_memory_of(device, penalty)
-    }
-
-    fn in_memory_of(device: &Device, penalty: &ProximalTv2) -> Result<Self> {
-        let (channels, size) = penalty.shape();
-        Tensor::zeros(Self::ARRAYS * channels * size, DType::F64, device).map(Self::OnDevice)
-    }
 }
 
 /// The rule's moving averages, one after the other.
@@ -132,6 +104,26 @@ impl Optimizer {
             };
             let work = Work::on(slot.parameter.var.device(), &penalty)?;
             slot.proximal = Some(Proximal { penalty, work });
+        }
+        Ok(())
+    }
+
+    /// Changes the moving averages of a parameter in place, each in the parameter's shape as one row after the other.
+    ///
+    /// # Errors
+    /// If the parameter is not of this optimiser, or the device fails.
+    pub fn map_state(&mut self, parameter: TensorId, mut f: impl FnMut(&mut [f32])) -> Result<()> {
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.parameter.var.id() == parameter) else {
+            bail!("optimiser: the state of a parameter that is not of this optimiser");
+        };
+        let length = slot.parameter.var.elem_count();
+        match &mut slot.state {
+            State::OnCpu(state) => state.get_mut().chunks_exact_mut(length).for_each(f),
+            State::OnDevice(state) => {
+                let mut all = state.to_vec1::<f32>()?;
+                all.chunks_exact_mut(length).for_each(&mut f);
+                state.slice_set(&Tensor::from_vec(all, self.rule.slots() * length, state.device())?, 0, 0)?;
+            }
         }
         Ok(())
     }

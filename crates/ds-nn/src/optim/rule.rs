@@ -1,5 +1,8 @@
 //! The update rules.
 
+/// The name of a step in errors.
+pub(super) const OP: &str = "optimiser-step";
+
 /// The update rule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {

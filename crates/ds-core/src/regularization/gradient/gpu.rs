@@ -1,10 +1,10 @@
 //! The gradients of the norms of all spline layers in one launch.
 
-use super::Terms;
 use crate::Grid;
 use crate::activation::{Kind, Spline};
 use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims};
 use crate::graph::Gradients;
+use crate::regularization::norm::Terms;
 use candle_core::{DType, Result, Var};
 
 /// The name of the op.

@@ -3,7 +3,7 @@
 mod gpu;
 
 use super::measures::{bv2, slope_changes_of, tv2, values_at_0_and_1};
-use super::norm::{Norm, sign};
+use super::norm::{Norm, Terms, sign};
 use crate::activation::{Activation, Kind, Spline};
 use crate::backend::gpu::cuda::CudaGpu;
 use crate::backend::gpu::{Gpu, KERNELS};
@@ -82,20 +82,7 @@ impl Norm {
     }
 }
 
-/// The terms of a norm whose gradient is added.
-#[derive(Debug, Clone, Copy)]
-struct Terms {
-    /// TV² = ‖a‖₁.
-    tv2: bool,
-    /// |σ(0)| + |σ(1)|.
-    values: bool,
-}
-
 impl Terms {
-    fn of(norm: Norm) -> Self {
-        Self { tv2: true, values: norm == Norm::Bv2 }
-    }
-
     fn add_gradients(self, layers: &[(&Spline, f64)], gradients: &mut impl Gradients) -> Result<()> {
         let Some((first, _)) = layers.first() else { return Ok(()) };
         match CudaGpu::of(first.knot_parameters(), &KERNELS)? {

@@ -3,6 +3,7 @@
 
 mod certified;
 mod cost;
+mod grids;
 mod lipschitz_fits;
 mod original;
 mod papers;
@@ -22,7 +23,7 @@ use crate::results::{COMPARISON_HEAD, Kind, Output, Results};
 use anyhow::{Context, Result};
 
 /// The tables of a folder of results, by the names of their files: with the papers, with the original, of costs, of proximal steps, of
-/// pruning, of certified accuracies, and of fits by 1-Lipschitz networks. None if no run has ended.
+/// grids, of pruning, of certified accuracies, and of fits by 1-Lipschitz networks. None if no run has ended.
 pub fn tables(results: &Results, references: &References) -> Vec<(&'static str, Table)> {
     let rows = &results.rows;
     if rows.is_empty() {
@@ -34,6 +35,7 @@ pub fn tables(results: &Results, references: &References) -> Vec<(&'static str, 
     }
     all.extend(cost::table(&references.papers, rows).map(|table| ("cost", table)));
     all.extend(proximal::table(rows).map(|table| ("proximal", table)));
+    all.extend(grids::table(rows).map(|table| ("grids", table)));
     all.extend(pruning::table(rows).map(|table| ("pruning", table)));
     all.extend(certified::table(rows).map(|table| ("certified", table)));
     all.extend(lipschitz_fits::table(rows).map(|table| ("lipschitz-fits", table)));

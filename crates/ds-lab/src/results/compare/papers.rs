@@ -1,10 +1,9 @@
 //! Values of the papers, and ours beside them.
 
-use super::rows::{groups, is_spline, parameters_with};
+use super::rows::{accuracy_margin, groups, interval, is_spline, parameters_with};
 use crate::results::TableRow;
 use crate::results::metrics::SummaryRow;
-use crate::results::statistics::median;
-use crate::results::statistics::spread;
+use crate::results::statistics::{Verdict, median, spread};
 use crate::results::table::Table;
 use serde::{Deserialize, Serialize};
 
@@ -99,8 +98,21 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
          number of parameters, ours is the largest network that has no more (for splines: weights, kept knots and a line for \
          each function); elsewhere it is the longest training, with a λ chosen on validation data if there is one, and then \
          the one that fits the training set best. A value is unverified until someone has read it in the publication; one that is not known is \
-         empty and can be filled in in results/papers.csv.",
-        &["paper", "what", "quantity", "ours", "n", "paper's", "provenance", "difference", "run of ours", "protocol"],
+         empty and can be filled in in results/papers.csv. Differences are means over our seeds from the paper's one value, with their 95 % \
+         interval by Student's t. Verdicts are those of two one-sided tests at 5 % with a margin in points.",
+        &[
+            "paper",
+            "what",
+            "quantity",
+            "ours",
+            "n",
+            "paper's",
+            "provenance",
+            "difference",
+            "verdict",
+            "run of ours",
+            "protocol",
+        ],
     );
     let compared = papers.iter().filter(|row| matches!(row.quantity.as_str(), "test_accuracy" | "active_knots"));
     for (paper, method) in compared.flat_map(|paper| [(paper, Method::Papers), (paper, Method::Refit)]) {
@@ -116,7 +128,8 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
             }
             what += ", refit";
         }
-        let (mut cells, mut difference) = ([String::new(), String::new(), String::new(), String::new()], String::new());
+        let mut cells = [String::new(), String::new(), String::new(), String::new()];
+        let (mut difference, mut verdict) = (String::new(), String::new());
         if let Some(ours) = &ours {
             let mut run = ours.group[0].run.clone();
             if paper.parameters.is_some() {
@@ -124,7 +137,15 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
             }
             cells = [spread(&ours.values, show), ours.values.len().to_string(), run, ours.group[0].protocol.clone()];
             if let Some(value) = paper.value {
-                difference = format!("{:+.2}", median(ours.values.clone()) - value);
+                let differences: Vec<f64> = ours.values.iter().map(|ours| ours - value).collect();
+                difference = match differences[..] {
+                    [one] => format!("{one:+.2}"),
+                    _ => interval(&differences),
+                };
+                if paper.quantity == "test_accuracy" {
+                    let margin = accuracy_margin(&paper.experiment);
+                    verdict = format!("{} within {margin}", Verdict::of(&differences, margin));
+                }
             }
         }
         let [value, n, run, protocol] = cells;
@@ -146,6 +167,7 @@ pub(super) fn table(papers: &[PaperRow], summaries: &[SummaryRow]) -> Table {
             }
             .to_owned(),
             difference,
+            verdict,
             run,
             protocol,
         ]);

@@ -35,7 +35,8 @@ pub(super) fn groups<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<
                     row.lambda.map(f64::to_bits),
                     splines_optimizer(row).to_owned(),
                 );
-                let rest = (row.activation.clone(), row.hidden.clone(), row.epochs, row.protocol.clone());
+                let range = (row.spline_range.map(f64::to_bits), row.spline_ranges_of_layers.is_some());
+                let rest = (range, row.activation.clone(), row.hidden.clone(), row.epochs, row.protocol.clone());
                 (names, splines, rest, row.validation.map(f64::to_bits), row.trained_in().to_owned())
             };
             seedless(row) == seedless(other)
@@ -51,6 +52,11 @@ pub(super) fn groups<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<
 /// The optimiser of the splines; rows that were written before there was a choice of a proximal one do not name it.
 pub(super) fn splines_optimizer(row: &SummaryRow) -> &str {
     row.splines_optimizer.as_deref().unwrap_or(OptimizerKind::Adam.name())
+}
+
+/// The margin of equivalence in points of test accuracy.
+pub(super) fn accuracy_margin(experiment: &str) -> f64 {
+    if experiment == "cifar10" { 0.15 } else { 0.2 }
 }
 
 /// The mean of paired differences with its 95 % interval: `+0.12 (-0.03 to +0.27)`; empty for less than two.

@@ -99,11 +99,64 @@ fn a_paper_is_compared_with_the_largest_network_of_no_more_parameters() {
     let folder = Folder::new(&[("sweep", sweep), ("alone/a", again)], papers, None);
     let table = &folder.tables()[0];
     assert_eq!((cell(table, 0, "ours"), cell(table, 0, "n")), ("97.50 [96.00, 98.00]", "3"));
-    assert_eq!((cell(table, 0, "difference"), cell(table, 0, "provenance")), ("-0.65", "unverified"));
+    // scipy.stats.ttest_1samp
+    assert_eq!((cell(table, 0, "difference"), cell(table, 0, "provenance")), ("-0.98 (-3.57 to +1.60)", "unverified"));
+    assert_eq!(cell(table, 0, "verdict"), "undecided within 0.2");
     assert_eq!((cell(table, 1, "ours"), cell(table, 1, "difference")), ("98.50", "-0.04"));
     assert_eq!(cell(table, 1, "run of ours"), "area-bspline-circle-hidden2 (17 parameters)");
     assert_eq!((cell(table, 2, "ours"), cell(table, 2, "paper's")), ("", "98.19"));
     assert_eq!((cell(table, 3, "paper's"), cell(table, 3, "provenance")), ("", "unknown"));
+}
+
+#[test]
+fn proximal_steps_are_compared_with_the_same_seeds() {
+    let of = |optimizer: &str, seed: usize, objective: f64, accuracy: f64| SummaryRow {
+        run: format!("area-{optimizer}"),
+        objective: Some(objective),
+        splines_optimizer: Some(optimizer.to_owned()),
+        active_knots: Some(if optimizer == "adam" { 38 } else { 10 + seed }),
+        seconds: 1.0,
+        test_accuracy: Some(accuracy),
+        ..spline(2, seed as u64, 99.0, 98.0)
+    };
+    let adam = [(1.0, 98.0), (1.2, 98.0), (1.0, 98.2), (1.1, 98.2)];
+    let proximal = [(0.9, 98.1), (1.3, 97.9), (0.8, 98.3), (1.0, 97.9)];
+    let rows = |optimizer: &'static str, all: [(f64, f64); 4]| {
+        all.into_iter().enumerate().map(move |(seed, (objective, accuracy))| of(optimizer, seed, objective, accuracy))
+    };
+    let all: Vec<SummaryRow> = rows("prox_adam", proximal).chain(rows("adam", adam)).collect();
+    let table = proximal::table(&all).unwrap();
+    assert_eq!((table.rows.len(), cell(&table, 0, "n")), (1, "4"));
+    assert_eq!((cell(&table, 0, "knots, adam"), cell(&table, 0, "knots, prox_adam")), ("38", "12"));
+    // scipy.stats.ttest_1samp
+    assert_eq!(cell(&table, 0, "difference (%)"), "-7.69 (-26.42 to +11.04)");
+    assert_eq!(cell(&table, 0, "difference"), "-0.05 (-0.35 to +0.25)");
+    assert!(proximal::table(&all[..4]).is_none());
+}
+
+#[test]
+fn grids_are_compared_with_the_one_of_most_knots() {
+    let of = |size: usize, range: Option<f64>, seed: usize, accuracy: f64| SummaryRow {
+        run: format!("area-{size}-{range:?}"),
+        spline_size: Some(size),
+        spline_range: range,
+        spline_ranges_of_layers: range.is_none().then(|| "1.5 2.5".to_owned()),
+        test_accuracy: Some(accuracy),
+        ..spline(2, seed as u64, 99.0, 98.0)
+    };
+    let adam = [98.0, 98.0, 98.2, 98.2];
+    let other = [98.1, 97.9, 98.3, 97.9];
+    let rows = |size: usize, range: Option<f64>, all: [f64; 4]| {
+        all.into_iter().enumerate().map(move |(seed, accuracy)| of(size, range, seed, accuracy))
+    };
+    let fixed: Vec<SummaryRow> = rows(13, Some(4.0), other).chain(rows(51, Some(4.0), adam)).collect();
+    assert!(grids::table(&fixed).is_none());
+    let all: Vec<SummaryRow> = fixed.into_iter().chain(rows(13, None, other)).collect();
+    let table = grids::table(&all).unwrap();
+    let found: Vec<_> = (0..3).map(|row| (cell(&table, row, "K"), cell(&table, row, "range"))).collect();
+    assert_eq!(found, [("51", "4"), ("13", "4"), ("13", "automatic")]);
+    assert_eq!((cell(&table, 0, "difference"), cell(&table, 2, "difference")), ("", "-0.05 (-0.35 to +0.25)"));
+    assert_eq!((cell(&table, 2, "margin"), cell(&table, 2, "verdict")), ("0.2", "undecided"));
 }
 
 #[test]

@@ -176,6 +176,9 @@ pub struct SummaryRow {
     pub objective: Option<f64>,
     #[serde(default)]
     pub splines_optimizer: Option<String>,
+    /// Of each layer, where ranges were fitted to the inputs; `spline_range` is empty there.
+    #[serde(default)]
+    pub spline_ranges_of_layers: Option<String>,
 }
 
 impl SummaryRow {
@@ -213,7 +216,8 @@ impl SummaryRow {
         let kind = config.activation.kind;
         let has_splines = kind.is_spline() || kind == ActivationKind::LipschitzSpline;
         self.spline_size = has_splines.then_some(config.activation.size);
-        self.spline_range = has_splines.then(|| config.activation.layer().knot_range());
+        let has_range = has_splines && !config.activation.range.is_auto();
+        self.spline_range = has_range.then(|| config.activation.layer().knot_range());
         self.splines_optimizer = has_splines.then(|| config.optimizer.splines.kind.to_string());
         self.norm = has_splines.then(|| config.regularization.norm.map_or("none", Norm::name).to_owned());
         self.lambda = has_splines.then_some(config.regularization.lambda);

@@ -51,6 +51,7 @@ impl Setting {
             Self::SplineSize => format!("K = {}", row.spline_size?),
             Self::Lambda => format!("λ = {}", scientific(row.lambda?)),
             Self::Hidden => format!("hidden {}", row.hidden.as_deref()?.replace('x', "×")),
+            Self::SplineRange if row.spline_ranges_of_layers.is_some() => "automatic range".to_owned(),
             Self::SplineRange => format!("range {}", row.spline_range?),
             Self::WeightDecay => format!("weight decay {}", scientific(row.weight_decay?)),
             Self::Optimizer => row.splines_optimizer.as_deref()?.replace('_', " "),

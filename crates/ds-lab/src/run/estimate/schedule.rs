@@ -1,6 +1,7 @@
 //! How often a run does what, and how the runs of a sweep follow each other.
 
 use super::rates::Rates;
+use crate::config::Range;
 use crate::config::{Config, Dataset, Experiment, Judged, Search, Sparsify};
 use crate::run::{Setup, radii};
 use ds_core::activation::Init;
@@ -146,7 +147,7 @@ fn without_schedule(config: &Config) -> Config {
     (kind.regularization.weight_decay, kind.regularization.per_layer) = (0.0, false);
     (kind.optimizer.weights.lr, kind.optimizer.splines.lr, kind.optimizer.scalings) = (1.0, 1.0, None);
     kind.activation.init = Init::Zero;
-    (kind.activation.range, kind.activation.step, kind.network.lipschitz) = (1.0, None, None);
+    (kind.activation.range, kind.activation.step, kind.network.lipschitz) = (Range::Fixed(1.0), None, None);
     (kind.train.epochs, kind.train.milestones, kind.train.gamma) = (1, Vec::new(), 1.0);
     (kind.train.eval_every, kind.train.log_steps, kind.train.checkpoint_seconds) = (1, 0, 0.0);
     kind.train.keep_best = false;
