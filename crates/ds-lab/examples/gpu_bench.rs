@@ -135,10 +135,11 @@ mod bench {
             measure(format!("spline (51 knots), forward and backward{suffix}"), &|| spline(&device, dtype))?;
         }
         for name in ["resnet32", "nin"] {
-            for kind in ["relu", "bspline"] {
+            for (kind, optimizer) in [("relu", "adam"), ("bspline", "adam"), ("bspline", "prox_adam")] {
                 for (precision, suffix) in PRECISIONS {
-                    let of = format!("{name} step, batch 128, {kind}{suffix}");
-                    measure(of, &|| step(&device, graphs, name, kind, precision))?;
+                    let proximal = if optimizer == "adam" { "" } else { ", prox_adam" };
+                    let of = format!("{name} step, batch 128, {kind}{proximal}{suffix}");
+                    measure(of, &|| step(&device, graphs, (name, kind, optimizer), precision))?;
                 }
             }
         }
@@ -201,8 +202,16 @@ mod bench {
     }
 
     /// A training step, its batch cut on the device included.
-    fn step(device: &Device, graphs: bool, name: &str, kind: &str, precision: Precision) -> Result<Measured> {
-        let text = format!("experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n");
+    fn step(
+        device: &Device,
+        graphs: bool,
+        (name, kind, optimizer): (&str, &str, &str),
+        precision: Precision,
+    ) -> Result<Measured> {
+        let text = format!(
+            "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n\
+             optimizer.splines.kind = \"{optimizer}\"\n"
+        );
         let config = Config::from_toml(&text)?;
         let network = network(&config, 10)?.to(DType::F32, device)?;
         let penalty = SplinePenalty::new(&config, &network)?;

@@ -106,17 +106,22 @@ fn trained(config: &Config, start: &Network, gpu: &Device, graphs: bool) -> Left
 #[test]
 fn graphs_leave_the_bits_that_single_launches_leave() {
     let Some(gpu) = on_card::device() else { return };
-    let all = [("resnet32", "bspline"), ("nin", "relu"), ("resnet32", "explicit_linear")];
+    let all = [
+        ("resnet32", "bspline", "adam"),
+        ("nin", "relu", "adam"),
+        ("resnet32", "explicit_linear", "adam"),
+        ("resnet32", "bspline", "prox_adam"),
+    ];
     let all = all.into_iter().flat_map(|of| [(of, Precision::F32), (of, Precision::Bf16)]);
-    on_card::each(all, |((name, activation), precision)| {
+    on_card::each(all, |((name, activation, optimizer), precision)| {
         let text = format!(
             "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{activation}\"\n\
-             optimizer.weights.lr = 0.01\ntrain.milestones = [1, 2]\n"
+             optimizer.weights.lr = 0.01\noptimizer.splines.kind = \"{optimizer}\"\ntrain.milestones = [1, 2]\n"
         );
         let mut config = Config::from_toml(&text).unwrap();
         config.train.precision = precision;
         let start = network(&config, 10).unwrap();
-        let what = format!("{name}, {activation}, {precision:?}");
+        let what = format!("{name}, {activation}, {optimizer}, {precision:?}");
         let (single, replayed) = (trained(&config, &start, &gpu, false), trained(&config, &start, &gpu, true));
         assert_eq!(single.len(), replayed.len(), "{what}");
         for ((of, single), (_, replayed)) in single.iter().zip(&replayed) {
