@@ -1,8 +1,9 @@
 //! Ours beside the original's code on identical protocols.
 
+use super::rows::{interval, interval_of_ratios};
 use crate::progress::Loss;
 use crate::results::TableRow;
-use crate::results::statistics::{Verdict, median, paired, spread};
+use crate::results::statistics::{Verdict, median, spread};
 use crate::results::table::Table;
 use serde::Deserialize;
 
@@ -119,14 +120,7 @@ pub(super) fn table(rows: &[Training]) -> Table {
         let pairs = ours.iter().zip(&a).filter_map(|(row, &a)| Some(scale(a) - scale(of_seed(row.seed)?)));
         let differences: Vec<f64> = pairs.collect();
         let margin = if is_accuracy { MARGIN } else { FACTOR.ln() };
-        let difference = paired(&differences, 0.95).map_or(String::new(), |(mean, half)| {
-            let [mean, low, high] = [mean, mean - half, mean + half];
-            if is_accuracy {
-                format!("{mean:+.2} ({low:+.2} to {high:+.2})")
-            } else {
-                format!("× {:.3} ({:.3} to {:.3})", mean.exp(), low.exp(), high.exp())
-            }
-        });
+        let difference = if is_accuracy { interval(&differences) } else { interval_of_ratios(&differences) };
         let seconds = |rows: &[&Training]| median(rows.iter().map(|row| row.seconds).collect());
         let ([experiment, dataset, _, hidden, activation], epochs) = &wanted;
         let layers = if hidden.is_empty() { String::new() } else { format!(" 2x{hidden}x1") };

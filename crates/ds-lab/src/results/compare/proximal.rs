@@ -1,6 +1,6 @@
 //! Adam with proximal steps for the splines beside Adam along a subgradient, from the same seeds.
 
-use super::rows::{groups, interval, splines_optimizer};
+use super::rows::{groups, interval, interval_of_ratios, splines_optimizer};
 use crate::config::OptimizerKind;
 use crate::results::metrics::SummaryRow;
 use crate::results::statistics::median;
@@ -11,8 +11,8 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     let mut table = Table::new(
         "Proximal steps",
         "The same networks trained with proximal steps for TV² (prox_adam) and along its subgradient (adam): medians over n seeds at the \
-         end of training, before any pruning. Differences of prox_adam minus adam are paired by seed: their mean and its 95 % \
-         interval, by Student's t; those of the objective in percent of adam's.",
+         end of training, before any pruning. Differences of prox_adam minus adam, and ratios of prox_adam to adam, are paired by seed: their \
+         mean or geometric mean, and its 95 % interval, by Student's t.",
         &[
             "data",
             "network",
@@ -22,7 +22,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             "of",
             "objective, adam",
             "objective, prox_adam",
-            "difference (%)",
+            "ratio",
             "test accuracy (%), adam",
             "test accuracy (%), prox_adam",
             "difference",
@@ -64,7 +64,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             middle(0, &|ours, _| ours.knots.map(|knots| knots as f64)),
             scientific(&|_, adam| adam.objective),
             scientific(&|ours, _| ours.objective),
-            interval(&of_pairs(&|ours, adam| Some(100.0 * (ours.objective? / adam.objective? - 1.0)))),
+            interval_of_ratios(&of_pairs(&|ours, adam| Some((ours.objective? / adam.objective?).ln()))),
             middle(2, &|_, adam| adam.test_accuracy),
             middle(2, &|ours, _| ours.test_accuracy),
             interval(&of_pairs(&|ours, adam| Some(ours.test_accuracy? - adam.test_accuracy?))),

@@ -65,6 +65,13 @@ pub(super) fn interval(differences: &[f64]) -> String {
         .map_or(String::new(), |(mean, half)| format!("{mean:+.2} ({:+.2} to {:+.2})", mean - half, mean + half))
 }
 
+/// The geometric mean of paired ratios, given by their logarithms, with its 95 % interval: `× 0.91 (0.75 to 1.12)`.
+pub(super) fn interval_of_ratios(logarithms: &[f64]) -> String {
+    paired(logarithms, 0.95).map_or(String::new(), |(mean, half)| {
+        format!("× {:.3} ({:.3} to {:.3})", mean.exp(), (mean - half).exp(), (mean + half).exp())
+    })
+}
+
 /// Whether an activation of this name is one of the three kinds of splines without a constraint.
 pub(super) fn is_spline(activation: &str) -> bool {
     activation.parse().is_ok_and(ActivationKind::is_spline)
