@@ -153,7 +153,7 @@ fn spline(rng: &mut ChaCha8Rng, k: usize) -> Spline {
 #[test]
 fn norm_gradients_of_all_layers_in_one_launch() {
     let rng = &mut ChaCha8Rng::seed_from_u64(3);
-    for norm in [Norm::Tv2, Norm::Bv2] {
+    for (norm, with_tv2) in [(Norm::Tv2, true), (Norm::Bv2, true), (Norm::Bv2, false)] {
         let Some(gpu) = device(0) else { return };
         // More than one launch takes.
         let splines: Vec<(Spline, f64)> = (0..40).map(|k| (spline(rng, k), rng.random_range(0.1..1.0))).collect();
@@ -165,8 +165,12 @@ fn norm_gradients_of_all_layers_in_one_launch() {
             expected.set_gradient(&parameter.var, gradient.copy().unwrap());
             ours.set_gradient(&parameter.var, gradient);
         }
-        norm.add_gradients_on(&gpu, &layers, &mut ours).unwrap();
-        norm.add_gradients(&layers, &mut expected).unwrap();
+        norm.add_gradients_on(&gpu, with_tv2, &layers, &mut ours).unwrap();
+        if with_tv2 {
+            norm.add_gradients(&layers, &mut expected).unwrap();
+        } else {
+            norm.add_gradients_without_tv2(&layers, &mut expected).unwrap();
+        }
         for (k, (spline, _)) in splines.iter().enumerate() {
             for (name, var) in spline.parameters("s").into_iter().map(|p| (p.name, p.var)) {
                 // Gradients that the norm does not change need not be on the device.

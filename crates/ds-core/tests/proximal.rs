@@ -3,11 +3,12 @@
 
 mod common;
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{flat, generator, tensor, uniform};
 use ds_core::Grid;
 use ds_core::activation::{Kind, LinearTerm, Spline};
-use ds_core::regularization::{proximal_step, significant_knots, slope_changes};
+use ds_core::regularization::{Norm, proximal_step, significant_knots, slope_changes};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -125,6 +126,26 @@ fn one_function_gives_the_same_bits_as_among_others() {
         proximal_step(&alone, 1e-2, &scale(&w[k * 21..][..21], 1)).unwrap();
         assert_eq!(flat(alone.knot_parameters()), together[k * 21..][..21], "function {k}");
     }
+}
+
+#[test]
+fn gradients_without_tv2_are_those_of_the_other_terms() {
+    let rng = &mut generator(5);
+    let grid = Grid::from_step(21, 0.1).unwrap();
+    let layer = bspline((0..6).flat_map(|_| row(rng, 21)).collect(), grid, DType::F64);
+    let knots = layer.knot_parameters();
+    let gradient = |add: &dyn Fn(&mut GradStore)| {
+        let mut gradients = knots.sum_all().unwrap().backward().unwrap();
+        add(&mut gradients);
+        flat(gradients.get(knots).unwrap())
+    };
+    let of = |norm: Norm| gradient(&|gradients| norm.add_gradients(&[(&layer, 0.3)], gradients).unwrap());
+    let without =
+        |norm: Norm| gradient(&|gradients| norm.add_gradients_without_tv2(&[(&layer, 0.3)], gradients).unwrap());
+    // Σ c has gradient 1.
+    let expected: Vec<f64> = of(Norm::Bv2).iter().zip(of(Norm::Tv2)).map(|(bv2, tv2)| 1.0 + bv2 - tv2).collect();
+    common::assert_close("BV²", &without(Norm::Bv2), &expected, 1e-12);
+    assert_eq!(without(Norm::Tv2), vec![1.0; 6 * 21]);
 }
 
 #[test]

@@ -194,6 +194,16 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             &["`train.keep_best` = true", "data.validation = 0", "no network is selected", "such as 0.1"],
         ),
         ("experiment = \"mnist\"\nactivation.range = 1e-300", &[], &["`activation.range`", "1e-30 between knots"]),
+        (
+            "experiment = \"mnist\"\noptimizer.weights.kind = \"prox_adam\"",
+            &[],
+            &["`optimizer.weights.kind` = prox_adam", "optimizer.splines.kind"],
+        ),
+        (
+            "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\noptimizer.splines.kind = \"prox_adam\"",
+            &[],
+            &["`optimizer.splines.kind` = prox_adam", "sgd or adam for lipschitz_spline"],
+        ),
         ("experiment = \"mnist\"\nactivation.step = 1e-31", &[], &["`activation.step`", "1e-30 between knots"]),
         (
             "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nsparsify.enabled = true\nsparsify.method = \"both\"",

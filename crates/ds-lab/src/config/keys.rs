@@ -188,7 +188,7 @@ pub const KEYS: &[Key] = &[
     ]),
     key("optimizer.weights.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd")
         .defaults(&[(ALL, "0.9")]),
-    key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines; prox_adam: Adam with proximal steps for TV2, which make slope changes exactly 0")
+    key("optimizer.splines.kind", Kind::Choice(OptimizerKind::NAMES), "optimiser of the splines; prox_adam: Adam with proximal steps for TV2")
         .defaults(&[(ALL, r#""adam""#)]),
     key("optimizer.splines.lr", Kind::Positive(1e6), "learning rate of the splines, before the first milestone")
         .defaults(&[(ALL, "1e-3"), (&[Mnist], "3e-3")]),

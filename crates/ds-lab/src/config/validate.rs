@@ -113,11 +113,9 @@ impl Config {
             let allowed = "sgd or adam; prox_adam is for optimizer.splines.kind";
             return Err(layers.error("optimizer.weights.kind", OptimizerKind::ProxAdam, allowed));
         }
-        if self.optimizer.splines.kind == OptimizerKind::ProxAdam && !self.activation.kind.is_spline() {
-            let allowed = format!(
-                "sgd or adam for {}; prox_adam is for bspline, explicit_linear and relu_spline",
-                self.activation.kind
-            );
+        let is_lipschitz = self.activation.kind == ActivationKind::LipschitzSpline;
+        if self.optimizer.splines.kind == OptimizerKind::ProxAdam && is_lipschitz {
+            let allowed = "sgd or adam for lipschitz_spline; prox_adam is for bspline, explicit_linear and relu_spline";
             return Err(layers.error("optimizer.splines.kind", OptimizerKind::ProxAdam, allowed));
         }
         Ok(())

@@ -59,7 +59,8 @@ __device__ __forceinline__ double value_at(const NormLayer &layer, int channel, 
     return values[0] + t * ((double)values[1] - values[0]);
 }
 
-// Adds weight·∂(TV² + |σ(0)| + |σ(1)|) to the gradients, or that of one of the terms, a thread for each number. Grid: (layers, pieces of their numbers).
+// Adds the gradient of weight·(TV² + |σ(0)| + |σ(1)|), or of one of these terms, a thread for each number. Grid: (layers, pieces of
+// their numbers).
 extern "C" __global__ void norm_gradient(const NormLayers all, int tv2, int values) {
     const NormLayer &layer = all.layers[blockIdx.x];
     const int width = layer.kind == 2 ? layer.size - 2 : layer.size;

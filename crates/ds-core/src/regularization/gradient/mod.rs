@@ -62,7 +62,7 @@ impl Norm {
         }
     }
 
-    /// [`add_gradients`](Self::add_gradients) for layers on a GPU.
+    /// [`add_gradients`](Self::add_gradients), or that without TV², for layers on a GPU.
     ///
     /// # Errors
     /// If a parameter is elsewhere or not f32, or the launch fails.
@@ -70,10 +70,11 @@ impl Norm {
     pub fn add_gradients_on<G: Gpu>(
         self,
         gpu: &G,
+        with_tv2: bool,
         layers: &[(&Spline, f64)],
         gradients: &mut impl Gradients,
     ) -> Result<()> {
-        gpu::add_gradients(gpu, Terms::of(self), layers, gradients)
+        gpu::add_gradients(gpu, Terms { tv2: with_tv2, ..Terms::of(self) }, layers, gradients)
     }
 
     /// Adds `weight` times the norm's gradient to the gradients of the layer's parameters, in place.

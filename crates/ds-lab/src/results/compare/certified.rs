@@ -1,10 +1,10 @@
 //! Images classified by networks with a Lipschitz constant: how sure they are, one activation beside the other.
 
-use super::rows::groups;
+use super::rows::{groups, interval};
 use crate::results::metrics::SummaryRow;
-use crate::results::statistics::median;
-use crate::results::statistics::spread;
+use crate::results::statistics::{median, spread};
 use crate::results::table::Table;
+use ds_core::activation::ActivationKind;
 
 /// Clean and certified accuracies of lipschitz networks by data set, the best at the middle radius first; `None` if none was
 /// trained.
@@ -12,15 +12,35 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     let mut table = Table::new(
         "Certified accuracy",
         "Percent of the test images whose class no change of the pixels (in [0, 1]) by less than the radius in l2 can change, by \
-         the certified Lipschitz constant; median [least, largest] over n seeds.",
-        &["data set", "network", "activation", "parameters", "clean", "radii", "certified", "n", "protocol"],
+         the certified Lipschitz constant; median [least, largest] over n seeds. Differences from lipschitz_spline, in points of clean \
+         accuracy and of that certified at the middle radius, are paired by seed: their mean and its 95 % interval, by Student's t.",
+        &[
+            "data set",
+            "network",
+            "activation",
+            "parameters",
+            "clean",
+            "radii",
+            "certified",
+            "n",
+            "clean, minus splines",
+            "certified, minus splines",
+            "protocol",
+        ],
     );
     let is_certified = |row: &&SummaryRow| row.certified_radii.is_some();
     let mut all = groups(summaries.iter().filter(is_certified));
     let middle = |rows: &[&SummaryRow]| median(rows.iter().filter_map(|row| row.certified_accuracy_2).collect());
     let common = |rows: &[&SummaryRow]| (rows[0].dataset.clone(), rows[0].network.clone(), rows[0].protocol.clone());
     all.sort_by(|a, b| common(a).cmp(&common(b)).then(middle(b).total_cmp(&middle(a))));
-    for rows in all {
+    let is_spline = |rows: &[&SummaryRow]| rows[0].activation == ActivationKind::LipschitzSpline.name();
+    for rows in &all {
+        let splines = all.iter().find(|other| is_spline(other) && common(other) == common(rows));
+        let minus = |value: &dyn Fn(&SummaryRow) -> Option<f64>| {
+            let of_splines = |seed: u64| value(splines?.iter().find(|row| row.seed == seed)?);
+            let differences = rows.iter().filter_map(|row| Some(value(row)? - of_splines(row.seed)?));
+            if is_spline(rows) { String::new() } else { interval(&differences.collect::<Vec<_>>()) }
+        };
         let of = |value: &dyn Fn(&SummaryRow) -> Option<f64>| {
             spread(&rows.iter().filter_map(|row| value(row)).collect::<Vec<_>>(), |v| format!("{v:.2}"))
         };
@@ -42,6 +62,8 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             ]
             .join(", "),
             rows.len().to_string(),
+            minus(&|row| row.test_accuracy),
+            minus(&|row| row.certified_accuracy_2),
             first.protocol.clone(),
         ]);
     }

@@ -1,8 +1,8 @@
 //! Functions fitted by networks whose Lipschitz constant is 1: one activation beside the other.
 
-use super::rows::groups;
+use super::rows::{groups, interval};
 use crate::results::metrics::SummaryRow;
-use crate::results::statistics::{median, paired};
+use crate::results::statistics::median;
 use crate::results::table::Table;
 use ds_core::activation::ActivationKind;
 
@@ -29,9 +29,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
         let of_seed = |seed: u64| splines?.1.iter().find(|row| row.seed == seed).map(|row| row.test_loss);
         let ratio = |row: &&SummaryRow| of_seed(row.seed).map(|of_spline| (row.test_loss / of_spline).log10());
         let ratios: Vec<f64> = rows.iter().filter_map(ratio).collect();
-        let beside = paired(&ratios, 0.95).filter(|_| !is_spline(rows));
-        let beside = beside
-            .map_or(String::new(), |(mean, half)| format!("{mean:+.2} ({:+.2} to {:+.2})", mean - half, mean + half));
+        let beside = if is_spline(rows) { String::new() } else { interval(&ratios) };
         let losses = || rows.iter().map(|row| row.test_loss);
         table.rows.push(vec![
             rows[0].dataset.clone(),
