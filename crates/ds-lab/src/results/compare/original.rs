@@ -1,6 +1,6 @@
 //! Ours beside the original's code on identical protocols.
 
-use super::rows::{interval, interval_of_ratios};
+use super::rows::{accuracy_margin, interval, interval_of_ratios};
 use crate::progress::Loss;
 use crate::results::TableRow;
 use crate::results::statistics::{Verdict, median, spread};
@@ -26,9 +26,7 @@ pub(super) struct Training {
 const OURS: &str = "ours";
 const THEIRS: &str = "DeepSplines";
 
-/// The margin of equivalence in points of accuracy.
-const MARGIN: f64 = 0.2;
-/// The same of losses, as a factor.
+/// The margin of equivalence of losses, as a factor.
 const FACTOR: f64 = 1.05;
 
 impl TableRow for Training {
@@ -119,7 +117,8 @@ pub(super) fn table(rows: &[Training]) -> Table {
         let of_seed = |seed: u64| theirs.iter().position(|row| row.seed == seed).map(|k| b[k]);
         let pairs = ours.iter().zip(&a).filter_map(|(row, &a)| Some(scale(a) - scale(of_seed(row.seed)?)));
         let differences: Vec<f64> = pairs.collect();
-        let margin = if is_accuracy { MARGIN } else { FACTOR.ln() };
+        let of_accuracy = accuracy_margin(&wanted.0[0]);
+        let margin = if is_accuracy { of_accuracy } else { FACTOR.ln() };
         let difference = if is_accuracy { interval(&differences) } else { interval_of_ratios(&differences) };
         let seconds = |rows: &[&Training]| median(rows.iter().map(|row| row.seconds).collect());
         let ([experiment, dataset, _, hidden, activation], epochs) = &wanted;
@@ -131,7 +130,7 @@ pub(super) fn table(rows: &[Training]) -> Table {
             a.len().to_string(),
             spread(&b, show),
             difference,
-            if is_accuracy { format!("{MARGIN}") } else { format!("× {FACTOR}") },
+            if is_accuracy { of_accuracy.to_string() } else { format!("× {FACTOR}") },
             Verdict::of(&differences, margin).to_string(),
             format!("{:.2}", seconds(&ours)),
             format!("{:.1}", seconds(&theirs)),

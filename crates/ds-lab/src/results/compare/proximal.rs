@@ -29,11 +29,11 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             "time, prox_adam / adam",
         ],
     );
-    let (proximal, others): (Vec<&SummaryRow>, Vec<&SummaryRow>) = summaries
-        .iter()
-        .filter(|row| row.objective.is_some())
-        .partition(|row| splines_optimizer(row) == OptimizerKind::ProxAdam.name());
-    for group in groups(proximal) {
+    let of = |kind: OptimizerKind| {
+        summaries.iter().filter(move |row| row.objective.is_some() && splines_optimizer(row) == kind.name())
+    };
+    let others: Vec<&SummaryRow> = of(OptimizerKind::Adam).collect();
+    for group in groups(of(OptimizerKind::ProxAdam)) {
         let same = |other: &&&SummaryRow, row: &SummaryRow| {
             let alike = SummaryRow { splines_optimizer: other.splines_optimizer.clone(), ..row.clone() };
             // Names tell the optimisers apart.
