@@ -65,6 +65,12 @@ class Side:
         self.process.wait()
 
 
+def build_measure():
+    """Our side's binary, built if need be."""
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace", "--example", "measure"], cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/measure"
+
+
 def resnet32():
     """(inputs, outputs, kernel, output side) of each convolution, the first layer first."""
     layers, inputs = [(3, 16, 3, 32)], 16
@@ -165,11 +171,10 @@ def main():
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--markdown", type=Path, help="write the table there")
     arguments = parser.parse_args()
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--workspace", "--example", "measure"], cwd=ROOT,
-                   check=True)
+    measure = build_measure()
 
     def start_ours():
-        return Side([ROOT / "target/release/examples/measure"], {"RAYON_NUM_THREADS": str(arguments.threads)})
+        return Side([measure], {"RAYON_NUM_THREADS": str(arguments.threads)})
 
     def start_theirs():
         return Side([sys.executable, ROOT / "benches/torch_side.py", str(arguments.threads)],
