@@ -24,7 +24,7 @@ pub(super) struct Slot {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProximalSlot {
     pub(super) slot: Slot,
-    /// Six f64 for each of its numbers; none where they are slope changes.
+    /// Of the solver, for each of its numbers so many f64 as `TrendFilter::ARRAYS`; none where they are slope changes.
     pub(super) work: Address,
     /// [`ProximalTv2::weight`](ds_core::regularization::ProximalTv2::weight).
     pub(super) weight: f64,
@@ -35,8 +35,8 @@ pub(super) struct ProximalSlot {
 /// Parameters of a launch.
 const SLOTS: usize = 112;
 const PROXIMAL_SLOTS: usize = 56;
-/// Functions of a block.
-const FUNCTIONS: usize = 32;
+/// Threads for a function: two knots each, up to 51.
+const THREADS_PER_FUNCTION: usize = 32;
 /// Numbers of a block.
 const EACH: usize = 1024;
 
@@ -117,11 +117,11 @@ pub(super) unsafe fn proximal_step<G: Gpu>(gpu: &G, slots: &[ProximalSlot], sche
             let shape = channels as u64 | (size as u64) << 32;
             (channels, [theta.0, gradient.0, state.0, all.work.0, all.weight.to_bits(), shape, width_and_decay])
         };
-        let (words, blocks) = table(PROXIMAL_SLOTS, FUNCTIONS, some.iter().map(row));
+        let (words, blocks) = table(PROXIMAL_SLOTS, 1, some.iter().map(row));
         let mut arguments = vec![Argument::Struct(&words), int(some.len())?, schedule.into()];
         arguments.extend(adam_constants());
-        let blocks = LaunchDims { grid: (blocks, 1), threads: FUNCTIONS, shared: 0 };
-        // SAFETY: the kernel's arguments; every thread stays in its function.
+        let blocks = LaunchDims { grid: (blocks, 1), threads: THREADS_PER_FUNCTION, shared: 4 * THREADS_PER_FUNCTION };
+        // SAFETY: the kernel's arguments; every block stays in its function.
         unsafe { gpu.launch("proximal_adam", blocks, &arguments)? };
     }
     Ok(())

@@ -70,36 +70,34 @@ struct ProximalSlot {
     int width;
     float decay;
 };
-// Blocks first[k]..first[k + 1] work on slot k, 32 functions each.
+// Blocks first[k]..first[k + 1] work on slot k, a function each.
 struct ProximalSlots {
     int first[58];
     ProximalSlot slots[56];
 };
 
-// Adam, then the proximal point of the penalty where each number's step size is its own, a thread for each function. The schedule:
-// as for Adam, then the learning rate.
+// Adam, then the proximal point of the penalty where each number's step size is its own, a block for each function. The schedule:
+// as for Adam, then the learning rate. Shared: an int for each thread.
 extern "C" __global__ void proximal_adam(const ProximalSlots all, int count, const float *schedule, float beta1,
                                          float beta2, float epsilon) {
+    SHARED(int, last);
     const float rate = schedule[0], correction = schedule[1], learning_rate = schedule[2];
     const int low = array_of_block(all.first, count);
     const ProximalSlot &slot = all.slots[low];
-    const int channel = (blockIdx.x - all.first[low]) * blockDim.x + threadIdx.x;
-    if (channel >= slot.channels)
-        return;
-    const int start = channel * slot.width;
+    const int channel = blockIdx.x - all.first[low], start = channel * slot.width;
     float *theta = slot.theta + start, *first = slot.state + start, *second = first + slot.channels * slot.width;
-    TrendFilter filter(slot.work + channel, slot.size, slot.channels, slot.weight);
+    const TrendFilter filter(slot.work + (long long)channel * TrendFilter::ARRAYS * slot.size, last, slot.size, slot.weight);
     const bool filters = slot.work && slot.weight > 0.0;
     if (filters)
-        for (int k = 0; k < slot.size - 2; k++)
-            filter.at(filter.side, k) = significant_sign(theta[k], theta[k + 1], theta[k + 2]);
-    for (int k = 0; k < slot.width; k++) {
+        for (int k = threadIdx.x; k < slot.size - 2; k += blockDim.x)
+            filter.side[k] = significant_sign(theta[k], theta[k + 1], theta[k + 2]);
+    for (int k = threadIdx.x; k < slot.width; k += blockDim.x) {
         const float g = (slot.gradient ? slot.gradient[start + k] : 0.0f) + slot.decay * theta[k];
         const float divisor = adam_averages(first[k], second[k], g, correction, beta1, beta2, epsilon);
         const float moved = theta[k] - rate * first[k] / divisor, scale = learning_rate / divisor;
         if (filters) {
-            filter.at(filter.u, k) = moved;
-            filter.at(filter.w, k) = scale;
+            filter.u[k] = moved;
+            filter.w[k] = scale;
         } else {
             const float size = slot.work ? fabsf(moved) : fmaxf(fabsf(moved) - (float)slot.weight * scale, 0.0f);
             theta[k] = moved < 0.0f ? -size : size;
@@ -107,7 +105,7 @@ extern "C" __global__ void proximal_adam(const ProximalSlots all, int count, con
     }
     if (filters) {
         filter.solve();
-        for (int k = 0; k < slot.size; k++)
+        for (int k = threadIdx.x; k < slot.size; k += blockDim.x)
             theta[k] = (float)filter.primal(k);
     }
 }

@@ -18,7 +18,7 @@ pub(super) enum Work {
 
 impl Work {
     /// Numbers on a device for each coefficient: the arrays of `TrendFilter` in ds-core's `regularization/proximal/solver.cuh`.
-    const ARRAYS: usize = 6;
+    const ARRAYS: usize = 14;
 
     pub(super) fn on(device: &Device, penalty: &ProximalTv2) -> Result<Self> {
         if device.is_cpu() {

@@ -1,82 +1,161 @@
-// argmin ½ Σ (c − u)²/w + μ·‖D·c‖₁ for one function in one thread, as solver.rs does it.
+// argmin ½ Σ (c − u)²/w + μ·‖D·c‖₁ for one function by one block, in the steps of solver.rs. The equations of a step are
+// block tridiagonal, with blocks of 2×2, and are solved by parallel cyclic reduction: log₂(K/2) steps instead of K.
 #pragma once
 #include "../../backend/gpu/common.cuh"
 
-// Arrays of a function with K knots, element k of which is `stride` numbers after element k − 1: neighbouring threads have
-// neighbouring functions.
+// A row of blocks of a symmetric matrix, for two neighbouring unknowns, and its right side: the block on the diagonal, and
+// the block that couples it to the row `distance` after it.
+struct BlockRow {
+    double b00, b01, b11;
+    double c00, c01, c10, c11;
+    double d0, d1;
+};
+
+// α = X·B⁻¹ for a block X, row by row.
+struct BlockFactor {
+    double a00, a01, a10, a11;
+
+    __device__ __forceinline__ BlockFactor(const BlockRow &b, double x00, double x01, double x10, double x11) {
+        const double inverse = 1.0 / (b.b00 * b.b11 - b.b01 * b.b01);
+        a00 = (x00 * b.b11 - x01 * b.b01) * inverse, a01 = (x01 * b.b00 - x00 * b.b01) * inverse;
+        a10 = (x10 * b.b11 - x11 * b.b01) * inverse, a11 = (x11 * b.b00 - x10 * b.b01) * inverse;
+    }
+};
+
+// The arrays of a function with K knots, for one block, all of whose threads call what has barriers.
 struct TrendFilter {
-    // w and u (K); the sign of the bound that z is at, 0 where it is free (K − 2); L(k+1, k), L(k+2, k) and z (K − 2).
-    double *w, *u, *side, *alpha, *beta, *z;
-    int size, stride;
+    // Numbers of `work` for each knot.
+    static constexpr int ARRAYS = 14;
+
+    // w and u (K); the sign of the bound that z is at, 0 where it is free, and z (K − 2); two arrays of BlockRow.
+    double *w, *u, *side, *z, *rows[2];
+    // Of the last z that changed sides, for each thread.
+    int *last;
+    int size, blocks;
     double mu;
 
-    __device__ TrendFilter(double *work, int size, int stride, double mu) : size(size), stride(stride), mu(mu) {
-        const long long length = (long long)size * stride;
-        w = work, u = w + length, side = u + length, alpha = side + length, beta = alpha + length, z = beta + length;
+    __device__ TrendFilter(double *work, int *last, int size, double mu) : last(last), size(size), blocks((size - 1) / 2), mu(mu) {
+        w = work, u = w + size, side = u + size, z = side + size, rows[0] = z + size, rows[1] = rows[0] + 5 * size;
     }
-    __device__ double &at(double *array, int k) const { return array[(long long)k * stride]; }
     // Of the inner knots, with 0 outside.
-    __device__ double inner(double *array, int k) const { return k >= 0 && k < size - 2 ? at(array, k) : 0.0; }
-    __device__ bool is_free(int k) const { return k >= 0 && k < size - 2 && at(side, k) == 0.0; }
+    __device__ double inner(const double *array, int k) const { return k >= 0 && k < size - 2 ? array[k] : 0.0; }
+    __device__ bool is_free(int k) const { return k >= 0 && k < size - 2 && side[k] == 0.0; }
     __device__ double bound(int k) const { return mu * inner(side, k); }
     // c = u − diag(w)·Dᵀz.
-    __device__ double primal(int k) const {
-        return at(u, k) - at(w, k) * (inner(z, k - 2) - 2.0 * inner(z, k - 1) + inner(z, k));
+    __device__ double primal(int k) const { return u[k] - w[k] * (inner(z, k - 2) - 2.0 * inner(z, k - 1) + inner(z, k)); }
+
+    // All rows' first numbers, then all second ones, so that neighbouring threads read neighbours.
+    __device__ BlockRow row(int buffer, int at) const {
+        const double *from = rows[buffer] + at;
+        const int n = blocks;
+        return {from[0], from[n], from[2 * n], from[3 * n], from[4 * n], from[5 * n], from[6 * n], from[7 * n], from[8 * n]};
+    }
+    __device__ void put(int buffer, int at, const BlockRow &row) const {
+        double *to = rows[buffer] + at;
+        const int n = blocks;
+        to[0] = row.b00, to[n] = row.b01, to[2 * n] = row.b11;
+        to[3 * n] = row.c00, to[4 * n] = row.c01, to[5 * n] = row.c10, to[6 * n] = row.c11;
+        to[7 * n] = row.d0, to[8 * n] = row.d1;
     }
 
-    // Solves the equations of the z that are free, by LDLᵀ.
-    __device__ void factorise_and_solve() {
-        double alpha_d = 0.0, alpha_1 = 0.0, beta_d_1 = 0.0, beta_1 = 0.0, y_1 = 0.0, beta_d_2 = 0.0, beta_2 = 0.0, y_2 = 0.0;
-        for (int k = 0; k < size - 2; k++) {
-            const double f = is_free(k) ? 1.0 : 0.0, w0 = at(w, k), w1 = at(w, k + 1), w2 = at(w, k + 2);
-            const double left = -2.0 * (w0 + w1), right = -2.0 * (w1 + w2);
-            const double diagonal = f * (w0 + 4.0 * w1 + w2) + (1.0 - f);
-            const double of_bounds = w0 * bound(k - 2) + left * bound(k - 1) + right * bound(k + 1) + w2 * bound(k + 2);
-            const double right_side = f * (at(u, k) - 2.0 * at(u, k + 1) + at(u, k + 2) - of_bounds) + bound(k);
-            const double inverse = 1.0 / (diagonal - alpha_1 * alpha_d - beta_2 * beta_d_2);
-            const double y = right_side - alpha_1 * y_1 - beta_2 * y_2;
-            alpha_d = (is_free(k + 1) ? f * right : 0.0) - alpha_1 * beta_d_1;
-            beta_d_2 = beta_d_1, beta_2 = beta_1, y_2 = y_1;
-            beta_d_1 = is_free(k + 2) ? f * w2 : 0.0;
-            alpha_1 = alpha_d * inverse, beta_1 = beta_d_1 * inverse, y_1 = y;
-            at(alpha, k) = alpha_1, at(beta, k) = beta_1, at(z, k) = y * inverse;
+    // Row k of D·diag(w)·Dᵀ for the z that are free: its diagonal, what couples it to the next two, and its right side. A z at
+    // a bound has the equation that it is there.
+    __device__ void equation(int k, double &diagonal, double &next, double &after_next, double &right_side) const {
+        diagonal = 1.0, next = 0.0, after_next = 0.0, right_side = bound(k);
+        if (!is_free(k))
+            return;
+        const double w0 = w[k], w1 = w[k + 1], w2 = w[k + 2], left = -2.0 * (w0 + w1), right = -2.0 * (w1 + w2);
+        diagonal = w0 + 4.0 * w1 + w2;
+        next = is_free(k + 1) ? right : 0.0;
+        after_next = is_free(k + 2) ? w2 : 0.0;
+        const double of_bounds = w0 * bound(k - 2) + left * bound(k - 1) + right * bound(k + 1) + w2 * bound(k + 2);
+        right_side = u[k] - 2.0 * u[k + 1] + u[k + 2] - of_bounds;
+    }
+
+    // The z that solve the equations.
+    __device__ void solve_equations() const {
+        for (int at = threadIdx.x; at < blocks; at += blockDim.x) {
+            BlockRow row;
+            equation(2 * at, row.b00, row.b01, row.c00, row.d0);
+            equation(2 * at + 1, row.b11, row.c10, row.c11, row.d1);
+            row.c01 = 0.0;
+            put(0, at, row);
         }
-        double z_1 = 0.0, z_2 = 0.0;
-        for (int k = size - 3; k >= 0; k--) {
-            const double value = at(z, k) - at(alpha, k) * z_1 - at(beta, k) * z_2;
-            z_2 = z_1, z_1 = value;
-            at(z, k) = value;
+        int from = 0;
+        for (int distance = 1; distance < blocks; distance *= 2, from = 1 - from) {
+            __syncthreads();
+            for (int at = threadIdx.x; at < blocks; at += blockDim.x) {
+                const BlockRow here = row(from, at);
+                BlockRow out = {here.b00, here.b01, here.b11, 0.0, 0.0, 0.0, 0.0, here.d0, here.d1};
+                if (at >= distance) {
+                    const BlockRow before = row(from, at - distance);
+                    const BlockFactor f(before, before.c00, before.c10, before.c01, before.c11);
+                    out.b00 -= f.a00 * before.c00 + f.a01 * before.c10;
+                    out.b01 -= f.a00 * before.c01 + f.a01 * before.c11;
+                    out.b11 -= f.a10 * before.c01 + f.a11 * before.c11;
+                    out.d0 -= f.a00 * before.d0 + f.a01 * before.d1;
+                    out.d1 -= f.a10 * before.d0 + f.a11 * before.d1;
+                }
+                if (at + distance < blocks) {
+                    const BlockRow after = row(from, at + distance);
+                    const BlockFactor f(after, here.c00, here.c01, here.c10, here.c11);
+                    out.b00 -= f.a00 * here.c00 + f.a01 * here.c01;
+                    out.b01 -= f.a00 * here.c10 + f.a01 * here.c11;
+                    out.b11 -= f.a10 * here.c10 + f.a11 * here.c11;
+                    out.d0 -= f.a00 * after.d0 + f.a01 * after.d1;
+                    out.d1 -= f.a10 * after.d0 + f.a11 * after.d1;
+                    out.c00 = -(f.a00 * after.c00 + f.a01 * after.c10), out.c01 = -(f.a00 * after.c01 + f.a01 * after.c11);
+                    out.c10 = -(f.a10 * after.c00 + f.a11 * after.c10), out.c11 = -(f.a10 * after.c01 + f.a11 * after.c11);
+                }
+                put(1 - from, at, out);
+            }
+        }
+        // Each thread reads rows that it wrote itself.
+        for (int at = threadIdx.x; at < blocks; at += blockDim.x) {
+            const BlockRow of = row(from, at);
+            const double inverse = 1.0 / (of.b00 * of.b11 - of.b01 * of.b01);
+            z[2 * at] = (of.b11 * of.d0 - of.b01 * of.d1) * inverse;
+            if (2 * at + 1 < size - 2)
+                z[2 * at + 1] = (of.b00 * of.d1 - of.b01 * of.d0) * inverse;
         }
     }
 
     // Lets z that break a condition change sides: all, or the last. Whether any did.
-    __device__ bool exchange(bool only_last) {
+    __device__ bool exchange(bool only_last) const {
         const double tolerance = 1e-12;
-        bool any = false;
-        double c1 = primal(size - 1), c0 = primal(size - 2);
-        for (int k = size - 3; k >= 0; k--) {
-            const double c2 = c1;
-            c1 = c0, c0 = primal(k);
-            const double change = c0 - 2.0 * c1 + c2, s = at(side, k), value = at(z, k);
+        int broken = -1;
+        __syncthreads();
+        for (int k = threadIdx.x; k < size - 2; k += blockDim.x) {
+            const double c0 = primal(k), c1 = primal(k + 1), c2 = primal(k + 2), s = side[k];
             const double allowed = tolerance * (fabs(c0) + 2.0 * fabs(c1) + fabs(c2));
-            const bool broken = s == 0.0 ? fabs(value) > mu * (1.0 + tolerance) : change * s < -allowed;
-            if (broken && !(any && only_last)) {
-                at(side, k) = s != 0.0 ? 0.0 : value > 0.0 ? 1.0 : -1.0;
-                any = true;
+            if (s == 0.0 ? fabs(z[k]) > mu * (1.0 + tolerance) : (c0 - 2.0 * c1 + c2) * s < -allowed) {
+                broken = k;
+                if (!only_last)
+                    change_side(k);
             }
         }
-        return any;
+        last[threadIdx.x] = broken;
+        __syncthreads();
+        for (int thread = 0; thread < blockDim.x; thread++)
+            broken = max(broken, last[thread]);
+        if (only_last && broken >= 0 && broken % blockDim.x == threadIdx.x)
+            change_side(broken);
+        __syncthreads();
+        return broken >= 0;
     }
+    __device__ void change_side(int k) const { side[k] = side[k] != 0.0 ? 0.0 : z[k] > 0.0 ? 1.0 : -1.0; }
 
     // Leaves z; c is then `primal`.
-    __device__ void solve() {
+    __device__ void solve() const {
+        __syncthreads();
         for (int pass = 0; pass < 10000; pass++) {
-            factorise_and_solve();
+            solve_equations();
             if (!exchange(pass >= 12))
                 return;
         }
-        for (int k = 0; k < size - 2; k++)
-            at(z, k) = fmin(fmax(at(z, k), -mu), mu);
+        for (int k = threadIdx.x; k < size - 2; k += blockDim.x)
+            z[k] = fmin(fmax(z[k], -mu), mu);
+        __syncthreads();
     }
 };
 
