@@ -300,10 +300,10 @@ fn proximal_steps_of_all_layers_in_one_launch() {
     let rng = &mut ChaCha8Rng::seed_from_u64(9);
     let Some(gpu) = device(0) else { return };
     let kinds = [ActivationKind::BSpline, ActivationKind::ExplicitLinear, ActivationKind::ReluSpline];
-    // More than one launch takes, some of more functions than a block.
+    // More than one launch takes, some of more knots than a block has threads.
     let all: Vec<[Spline; 2]> = (0..60)
         .map(|k| {
-            let (channels, size) = (if k % 20 == 0 { 70 } else { 1 + k % 9 }, [3, 21, 51][k / 3 % 3]);
+            let (channels, size) = (1 + k % 9, [3, 21, 51, 161][k / 3 % 4]);
             let config = ActivationConfig::spline(kinds[k % 3], size, 1.0, Init::LeakyRelu);
             [(); 2].map(|()| match config.build(channels, false).unwrap() {
                 Activation::Spline(spline) => spline,
