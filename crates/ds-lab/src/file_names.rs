@@ -24,6 +24,14 @@ pub const BOUNDS: &str = "bounds.csv";
 pub const SWEEP: &str = "sweep.toml";
 /// Of a sweep: the runs whose loss became infinite or NaN.
 pub const DIVERGED: &str = "diverged.csv";
+/// Of a sweep: the runs that failed in the last call, with their errors.
+pub const FAILED: &str = "failed.csv";
+/// Of a sweep: the folder with a folder for each shard.
+pub const SHARDS: &str = "shards";
+/// Of a shard: what it is and where it was run last.
+pub const SHARD: &str = "shard.toml";
+/// Of a sweep: the folder with the scripts and logs of Slurm jobs.
+pub const SLURM: &str = "slurm";
 /// Of a folder of results: the tables of the comparison.
 pub const COMPARISON: &str = "comparison.md";
 /// Of a folder of results: tables and pictures on one page.

@@ -43,11 +43,27 @@ impl DirectoryLock {
     /// # Errors
     /// If another process (or another part of this one) has locked the directory, or cannot write to it.
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
+        Self::acquire_for(directory, Holders::One)
+    }
+
+    /// Locks a directory that exists together with others who do the same, and against those who [`acquire`](Self::acquire) it.
+    ///
+    /// # Errors
+    /// As for [`acquire`](Self::acquire).
+    pub fn acquire_shared(directory: &Path) -> Result<Self, LockError> {
+        Self::acquire_for(directory, Holders::Several)
+    }
+
+    fn acquire_for(directory: &Path, holders: Holders) -> Result<Self, LockError> {
         let path = directory.join(LOCK);
         let failed = |source| FileError { action: "write", path: path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        match file.try_lock() {
+        let locked = match holders {
+            Holders::One => file.try_lock(),
+            Holders::Several => file.try_lock_shared(),
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let (directory, holder) = (directory.to_owned(), holder(&mut file));
@@ -60,10 +76,26 @@ impl DirectoryLock {
                 );
             }
         }
-        // For the message of the next one. What it cannot say it leaves out.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(description().as_bytes()));
+        if holders == Holders::One {
+            // For the message of the next one. What it cannot say it leaves out.
+            let text = description();
+            let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        }
         Ok(Self { _file: file })
     }
+}
+
+/// How many processes may hold a lock at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holders {
+    One,
+    Several,
+}
+
+/// Whether a process holds the lock of a directory.
+pub fn is_locked(directory: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).write(true).open(directory.join(LOCK)) else { return false };
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Locks a directory whose contents pass a check, and makes it if it is missing. A directory that does not pass is left as it is,
@@ -72,6 +104,22 @@ impl DirectoryLock {
 /// # Errors
 /// Those of the check, or if the directory cannot be made or locked.
 pub fn lock_checked(directory: &Path, check: impl Fn() -> Result<()>) -> Result<DirectoryLock> {
+    lock_checked_with(directory, check, DirectoryLock::acquire)
+}
+
+/// The same with a lock that several processes may hold ([`DirectoryLock::acquire_shared`]).
+///
+/// # Errors
+/// As for [`lock_checked`].
+pub fn lock_shared_checked(directory: &Path, check: impl Fn() -> Result<()>) -> Result<DirectoryLock> {
+    lock_checked_with(directory, check, DirectoryLock::acquire_shared)
+}
+
+fn lock_checked_with(
+    directory: &Path,
+    check: impl Fn() -> Result<()>,
+    acquire: impl Fn(&Path) -> Result<DirectoryLock, LockError>,
+) -> Result<DirectoryLock> {
     let is_locked_by_programs = || directory.join(LOCK).exists();
     if let Err(error) = check()
         && !is_locked_by_programs()
@@ -79,26 +127,33 @@ pub fn lock_checked(directory: &Path, check: impl Fn() -> Result<()>) -> Result<
         return Err(error);
     }
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {}", directory.display()))?;
-    let lock = DirectoryLock::acquire(directory)?;
+    let lock = acquire(directory)?;
     // Its last holder may have written since.
     check()?;
     Ok(lock)
 }
 
+/// The name of this machine; empty where it is not known.
+pub fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default().trim().to_owned()
+}
+
 /// This process, for a message of another one.
 fn description() -> String {
     let command: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
-    let mut text = format!("process {}", std::process::id());
-    if !host.trim().is_empty() {
-        text += &format!(" on {}", host.trim());
+    let (mut text, host) = (format!("process {}", std::process::id()), host());
+    if !host.is_empty() {
+        text += &format!(" on {host}");
     }
     text + &format!(" ({})", command.join(" "))
 }
 
-/// What the holder wrote. Elsewhere than on Unix a locked file cannot be read.
+/// What the holder wrote; several do not. Elsewhere than on Unix a locked file cannot be read.
 fn holder(file: &mut File) -> String {
+    if file.try_lock_shared().is_ok() {
+        return "shards of this sweep (`reproduce status` tells where)".to_owned();
+    }
     let mut bytes = Vec::new();
     let _ = file.rewind().and_then(|()| file.take(2000).read_to_end(&mut bytes));
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -123,6 +178,22 @@ mod tests {
         drop(lock);
         drop(DirectoryLock::acquire(directory.path()).unwrap());
         assert!(directory.path().join(LOCK).exists());
+    }
+
+    #[test]
+    fn shared_locks_go_together_and_shut_others_out() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_locked(directory.path()));
+        let shared = [(); 2].map(|()| DirectoryLock::acquire_shared(directory.path()).unwrap());
+        assert!(is_locked(directory.path()));
+        let message = DirectoryLock::acquire(directory.path()).unwrap_err().to_string();
+        assert!(message.contains("shards of this sweep"), "{message}");
+        drop(shared);
+        let lock = DirectoryLock::acquire(directory.path()).unwrap();
+        let message = DirectoryLock::acquire_shared(directory.path()).unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        drop(lock);
+        assert!(!is_locked(directory.path()));
     }
 
     #[test]

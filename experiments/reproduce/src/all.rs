@@ -262,9 +262,10 @@ fn made(args: &AllArgs, context: &DeviceContext, planned: &Planned) -> Result<Ou
         }
         Work::Sweep(sweep) => {
             let directory = args.out.join(&sweep.name);
-            let options = SweepOptions { directory: directory.clone(), jobs: 0, overwrite: false, quiet: false };
+            let options =
+                SweepOptions { directory: directory.clone(), jobs: 0, overwrite: false, quiet: false, shard: None };
             let outcome = run_sweep(sweep, &planned.source, &options, context)?;
-            let text = describe_outcome(&sweep.name, &outcome, &directory);
+            let text = describe_outcome(&sweep.name, &outcome);
             if !outcome.failures.is_empty() {
                 bail!("{text}");
             }

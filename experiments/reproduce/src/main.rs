@@ -6,7 +6,9 @@ mod all;
 mod bounds;
 mod compare;
 mod run_folder;
+mod slurm;
 mod sparsify;
+mod status;
 mod sweep;
 
 use anyhow::Context;
@@ -36,6 +38,10 @@ enum Command {
     Train(RunArgs),
     /// The runs of one sweep.
     Sweep(sweep::SweepArgs),
+    /// Submits a sweep to Slurm: a job array of shards, and a merge of their rows.
+    Slurm(slurm::SlurmArgs),
+    /// How far a sweep is: runs done, running, failed and left, and those of each shard.
+    Status(status::StatusArgs),
     /// Results beside the papers' values and beside the original's code, as tables, Markdown and CSV.
     Compare(compare::CompareArgs),
     /// The comparison, and a page with all pictures and tables: report.html and figures/ in the folder.
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
         Command::All(args) => in_thread_pool(|| all::run(args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Slurm(args) => slurm::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Compare(args) => compare::compare(&args.results, &args.references),
         Command::Report(args) => in_thread_pool(|| compare::report(&args.results, &args.references)),
         Command::Bounds(args) => check_instructions().and_then(|()| in_thread_pool(|| bounds::run(&args))),

@@ -1,9 +1,9 @@
-//! The runs of a sweep.
+//! The runs of a sweep, all of them or those of a shard, and the rows of all shards.
 
 use anyhow::{Result, bail};
 use ds_lab::cli::{DataArgs, check_instructions};
 use ds_lab::file_names::SUMMARY;
-use ds_lab::sweep::{Outcome, Sweep, SweepOptions, run_sweep};
+use ds_lab::sweep::{Merged, Outcome, Shard, Sweep, SweepOptions, merge, run_sweep};
 use ds_lab::{console, files, outln};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,13 @@ pub struct SweepArgs {
     /// Start again, even where there are rows of finished runs.
     #[arg(long)]
     pub overwrite: bool,
+    /// Make one of N parts of the runs, in a directory that other processes share which make the others; without a value, the
+    /// part of this task of a Slurm job array.
+    #[arg(long, value_name = "K/N", num_args = 0..=1, default_missing_value = SLURM, conflicts_with_all = ["overwrite", "merge"])]
+    pub shard: Option<String>,
+    /// Bring the rows of all shards into one summary.csv, tell what is missing, and stop.
+    #[arg(long, conflicts_with_all = ["overwrite", "list"])]
+    pub merge: bool,
     /// Show nothing but errors.
     #[arg(long, short)]
     pub quiet: bool,
@@ -33,36 +40,99 @@ pub struct SweepArgs {
     pub list: bool,
 }
 
+/// `--shard` without a value.
+const SLURM: &str = "slurm";
+
 pub fn run(args: &SweepArgs) -> Result<()> {
     check_instructions()?;
     let sweep = Sweep::load(&args.sweep)?;
+    let shard = args.shard.as_deref().map(shard_of).transpose()?;
     if args.list {
-        for run in sweep.runs()? {
+        let runs = sweep.runs()?;
+        for run in shard.map_or_else(|| runs.iter().collect(), |shard| shard.of(&runs)) {
             outln!("{} seed {}", run.config.name, run.config.seed);
         }
         return Ok(());
     }
     console::set_quiet(args.quiet);
-    let directory = args.out.as_deref().map_or_else(|| Path::new("results").join(&sweep.name), files::expand_home);
-    let options =
-        SweepOptions { directory: directory.clone(), jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet };
+    let directory = directory(&sweep, args.out.as_deref());
+    if args.merge {
+        return report_merge(&sweep.name, &merge(&sweep, &directory)?, &directory);
+    }
+    let options = SweepOptions { directory, jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet, shard };
     let outcome = run_sweep(&sweep, &args.data.source()?, &options, &args.data.context(0)?)?;
-    outln!("{}", describe_outcome(&sweep.name, &outcome, &directory));
+    let name = shard.map_or_else(|| sweep.name.clone(), |shard| format!("{}, shard {shard}", sweep.name));
+    outln!("{}", describe_outcome(&name, &outcome));
     if !outcome.failures.is_empty() {
         bail!("{} runs failed; the same command tries them again", outcome.failures.len());
     }
     Ok(())
 }
 
+/// The directory of a sweep.
+pub fn directory(sweep: &Sweep, out: Option<&Path>) -> PathBuf {
+    out.map_or_else(|| Path::new("results").join(&sweep.name), files::expand_home)
+}
+
+fn shard_of(text: &str) -> Result<Shard> {
+    if text != SLURM {
+        return Ok(text.parse()?);
+    }
+    Ok(Shard::of_slurm(|name| std::env::var(name).ok())?)
+}
+
+/// The most runs that are named one by one.
+const NAMED: usize = 20;
+
+fn report_merge(name: &str, merged: &Merged, directory: &Path) -> Result<()> {
+    let Merged { rows, diverged, missing, choices, problems, next } = merged;
+    let mut text = format!("{name}: {rows} runs in {}", directory.join(SUMMARY).display());
+    if *diverged > 0 {
+        text += &format!(", {diverged} diverged");
+    }
+    for choice in choices {
+        text += &format!("\n  selected: {choice}");
+    }
+    for (title, error) in problems {
+        text += &format!("\n  FAILED: {title}: {error:#}");
+    }
+    if *next > 0 {
+        text += &format!("\n  {next} runs of the selection are next: the same shards make them");
+    }
+    for (title, error) in missing.iter().take(NAMED) {
+        text += &format!("\n  MISSING: {title}");
+        if let Some(error) = error {
+            text += &format!(": {error}");
+        }
+    }
+    if missing.len() > NAMED {
+        text += &format!("\n  MISSING: and {} more", missing.len() - NAMED);
+    }
+    outln!("{text}");
+    if !missing.is_empty() {
+        bail!(
+            "{} runs are missing: run their shards again, or the sweep without --shard, which makes what is missing",
+            missing.len()
+        );
+    }
+    if !problems.is_empty() {
+        bail!("{} selections could not be made", problems.len());
+    }
+    Ok(())
+}
+
 /// The outcome of a sweep as text.
-pub fn describe_outcome(name: &str, outcome: &Outcome, directory: &Path) -> String {
+pub fn describe_outcome(name: &str, outcome: &Outcome) -> String {
     let mut text = format!(
         "{name}: {} runs, {} of them made now in {}; {}",
         outcome.rows.len(),
         outcome.made,
         HumanDuration(Duration::from_secs_f64(outcome.seconds)),
-        directory.join(SUMMARY).display()
+        outcome.summary.display()
     );
+    if outcome.awaits_merge {
+        text += "\n  the runs of the selection follow when all shards have ended and `--merge` was called";
+    }
     for choice in &outcome.choices {
         text += &format!("\n  selected: {choice}");
     }

@@ -26,11 +26,20 @@
 //! final.seed = [0, 1, 2]
 //! ```
 
+mod directory;
+mod ended;
+mod merge;
 mod parse;
 mod run;
 mod select;
+mod shard;
+mod status;
 
+pub use directory::Place;
+pub use merge::{Merged, merge};
 pub use run::{Outcome, SweepOptions, count_done, run_sweep};
+pub use shard::{Shard, ShardError};
+pub use status::{Failed, ShardStatus, Status, status};
 
 use crate::config::{self, Config, ConfigError, Origin, Setting};
 use std::collections::HashMap;

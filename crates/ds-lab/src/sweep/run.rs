@@ -1,16 +1,20 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
+use super::directory::Directory;
+use super::ended::{Ended, is_of};
+use super::shard::Shard;
 use super::{KeepRuns, PlannedRun, Sweep};
-use crate::config::Config;
+use crate::cli::cores;
 use crate::data::Source;
 use crate::device::Context as DeviceContext;
-use crate::file_names::{CHECKPOINT, COMPARISON, CONFIG, DISCARDED, DIVERGED, METRICS, REPORT, SUMMARY, SWEEP};
-use crate::files::{self, FileError, write_atomically};
+use crate::file_names::{CHECKPOINT, DISCARDED, DIVERGED, FAILED, SUMMARY};
+use crate::files::{self, FileError};
 use crate::interrupt;
-use crate::lock::lock_checked;
 use crate::note;
 use crate::progress::SweepProgress;
-use crate::results::metrics::{DivergedRow, SummaryRow, SummaryWriter, read_summary, read_table, write_table};
+use crate::results::metrics::{
+    DivergedRow, FailedRow, SummaryRow, SummaryRows, SummaryWriter, read_summary, read_table, write_table,
+};
 use crate::run::Diverged;
 use crate::run::memory;
 use crate::run::{Existing, RunOptions, remove_if_empty, remove_run, run};
@@ -34,6 +38,8 @@ pub struct SweepOptions {
     pub overwrite: bool,
     /// Print nothing but errors and warnings.
     pub quiet: bool,
+    /// The part of the runs to make, beside other processes that make the others; `None`: all.
+    pub shard: Option<Shard>,
 }
 
 /// The result of a sweep.
@@ -51,10 +57,17 @@ pub struct Outcome {
     pub seconds: f64,
     /// What was selected, a line each.
     pub choices: Vec<String>,
+    /// The file with the rows of runs that were made now.
+    pub summary: PathBuf,
+    /// Whether runs of a selection follow when the rows of all shards have been merged.
+    pub awaits_merge: bool,
 }
 
 /// Runs what is not there yet. Rows come in as runs end; a sweep that is cut off goes on where it stopped. Rows of runs that the
 /// definition does not have any more stay.
+///
+/// With a shard only its runs are made: those of the file, or those of a selection once [`merge`](super::merge()) has
+/// brought together the rows of all others.
 ///
 /// # Errors
 /// If the directory is not of a sweep, holds rows of other configs or is in use by another process, if a file cannot be written, or
@@ -62,40 +75,38 @@ pub struct Outcome {
 /// that diverges is in the outcome, too, counts as the worst in a selection, and is not tried again.
 pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context: &DeviceContext) -> Result<Outcome> {
     let _deferred = interrupt::Deferred::begin();
-    let directory = &options.directory;
-    let runs = sweep.runs()?;
-    let _lock = lock_checked(directory, || check_directory(directory, options.overwrite))?;
-    for file in [SWEEP, SUMMARY, DIVERGED] {
-        files::remove_temporaries(directory, file)?;
+    if options.overwrite && options.shard.is_some() {
+        bail!("--overwrite would start a shard again each time that its job is requeued: write to another --out DIR");
     }
+    let runs = sweep.runs()?;
+    let directory = match options.shard {
+        None => Directory::whole(&options.directory, sweep, options.overwrite)?,
+        Some(shard) => Directory::of_shard(&options.directory, sweep, shard)?,
+    };
     let start = Instant::now();
-    // Before all others, so that the directory always says what it is.
-    write_atomically(&directory.join(SWEEP), |file| file.write_all(sweep.text.as_bytes()))?;
-    let execution = Execution::begin(sweep, source, options, context, &runs)?;
-    let made = || -> Result<_> {
-        let mut made = execution.run_all(&runs, Stage::Grid)?;
-        let (rows, diverged) = (lock(&execution.writer).rows().to_vec(), lock(&execution.diverged).clone());
-        let selection = sweep.selected(&runs, &rows, &diverged)?;
-        lock(&execution.failures).extend(selection.problems);
-        made += execution.run_all(&selection.runs, Stage::Selected)?;
-        Ok((made, selection.runs, selection.choices))
+    let execution = Execution::begin(sweep, source, options, context, &directory, &runs)?;
+    let made = || match options.shard {
+        None => execution.all(&runs),
+        Some(shard) => execution.part(&runs, shard),
     };
     let made = made();
     lock(&execution.progress).finish();
-    let (made, selected, choices) = made.map_err(|error| execution.with_state(error))?;
-    let planned: Vec<&PlannedRun> = runs.iter().chain(&selected).collect();
+    let Made { planned, count, choices, awaits_merge } = made.map_err(|error| execution.with_state(error))?;
     let rows = execution.sort_rows(&planned)?;
     if sweep.keep_runs == KeepRuns::None {
-        remove_if_empty(&directory.join("runs"))?;
+        remove_if_empty(&options.directory.join("runs"))?;
     }
-    let is_planned = |row: &DivergedRow| planned.iter().any(|run| is_of(row, &run.config));
+    let mut diverged = unlock(execution.diverged);
+    diverged.retain(|row| planned.iter().any(|run| is_of(row, &run.config)));
     Ok(Outcome {
         rows,
         failures: unlock(execution.failures),
-        diverged: unlock(execution.diverged).into_iter().filter(is_planned).collect(),
-        made,
+        diverged,
+        made: count,
         seconds: start.elapsed().as_secs_f64(),
         choices,
+        summary: directory.rows().join(SUMMARY),
+        awaits_merge,
     })
 }
 
@@ -104,31 +115,17 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context
 /// # Errors
 /// If its summary is there and cannot be read.
 pub fn count_done(sweep: &Sweep, directory: &Path) -> Result<usize> {
-    let (summary, diverged) = (directory.join(SUMMARY), directory.join(DIVERGED));
-    let rows = if summary.exists() { read_summary(&summary)? } else { Vec::new() };
-    let diverged: Vec<DivergedRow> = if diverged.exists() { read_table(&diverged)? } else { Vec::new() };
-    let is_done = |run: &PlannedRun| {
-        let has_row = rows.iter().any(|row| row.is_of(&run.config) && row.has_training_of(&run.config));
-        has_row || diverged.iter().any(|row| is_of(row, &run.config))
-    };
-    Ok(sweep.runs()?.iter().filter(|run| is_done(run)).count())
+    let ended = Ended::of_sweep(directory)?;
+    Ok(sweep.runs()?.iter().filter(|run| ended.has(&run.config)).count())
 }
 
-/// Refuses a directory with files that the sweep would replace and that are not of a sweep.
-fn check_directory(directory: &Path, overwrite: bool) -> Result<()> {
-    let has = |file: &str| directory.join(file).symlink_metadata().is_ok();
-    if overwrite || has(SWEEP) {
-        return Ok(());
-    }
-    let of_others = [CONFIG, METRICS, CHECKPOINT, COMPARISON, REPORT];
-    match [SUMMARY, DIVERGED].into_iter().chain(of_others).find(|file| has(file)) {
-        None => Ok(()),
-        Some(file) => bail!(
-            "{} is not the directory of a sweep (it has no {SWEEP}), and it has a file {file}: --out DIR writes elsewhere, \
-             --overwrite replaces it",
-            directory.display()
-        ),
-    }
+/// What a call has made.
+struct Made {
+    /// The runs that it was about.
+    planned: Vec<PlannedRun>,
+    count: usize,
+    choices: Vec<String>,
+    awaits_merge: bool,
 }
 
 /// The runs that the file lists, or those with a chosen value.
@@ -144,10 +141,14 @@ struct Execution<'a> {
     source: &'a Source,
     options: &'a SweepOptions,
     context: &'a DeviceContext,
+    directory: &'a Directory,
+    /// What has ended according to files that others write.
+    elsewhere: Ended,
     writer: Mutex<SummaryWriter>,
     diverged: Mutex<Vec<DivergedRow>>,
     progress: Mutex<SweepProgress>,
     failures: Mutex<Vec<(String, anyhow::Error)>>,
+    failed: Mutex<Vec<FailedRow>>,
     /// Names and seeds of rows that are of an earlier call and do not count in this one.
     overwritten: HashSet<(String, u64)>,
 }
@@ -159,12 +160,15 @@ impl<'a> Execution<'a> {
         source: &'a Source,
         options: &'a SweepOptions,
         context: &'a DeviceContext,
+        directory: &'a Directory,
         runs: &[PlannedRun],
     ) -> Result<Self> {
-        let (summary, diverged_path) = (options.directory.join(SUMMARY), options.directory.join(DIVERGED));
+        let (summary, diverged_path) = (directory.rows().join(SUMMARY), directory.rows().join(DIVERGED));
         if options.overwrite && summary.exists() && read_summary(&summary).is_err() {
-            files::remove_written(&options.directory, SUMMARY)?;
+            files::remove_written(directory.rows(), SUMMARY)?;
         }
+        // Of the last call; what fails again is noted again.
+        files::remove_written(directory.rows(), FAILED)?;
         let mut writer = SummaryWriter::open(&summary)?;
         let read = || if diverged_path.exists() { read_table(&diverged_path) } else { Ok(Vec::new()) };
         let mut diverged: Vec<DivergedRow> = if options.overwrite { read().unwrap_or_default() } else { read()? };
@@ -173,40 +177,75 @@ impl<'a> Execution<'a> {
             let is_planned = |run: &str, seed: u64| runs.iter().any(|p| p.config.name == run && p.config.seed == seed);
             writer.retain(|row| !is_planned(&row.run, row.seed))?;
             diverged.retain(|row| !is_planned(&row.run, row.seed));
-            files::remove_written(&options.directory, DIVERGED)?;
+            files::remove_written(directory.rows(), DIVERGED)?;
             if !diverged.is_empty() {
                 write_table(&diverged_path, &diverged)?;
             }
             for run in runs {
-                remove_run(&directory_of(run, options))?;
+                remove_run(&directory_of(run, directory))?;
             }
-            overwritten = writer.rows().iter().map(|row| (row.run.clone(), row.seed)).collect();
+            overwritten = writer.rows().all().iter().map(|row| (row.run.clone(), row.seed)).collect();
         }
+        let count = match options.shard {
+            None => sweep.count()?,
+            Some(shard) => shard.of(runs).len(),
+        };
         Ok(Self {
             sweep,
             source,
             options,
             context,
+            directory,
+            elsewhere: directory.ended_elsewhere()?,
             writer: Mutex::new(writer),
             diverged: Mutex::new(diverged),
-            progress: Mutex::new(SweepProgress::new(&sweep.name, sweep.count()?, options.quiet)),
+            progress: Mutex::new(SweepProgress::new(&sweep.name, count, options.quiet)),
             failures: Mutex::new(Vec::new()),
+            failed: Mutex::new(Vec::new()),
             overwritten,
         })
     }
 
-    /// Makes the runs that have not ended yet; returns how many.
-    fn run_all(&self, runs: &[PlannedRun], stage: Stage) -> Result<usize> {
+    /// Makes all runs, and then those of a selection.
+    fn all(&self, runs: &[PlannedRun]) -> Result<Made> {
+        let every = |runs: &[PlannedRun]| self.run_all(runs, &runs.iter().collect::<Vec<_>>(), Stage::Grid);
+        let mut count = every(runs)?;
+        let (rows, diverged) = (lock(&self.writer).rows().clone(), lock(&self.diverged).clone());
+        let selection = self.sweep.selected(runs, &rows, &diverged)?;
+        lock(&self.failures).extend(selection.problems);
+        count += self.run_all(&selection.runs, &selection.runs.iter().collect::<Vec<_>>(), Stage::Selected)?;
+        let planned = runs.iter().cloned().chain(selection.runs).collect();
+        Ok(Made { planned, count, choices: selection.choices, awaits_merge: false })
+    }
+
+    /// Makes the runs of a shard: those of the file or, if the sweep knows that all of these have ended, those of a selection.
+    fn part(&self, runs: &[PlannedRun], shard: Shard) -> Result<Made> {
+        let has_selection = self.sweep.has_selection();
+        let of = |runs: &[PlannedRun]| shard.of(runs).into_iter().cloned().collect::<Vec<_>>();
+        if !has_selection || runs.iter().any(|run| !self.elsewhere.has(&run.config)) {
+            let count = self.run_all(runs, &shard.of(runs), Stage::Grid)?;
+            return Ok(Made { planned: of(runs), count, choices: Vec::new(), awaits_merge: has_selection });
+        }
+        let selection = self.sweep.selected(runs, &self.elsewhere.rows, &self.elsewhere.diverged)?;
+        lock(&self.failures).extend(selection.problems);
+        let share = shard.of(&selection.runs);
+        *lock(&self.progress) = SweepProgress::new(&self.sweep.name, share.len(), self.options.quiet);
+        let count = self.run_all(&selection.runs, &share, Stage::Selected)?;
+        Ok(Made { planned: of(&selection.runs), count, choices: selection.choices, awaits_merge: false })
+    }
+
+    /// Makes those of the `share` of a stage's `runs` that have not ended yet; returns how many.
+    fn run_all(&self, runs: &[PlannedRun], share: &[&PlannedRun], stage: Stage) -> Result<usize> {
         let mut waiting = Vec::new();
-        for run in runs {
+        for &run in share {
             if !self.is_done(run, stage)? {
                 waiting.push(run);
             }
         }
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = cores();
         let on_gpu = self.context.device.is_cuda();
         let usual = if on_gpu { 1 } else { cores };
-        // Of all runs and not of those that wait, so that a run has the same threads after a stop.
+        // Of all runs and not of those that wait or are of a shard, so that a run has the same threads after a stop and elsewhere.
         let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, runs.len().max(1));
         let wanted = jobs;
         let jobs = memory::jobs(runs.iter().map(|run| &run.config), wanted, self.context);
@@ -237,15 +276,14 @@ impl<'a> Execution<'a> {
 
     /// Whether the run has ended already.
     fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
-        let directory = directory_of(run, self.options);
-        if lock(&self.diverged).iter().any(|row| is_of(row, &run.config)) {
+        let directory = directory_of(run, self.directory);
+        if lock(&self.diverged).iter().any(|row| is_of(row, &run.config)) || self.elsewhere.has_diverged(&run.config) {
             lock(&self.progress).done(None);
             remove_discarded(&directory)?;
             return Ok(true);
         }
         let writer = lock(&self.writer);
-        let mut rows = writer.rows().iter();
-        let Some(row) = rows.find(|row| row.is_of(&run.config)) else {
+        let Some(row) = writer.rows().of(&run.config).or_else(|| self.elsewhere.rows.of(&run.config)) else {
             return Ok(false);
         };
         let is_overwritten = self.overwritten.contains(&(row.run.clone(), row.seed));
@@ -268,7 +306,7 @@ impl<'a> Execution<'a> {
         bail!(
             "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the runs of the \
              sweep again, another --out keeps both",
-            self.options.directory.join(SUMMARY).display(),
+            self.directory.root().join(SUMMARY).display(),
             row.run,
             row.seed
         )
@@ -276,7 +314,7 @@ impl<'a> Execution<'a> {
 
     /// Makes one run, on threads of its own. Its failure is noted; an error is one of the sweep.
     fn make(&self, run: &PlannedRun, threads: usize, stage: Stage, context: &DeviceContext) -> Result<()> {
-        let directory = directory_of(run, self.options);
+        let directory = directory_of(run, self.directory);
         let threads = if run.config.train.threads == 0 { threads } else { run.config.train.threads };
         let made = catch_unwind(AssertUnwindSafe(|| one(run, self.source, &directory, threads, context)));
         let error = match made.unwrap_or_else(|_| Err(anyhow!("it panicked; the reason is above"))) {
@@ -297,8 +335,17 @@ impl<'a> Execution<'a> {
             self.remember(run, *diverged)?;
             return remove_discarded(&directory);
         }
-        lock(&self.failures).push((title(run), error));
-        Ok(())
+        let mut failures = lock(&self.failures);
+        failures.push((title(run), error));
+        let row = |(run, error): (&PlannedRun, &anyhow::Error)| FailedRow {
+            run: run.config.name.clone(),
+            seed: run.config.seed,
+            error: format!("{error:#}"),
+            revision: files::revision(),
+        };
+        let mut rows = lock(&self.failed);
+        rows.extend(failures.last().map(|(_, error)| row((run, error))));
+        Ok(write_table(&self.directory.rows().join(FAILED), &rows)?)
     }
 
     fn remember(&self, run: &PlannedRun, Diverged { loss, step, epoch }: Diverged) -> Result<()> {
@@ -312,7 +359,7 @@ impl<'a> Execution<'a> {
             loss,
             revision: files::revision(),
         });
-        Ok(write_table(&self.options.directory.join(DIVERGED), &rows)?)
+        Ok(write_table(&self.directory.rows().join(DIVERGED), &rows)?)
     }
 
     /// Marks the directory of a run that has ended, unless the sweep keeps it: a later call removes it if this one is killed.
@@ -328,16 +375,13 @@ impl<'a> Execution<'a> {
     }
 
     /// Puts the rows in the order of the definition, whatever the order in which runs ended, and those of other runs after them;
-    /// returns the former.
-    fn sort_rows(&self, planned: &[&PlannedRun]) -> Result<Vec<SummaryRow>> {
+    /// returns the former, with those that others have written.
+    fn sort_rows(&self, planned: &[PlannedRun]) -> Result<Vec<SummaryRow>> {
         let mut writer = lock(&self.writer);
-        let place = |row: &SummaryRow| planned.iter().position(|run| row.is_of(&run.config));
-        let (mut of_sweep, others): (Vec<_>, Vec<_>) =
-            writer.rows().iter().cloned().map(|row| (place(&row), row)).partition(|(place, _)| place.is_some());
-        of_sweep.sort_by_key(|(place, _)| *place);
-        let rows = |pairs: &[(Option<usize>, SummaryRow)]| pairs.iter().map(|(_, row)| row.clone()).collect::<Vec<_>>();
-        writer.replace([rows(&of_sweep), rows(&others)].concat())?;
-        Ok(rows(&of_sweep))
+        let sorted = in_order(writer.rows(), planned);
+        writer.replace(sorted.all().to_vec())?;
+        let row = |run: &PlannedRun| sorted.of(&run.config).or_else(|| self.elsewhere.rows.of(&run.config)).cloned();
+        Ok(planned.iter().filter_map(row).collect())
     }
 
     /// An error that ends the sweep, with what is done if a signal was the reason.
@@ -357,15 +401,24 @@ fn remove_discarded(directory: &Path) -> Result<()> {
     if directory.join(DISCARDED).exists() { remove_run(directory) } else { Ok(()) }
 }
 
-fn directory_of(run: &PlannedRun, options: &SweepOptions) -> PathBuf {
-    options.directory.join("runs").join(title(run))
+fn directory_of(run: &PlannedRun, directory: &Directory) -> PathBuf {
+    run_directory(directory.root(), run)
 }
 
-fn is_of(row: &DivergedRow, config: &Config) -> bool {
-    row.run == config.name && row.seed == config.seed && row.training_md5 == config.training_md5()
+/// The directory of a run while it is trained, and after that if the sweep keeps it.
+pub(super) fn run_directory(root: &Path, run: &PlannedRun) -> PathBuf {
+    root.join("runs").join(title(run))
 }
 
-fn title(run: &PlannedRun) -> String {
+/// The rows in the order of these runs, and those of other runs after them.
+pub(super) fn in_order(rows: &SummaryRows, planned: &[PlannedRun]) -> SummaryRows {
+    let of_runs = planned.iter().filter_map(|run| rows.of(&run.config)).cloned();
+    let planned: HashSet<(&str, u64)> = planned.iter().map(|run| (run.config.name.as_str(), run.config.seed)).collect();
+    let others = rows.all().iter().filter(|row| !planned.contains(&(row.run.as_str(), row.seed))).cloned();
+    of_runs.chain(others).collect()
+}
+
+pub(super) fn title(run: &PlannedRun) -> String {
     format!("{}-seed{}", run.config.name, run.config.seed)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{PlannedRun, Select, Sweep, show};
 use crate::config::{ConfigError, Setting};
-use crate::results::metrics::{DivergedRow, SummaryRow};
+use crate::results::metrics::{DivergedRow, SummaryRows};
 use anyhow::{Context, Result, bail};
 
 /// The runs of the second stage.
@@ -33,12 +33,11 @@ impl Select {
     /// The settings of the chosen key: of the candidates whose mean validation accuracy is within the tolerance of the best,
     /// the one with the largest value. The mean, since a median does not see a value that fails for some seeds. A value that
     /// diverged for a seed is worse than all that did not.
-    fn choose(&self, members: &[&PlannedRun], rows: &[SummaryRow], diverged: &[DivergedRow]) -> Result<Vec<Setting>> {
+    fn choose(&self, members: &[&PlannedRun], rows: &SummaryRows, diverged: &[DivergedRow]) -> Result<Vec<Setting>> {
         let mut candidates: Vec<(Vec<Setting>, Vec<f64>)> = Vec::new();
         for run in members {
             let config = &run.config;
-            let row = rows.iter().find(|row| row.is_of(config));
-            let accuracy = match row {
+            let accuracy = match rows.of(config) {
                 None if diverged.iter().any(|row| row.run == config.name && row.seed == config.seed) => {
                     f64::NEG_INFINITY
                 }
@@ -74,6 +73,11 @@ impl Select {
 }
 
 impl Sweep {
+    /// Whether runs with a chosen value follow those that the file lists.
+    pub fn has_selection(&self) -> bool {
+        self.select.is_some()
+    }
+
     /// The runs with the values that the rows of the others choose. A choice that cannot be made keeps no other one from being
     /// made.
     ///
@@ -82,7 +86,7 @@ impl Sweep {
     pub(super) fn selected(
         &self,
         runs: &[PlannedRun],
-        rows: &[SummaryRow],
+        rows: &SummaryRows,
         diverged: &[DivergedRow],
     ) -> Result<Selection, ConfigError> {
         let mut selection = Selection::default();

@@ -4,9 +4,9 @@ mod rows;
 mod table;
 mod writers;
 
-pub use rows::{DivergedRow, MetricsRow, PruningRow, Split, SummaryRow, ThresholdRow};
+pub use rows::{DivergedRow, FailedRow, MetricsRow, PruningRow, Split, SummaryRow, SummaryRows, ThresholdRow};
 pub use table::{MetricsError, read_metrics, read_summary, read_table, write_summary, write_table};
-pub use writers::{MetricsMark, MetricsWriter, SummaryWriter};
+pub use writers::{MetricsMark, MetricsWriter, SummaryWriter, read_whole_rows};
 
 #[cfg(test)]
 mod tests;

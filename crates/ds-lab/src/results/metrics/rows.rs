@@ -4,6 +4,8 @@ use crate::config::Config;
 use ds_core::activation::ActivationKind;
 use ds_core::regularization::Norm;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// Which samples a row is about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +232,50 @@ impl SummaryRow {
     }
 }
 
+/// Rows of finished runs, one a run, in the order in which the runs came.
+#[derive(Debug, Clone, Default)]
+pub struct SummaryRows {
+    rows: Vec<SummaryRow>,
+    /// By name and seed.
+    places: HashMap<(String, u64), usize>,
+}
+
+impl SummaryRows {
+    /// All rows.
+    pub fn all(&self) -> &[SummaryRow] {
+        &self.rows
+    }
+
+    /// The row of a run with this config's name and seed.
+    pub fn of(&self, config: &Config) -> Option<&SummaryRow> {
+        self.of_run(&config.name, config.seed)
+    }
+
+    /// The row of a run.
+    pub fn of_run(&self, name: &str, seed: u64) -> Option<&SummaryRow> {
+        self.places.get(&(name.to_owned(), seed)).map(|&place| &self.rows[place])
+    }
+
+    /// A run's last row is the one that counts.
+    pub fn put(&mut self, row: SummaryRow) {
+        match self.places.entry((row.run.clone(), row.seed)) {
+            Entry::Occupied(place) => self.rows[*place.get()] = row,
+            Entry::Vacant(place) => {
+                place.insert(self.rows.len());
+                self.rows.push(row);
+            }
+        }
+    }
+}
+
+impl FromIterator<SummaryRow> for SummaryRows {
+    fn from_iter<I: IntoIterator<Item = SummaryRow>>(rows: I) -> Self {
+        let mut all = Self::default();
+        rows.into_iter().for_each(|row| all.put(row));
+        all
+    }
+}
+
 /// One row of `thresholds.csv`: what the search for the largest threshold saw.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
@@ -266,5 +312,15 @@ pub struct DivergedRow {
     /// Counted from 1.
     pub epoch: usize,
     pub loss: f64,
+    pub revision: String,
+}
+
+/// One row of `failed.csv`: a run of a sweep that ended with an error in the last call.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the columns")]
+pub struct FailedRow {
+    pub run: String,
+    pub seed: u64,
+    pub error: String,
     pub revision: String,
 }

@@ -1,6 +1,6 @@
 //! CSV tables that are read and written as a whole.
 
-use super::{MetricsRow, SummaryRow};
+use super::{MetricsRow, SummaryRow, SummaryRows};
 use crate::files::{FileError, write_atomically};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
@@ -111,20 +111,12 @@ pub fn read_summary(path: &Path) -> Result<Vec<SummaryRow>, MetricsError> {
     read_table(path)
 }
 
-/// A run's last row is the one that counts.
-pub(super) fn put(rows: &mut Vec<SummaryRow>, row: SummaryRow) {
-    match rows.iter_mut().find(|old| old.run == row.run && old.seed == row.seed) {
-        Some(old) => *old = row,
-        None => rows.push(row),
-    }
-}
-
 /// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
 ///
 /// # Errors
 /// If the file there has other columns, or cannot be written; it is then untouched.
 pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> {
-    let mut rows = if path.exists() { read_summary(path)? } else { Vec::new() };
-    put(&mut rows, row.clone());
-    write_table(path, &rows)
+    let old = if path.exists() { read_summary(path)? } else { Vec::new() };
+    let rows: SummaryRows = old.into_iter().chain([row.clone()]).collect();
+    write_table(path, rows.all())
 }

@@ -1,8 +1,8 @@
 //! CSV tables that grow by rows: the metrics of a run, and the summary of a sweep.
 
-use super::table::{header, parse_table, put, to_csv, write_error};
-use super::{MetricsError, MetricsRow, SummaryRow, write_table};
-use crate::files::{self, hexadecimal};
+use super::table::{header, parse_table, to_csv, write_error};
+use super::{MetricsError, MetricsRow, SummaryRow, SummaryRows, write_table};
+use crate::files::{self, FileError, hexadecimal};
 use md5::{Digest, Md5};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -120,7 +120,25 @@ impl MetricsWriter {
 pub struct SummaryWriter {
     path: PathBuf,
     file: File,
-    rows: Vec<SummaryRow>,
+    rows: SummaryRows,
+}
+
+/// The rows of a summary that may be growing, or none if there is no file. A last line that was cut off is no row.
+///
+/// # Errors
+/// If it cannot be read, or is no summary.
+pub fn read_whole_rows(path: &Path) -> Result<SummaryRows, MetricsError> {
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SummaryRows::default()),
+        read => read.map_err(|source| FileError { action: "read", path: path.to_owned(), source })?,
+    };
+    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    // A header that was cut off is no loss.
+    if whole == 0 && !header::<SummaryRow>().as_bytes().starts_with(&text) {
+        let message = "it is no summary of this program; --out DIR writes elsewhere".to_owned();
+        return Err(MetricsError::Table { path: path.to_owned(), message });
+    }
+    Ok(parse_table(path, &text[..whole])?.into_iter().collect())
 }
 
 impl SummaryWriter {
@@ -130,25 +148,15 @@ impl SummaryWriter {
     /// If it cannot be read or written, or is no summary; it is then untouched.
     pub fn open(path: &Path) -> Result<Self, MetricsError> {
         let error = |source| write_error(path, source);
-        let mut rows = Vec::new();
-        if path.exists() {
-            let text = std::fs::read(path).map_err(error)?;
-            let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-            // A header that was cut off is no loss.
-            if whole == 0 && !header::<SummaryRow>().as_bytes().starts_with(&text) {
-                let message = "it is no summary of this program; --out DIR writes elsewhere".to_owned();
-                return Err(MetricsError::Table { path: path.to_owned(), message });
-            }
-            parse_table(path, &text[..whole])?.into_iter().for_each(|row| put(&mut rows, row));
-        }
+        let rows = read_whole_rows(path)?;
         // Without a cut line, in the columns of this version, and a run in one row.
-        write_table(path, &rows)?;
+        write_table(path, rows.all())?;
         let file = OpenOptions::new().append(true).open(path).map_err(error)?;
         Ok(Self { path: path.to_owned(), file, rows })
     }
 
     /// The rows so far.
-    pub fn rows(&self) -> &[SummaryRow] {
+    pub fn rows(&self) -> &SummaryRows {
         &self.rows
     }
 
@@ -161,7 +169,7 @@ impl SummaryWriter {
             .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
         let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
         written.map_err(|source| write_error(&self.path, source))?;
-        put(&mut self.rows, row);
+        self.rows.put(row);
         Ok(())
     }
 
@@ -170,7 +178,7 @@ impl SummaryWriter {
     /// # Errors
     /// If the file cannot be written; it is then untouched.
     pub fn retain(&mut self, keep: impl Fn(&SummaryRow) -> bool) -> Result<(), MetricsError> {
-        let rows: Vec<SummaryRow> = self.rows.iter().filter(|row| keep(row)).cloned().collect();
+        let rows: Vec<SummaryRow> = self.rows.all().iter().filter(|row| keep(row)).cloned().collect();
         self.replace(rows)
     }
 
@@ -182,7 +190,7 @@ impl SummaryWriter {
         write_table(&self.path, &rows)?;
         self.file =
             OpenOptions::new().append(true).open(&self.path).map_err(|source| write_error(&self.path, source))?;
-        self.rows = rows;
+        self.rows = rows.into_iter().collect();
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod schedule;
 use self::measure::measure;
 use self::rates::Rates;
 use self::schedule::{Sizes, makespan, representatives};
+use crate::cli::cores;
 use crate::config::Config;
 use crate::data::Source;
 use crate::device::Context;
@@ -29,7 +30,7 @@ pub fn estimate(config: &Config, setup: &Setup) -> Result<f64> {
 pub fn estimate_sweep(sweep: &Sweep, source: &Source, jobs: usize, context: &Context) -> Result<f64> {
     let (listed, selected) = (sweep.runs()?, sweep.runs_of_any_choice()?);
     let all: Vec<&Config> = listed.iter().chain(&selected).map(|run| &run.config).collect();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = cores();
     let usual = if context.device.is_cuda() { 1 } else { cores };
     let wanted = if jobs == 0 { usual } else { jobs }.clamp(1, listed.len().max(1));
     let jobs = memory::jobs(all.iter().copied(), wanted, context);

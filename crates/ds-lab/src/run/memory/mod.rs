@@ -233,8 +233,13 @@ fn parameters_of_activation(config: &Config) -> f64 {
     }
 }
 
+/// Multiplications and additions of a network for one sample, forward.
+pub(crate) fn multiplications(config: &Config) -> f64 {
+    layers(config).iter().map(|layer| layer.weights * layer.plane + layer.outputs()).sum()
+}
+
 /// (samples to train on, samples of the largest set that is evaluated beside).
-fn sample_counts(config: &Config) -> (f64, f64) {
+pub(crate) fn sample_counts(config: &Config) -> (f64, f64) {
     let data = &config.data;
     let limited = |count: f64, limit: usize| if limit == 0 { count } else { count.min(limit as f64) };
     let (train, test) = match data.dataset {

@@ -1,12 +1,13 @@
 #![allow(clippy::unwrap_used)]
 mod runs;
+mod shards;
 
 use super::select::Selection;
 use super::*;
 use crate::data::Source;
 use crate::device::Context;
 use crate::lock::DirectoryLock;
-use crate::results::metrics::{DivergedRow, SummaryRow, read_summary};
+use crate::results::metrics::{DivergedRow, SummaryRow, SummaryRows, read_summary};
 use std::path::Path;
 
 const TINY: &str = r#"
@@ -40,7 +41,11 @@ fn sweep(text: &str) -> Result<Sweep, String> {
 }
 
 fn options(directory: &Path, jobs: usize) -> SweepOptions {
-    SweepOptions { directory: directory.to_owned(), jobs, overwrite: false, quiet: true }
+    SweepOptions { directory: directory.to_owned(), jobs, overwrite: false, quiet: true, shard: None }
+}
+
+fn by_run(rows: &[SummaryRow]) -> SummaryRows {
+    rows.iter().cloned().collect()
 }
 
 fn without_seconds(row: &SummaryRow) -> SummaryRow {
@@ -212,7 +217,7 @@ fn the_largest_value_within_the_tolerance_is_selected() {
     };
     for (at_half, expected) in [(89.5, 0.5), (88.5, 1e-5)] {
         let rows = rows(&|run| if run.config.regularization.lambda == 0.5 { at_half } else { 90.0 });
-        let Selection { runs: selected, choices, problems } = sweep.selected(&runs, &rows, &[]).unwrap();
+        let Selection { runs: selected, choices, problems } = sweep.selected(&runs, &by_run(&rows), &[]).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
         // ReLU and PReLU have no λ to choose.
         assert_eq!((selected.len(), choices.len()), (15, 1));
@@ -224,7 +229,7 @@ fn the_largest_value_within_the_tolerance_is_selected() {
     }
     let missing = rows(&|_| 90.0)[1..].to_vec();
     // One choice cannot be made, all others are.
-    let selection = sweep.selected(&runs, &missing, &[]).unwrap();
+    let selection = sweep.selected(&runs, &by_run(&missing), &[]).unwrap();
     let (title, error) = &selection.problems[0];
     assert!(
         title.contains("selection for activation.kind = relu") && error.to_string().contains("seed 0 failed"),
@@ -242,13 +247,13 @@ fn the_largest_value_within_the_tolerance_is_selected() {
         let gone = &diverged(lambda)[0];
         better.iter().filter(|row| (&row.run, row.seed) != (&gone.run, gone.seed)).cloned().collect()
     };
-    let selection = sweep.selected(&runs, &without(0.5), &diverged(0.5)).unwrap();
+    let selection = sweep.selected(&runs, &by_run(&without(0.5)), &diverged(0.5)).unwrap();
     assert_eq!((selection.problems.len(), selection.runs[12].config.regularization.lambda), (0, 1e-5));
     // With all of them diverged there is nothing to choose, and NaN is no best accuracy.
     let nan = rows(&|run| if run.config.regularization.lambda == 0.5 { f64::NAN } else { 90.0 });
-    assert_eq!(sweep.selected(&runs, &nan, &[]).unwrap().runs[12].config.regularization.lambda, 1e-5);
+    assert_eq!(sweep.selected(&runs, &by_run(&nan), &[]).unwrap().runs[12].config.regularization.lambda, 1e-5);
     let all: Vec<DivergedRow> = runs.iter().map(|run| diverged_row(&run.config)).collect();
-    let selection = sweep.selected(&runs, &[], &all).unwrap();
+    let selection = sweep.selected(&runs, &SummaryRows::default(), &all).unwrap();
     assert!(selection.runs.is_empty() && selection.problems[4].1.to_string().contains("diverged"));
 }
 

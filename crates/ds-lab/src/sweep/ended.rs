@@ -1,0 +1,129 @@
+//! The runs of a sweep that have ended, as its directory and those of its shards tell.
+
+use super::shard::Shard;
+use crate::config::Config;
+use crate::file_names::{DIVERGED, FAILED, SHARDS, SUMMARY};
+use crate::results::metrics::{DivergedRow, FailedRow, SummaryRow, SummaryRows, read_table, read_whole_rows};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// Rows of finished runs, runs that diverged, and runs that failed and have no row.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ended {
+    pub(super) rows: SummaryRows,
+    pub(super) diverged: Vec<DivergedRow>,
+    pub(super) failed: Vec<FailedRow>,
+}
+
+impl Ended {
+    /// What the files of one folder say, of a sweep or of a shard.
+    pub(super) fn of_folder(folder: &Path) -> Result<Self> {
+        let rows = read_whole_rows(&folder.join(SUMMARY))?;
+        Ok(Self {
+            rows,
+            diverged: read_if_there(&folder.join(DIVERGED))?,
+            failed: read_if_there(&folder.join(FAILED))?,
+        })
+    }
+
+    /// What the files of a sweep and of all its shards say together, a row a run.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or if two rows of one run and config do not agree.
+    pub(super) fn of_sweep(directory: &Path) -> Result<Self> {
+        let mut all = Self::of_folder(directory)?;
+        let mut failed = Vec::new();
+        for (_, folder) in shards(directory)? {
+            let Self { rows, diverged, failed: of_shard } = Self::of_folder(&folder)?;
+            for row in rows.all() {
+                if let Some(old) = all.rows.of_run(&row.run, row.seed)
+                    && old.config_md5 == row.config_md5
+                {
+                    check_agreement(old, row, directory, &folder)?;
+                    continue;
+                }
+                // Of two configs the one in the shard is the newer one.
+                all.rows.put(row.clone());
+            }
+            for row in diverged {
+                let is_same = |old: &DivergedRow| {
+                    (&old.run, old.seed, &old.training_md5) == (&row.run, row.seed, &row.training_md5)
+                };
+                if !all.diverged.iter().any(is_same) {
+                    all.diverged.push(row);
+                }
+            }
+            failed.extend(of_shard);
+        }
+        all.failed.extend(failed);
+        let has_row = |failed: &FailedRow| all.rows.of_run(&failed.run, failed.seed).is_some();
+        all.failed.retain(|failed| !has_row(failed));
+        Ok(all)
+    }
+
+    /// Whether a run with this training has ended.
+    pub(super) fn has(&self, config: &Config) -> bool {
+        self.rows.of(config).is_some_and(|row| row.has_training_of(config)) || self.has_diverged(config)
+    }
+
+    pub(super) fn has_diverged(&self, config: &Config) -> bool {
+        self.diverged.iter().any(|row| is_of(row, config))
+    }
+}
+
+pub(super) fn is_of(row: &DivergedRow, config: &Config) -> bool {
+    row.run == config.name && row.seed == config.seed && row.training_md5 == config.training_md5()
+}
+
+fn read_if_there<R>(path: &Path) -> Result<Vec<R>>
+where
+    R: serde::Serialize + serde::de::DeserializeOwned + Default,
+{
+    Ok(if path.exists() { read_table(path)? } else { Vec::new() })
+}
+
+/// The folders of a sweep's shards, in the order of their numbers.
+pub(super) fn shards(directory: &Path) -> Result<Vec<(Shard, PathBuf)>> {
+    let folder = directory.join(SHARDS);
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read the folder {}", folder.display()))?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read the folder {}", folder.display()))?.path();
+        let shard = path.file_name().and_then(|name| Shard::of_directory(name.to_str()?));
+        all.extend(shard.map(|shard| (shard, path)));
+    }
+    all.sort_by_key(|(shard, _)| (shard.count(), shard.number()));
+    Ok(all)
+}
+
+/// Refuses two rows of one run that differ in more than what the clock and the machine say.
+fn check_agreement(a: &SummaryRow, b: &SummaryRow, directory: &Path, folder: &Path) -> Result<()> {
+    let result = |row: &SummaryRow| SummaryRow {
+        seconds: 0.0,
+        lower_seconds: None,
+        certified_seconds: None,
+        papers_seconds: None,
+        peak_memory_mb: None,
+        device: String::new(),
+        threads: 0,
+        revision: String::new(),
+        ..row.clone()
+    };
+    // As text, in which NaN is NaN.
+    if format!("{:?}", result(a)) == format!("{:?}", result(b)) {
+        return Ok(());
+    }
+    bail!(
+        "the run {} with seed {} has two rows that do not agree (test loss {} and {}), one of them in {}, the other in another \
+         summary.csv below {}: remove one of them",
+        a.run,
+        a.seed,
+        a.test_loss,
+        b.test_loss,
+        folder.join(SUMMARY).display(),
+        directory.display()
+    )
+}
