@@ -189,15 +189,17 @@ impl Call {
         let mut text = self.head(args, name, &directives)?;
         let data = data_options(&args.data)?;
         text += &format!(
-            r#"# The division of the runs: it stays the same if only some tasks are submitted again, with sbatch --array=3,5.
-shards={shards}
+            r#"# A minute before the time limit the runs write their checkpoints, and the task goes on in the queue. One that is cancelled ends.
+program= ended= limit=
+end() {{ ended=yes; [ -z "$program" ] || kill -TERM "$program" 2> /dev/null; }}
+trap 'limit=yes; end' USR1
+trap end TERM
 
+# The division of the runs: it stays the same if only some tasks are submitted again, with sbatch --array=3,5.
+shards={shards}
 "$reproduce" sweep "$sweep" --shard "$SLURM_ARRAY_TASK_ID/$shards" --out "$out" --quiet{data} &
 program=$!
-# A minute before the time limit the runs write their checkpoints, and the task goes on in the queue. One that is cancelled ends.
-limit=
-trap 'limit=yes; kill -TERM "$program"' USR1
-trap 'kill -TERM "$program"' TERM
+[ -z "$ended" ] || end
 wait "$program"; status=$?
 # A signal ends the first wait before the program has ended.
 while kill -0 "$program" 2> /dev/null; do wait "$program"; status=$?; done

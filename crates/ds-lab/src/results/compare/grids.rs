@@ -9,7 +9,7 @@ use crate::results::table::Table;
 pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     let mut table = Table::new(
         "Grids",
-        "The same networks with other knots, for the most knots K and those of which there are runs with an automatic range: medians over n seeds. Differences of test accuracy from the grid with the most knots and a \
+        "The same networks with other knots, for the most knots K and those of sweeps that vary the range: medians over n seeds. Differences of test accuracy from the grid with the most knots and a \
          fixed range are paired by seed: their mean and its 95 % interval, by Student's t. The verdict is that of two one-sided tests \
          at 5 % with the margin in points.",
         &[
@@ -42,16 +42,20 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
         }
     }
     for family in families.iter().filter(|family| family.iter().any(|row| row.spline_ranges_of_layers.is_some())) {
-        // Other sweeps have one number of knots, and settings of their own.
+        // Other sweeps have one number of knots, and settings of their own: the names of these runs tell their range.
         let most = family.iter().map(|row| row.spline_size).max();
         let is_compared = |row: &SummaryRow| {
-            let same = |other: &&SummaryRow| other.spline_size == row.spline_size;
+            let is_automatic =
+                |other: &&SummaryRow| other.spline_size == row.spline_size && other.spline_ranges_of_layers.is_some();
             Some(row.spline_size) == most
-                || family.iter().filter(|other| same(other)).any(|other| other.spline_ranges_of_layers.is_some())
+                || row.run.contains("-range")
+                || family.iter().any(|other| is_automatic(other))
         };
         let mut grids = groups(family.iter().copied().filter(|row| is_compared(row)));
         let order = |row: &SummaryRow| (row.spline_ranges_of_layers.is_some(), std::cmp::Reverse(row.spline_size));
-        grids.sort_by_key(|grid| order(grid[0]));
+        // Of one grid in two sweeps the one with more runs.
+        grids.sort_by_key(|grid| (order(grid[0]), std::cmp::Reverse(grid.len())));
+        grids.dedup_by_key(|grid| order(grid[0]));
         let base = grids[0].clone();
         for grid in &grids {
             let first = grid[0];
