@@ -122,14 +122,15 @@ impl Sweep {
     /// # Errors
     /// As for [`runs`](Self::runs).
     pub fn count(&self) -> Result<usize, ConfigError> {
-        let runs = self.runs()?;
-        let of_selection = match &self.select {
-            None => 0,
-            Some(select) => {
-                select.groups(&runs).len() * select.last.iter().map(|axis| axis.values.len()).product::<usize>()
-            }
-        };
-        Ok(runs.len() + of_selection)
+        Ok(self.count_with(&self.runs()?))
+    }
+
+    /// The same, where the runs that the file lists are known.
+    fn count_with(&self, runs: &[PlannedRun]) -> usize {
+        let of_selection = self.select.as_ref().map_or(0, |select| {
+            select.groups(runs).len() * select.last.iter().map(|axis| axis.values.len()).product::<usize>()
+        });
+        runs.len() + of_selection
     }
 
     /// The runs of a selection, with the first values that could be chosen.

@@ -64,7 +64,7 @@ pub struct ShardStatus {
 pub fn status(sweep: &Sweep, directory: &Path) -> Result<Status> {
     let ended = Ended::of_sweep(directory)?;
     let grid = sweep.runs()?;
-    let all = sweep.count()?;
+    let all = sweep.count_with(&grid);
     let is_grid_done = grid.iter().all(|run| ended.has(&run.config));
     let selected = if is_grid_done { sweep.selected(&grid, &ended.rows, &ended.diverged)?.runs } else { Vec::new() };
     let mut rates = Rates::default();
