@@ -8,6 +8,10 @@ defaults, and cuDNN may measure its algorithms (torch.backends.cudnn.benchmark),
 torch.autocast, forward pass and loss; layers alone take tensors in bf16. Images lie on the device; no step
 fetches anything from it. Times are the best of some rounds of at least a tenth of a second each; memory is the most that tensors
 held at a time. Without a GPU it says so and measures nothing.
+
+Steps with ReLU are also measured as PyTorch can do them best: in the memory format channels_last, as one CUDA graph (forward pass,
+backward pass and optimiser), compiled by torch.compile, and combinations of these. A row `…, best` repeats the fastest of all.
+`--no-compile` leaves out torch.compile, which takes a minute or more.
 """
 import argparse
 import contextlib
@@ -23,6 +27,7 @@ SHAPE = (1024, 64, 32, 32)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     arguments = parser.parse_args()
     try:
         import torch
@@ -86,22 +91,58 @@ def main():
         except RuntimeError as error:
             print(f"spline (51 knots){suffix}: {error}")
 
-    def step(name, kind, context):
+    def step(name, kind, context, channels_last=False, graph=False, compiled=False):
         torch.cuda.empty_cache()
         training = Training(name, kind, context)
         training.network.cuda()
-        images = torch.randn((2048, *training.shape[1:]), device="cuda")
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        training.network.to(memory_format=layout)
+        if compiled:
+            training.network.compile()
+        images = torch.randn((2048, *training.shape[1:]), device="cuda").contiguous(memory_format=layout)
         labels = training.targets(2048).cuda()
+        x, targets = images[:128].clone(memory_format=layout), labels[:128].clone()
         position = 0
 
         def run():
             nonlocal position
             position = (position + 128) % 2048
-            training.step(images[position:position + 128], labels[position:position + 128])
+            replay(images[position:position + 128], labels[position:position + 128])
+
+        def replay(batch, classes):
+            if captured is None:
+                training.step(batch, classes)
+            else:
+                x.copy_(batch)
+                targets.copy_(classes)
+                captured.replay()
+        captured = None
+        if graph:
+            # As PyTorch's notes on CUDA graphs have it: some steps on a stream of their own, then one that is captured.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(4):
+                    training.step(x, targets)
+            torch.cuda.current_stream().wait_stream(stream)
+            for optimizer in training.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            captured = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(captured):
+                training.step(x, targets)
         run()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return timed(run), torch.cuda.max_memory_allocated() / 1e6
+
+    def variants():
+        """Ways of a step with ReLU: a suffix of the row's name, and arguments of `step`."""
+        for compiled in (False,) if arguments.no_compile else (False, True):
+            for channels_last in (False, True):
+                for graph in (False, True):
+                    ways = {"channels_last": channels_last, "compiled": compiled, "graph": graph}
+                    if any(ways.values()):
+                        yield "".join(f", {way}" for way, on in ways.items() if on), ways
 
     def autocast():
         return torch.autocast("cuda", dtype=torch.bfloat16)
@@ -110,14 +151,24 @@ def main():
         activations(dtype, suffix)
     if Training is None:
         return
+    def step_row(name, kind, context, suffix, ways):
+        try:
+            milliseconds, peak = step(name, kind, context, **ways)
+        # torch.compile has errors of many types.
+        except Exception as error:
+            print(f"{name} with {kind}{suffix}: {type(error).__name__}: {error}")
+            return None
+        add(f"{name} step, batch 128, {kind}{suffix}", milliseconds, peak=peak)
+        return milliseconds, peak
+
     for name in ("resnet32", "nin"):
-        for kind in ("relu", "bspline"):
-            for context, suffix in ((contextlib.nullcontext, ""), (autocast, ", bf16")):
-                try:
-                    milliseconds, peak = step(name, kind, context)
-                    add(f"{name} step, batch 128, {kind}{suffix}", milliseconds, peak=peak)
-                except RuntimeError as error:
-                    print(f"{name} with {kind}{suffix}: {error}")
+        for context, precision in ((contextlib.nullcontext, ""), (autocast, ", bf16")):
+            all_ways = [("", {}), *variants()]
+            measured = [step_row(name, "relu", context, precision + suffix, ways) for suffix, ways in all_ways]
+            best = min(filter(None, measured), default=None)
+            if best:
+                add(f"{name} step, batch 128, relu{precision}, best", best[0], peak=best[1])
+            step_row(name, "bspline", context, precision, {})
 
 
 if __name__ == "__main__":
