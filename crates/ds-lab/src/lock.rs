@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why a directory could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,11 @@ pub enum LockError {
     #[error(transparent)]
     File(#[from] FileError),
 }
+
+/// A process that only looks whether a lock is held holds it for a moment: more tries, so many pauses after each other, see whether
+/// it was one of these.
+const TRIES: usize = 4;
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// The lock of a directory, for as long as the value lives.
 #[derive(Debug)]
@@ -59,10 +65,18 @@ impl DirectoryLock {
         let failed = |source| FileError { action: "write", path: path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        let locked = match holders {
+        let lock = || match holders {
             Holders::One => file.try_lock(),
             Holders::Several => file.try_lock_shared(),
         };
+        let mut locked = lock();
+        for _ in 0..TRIES {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            locked = lock();
+        }
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -165,6 +179,7 @@ fn holder(file: &mut File) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn a_directory_has_one_holder_at_a_time_who_is_named() {
@@ -194,6 +209,25 @@ mod tests {
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         drop(lock);
         assert!(!is_locked(directory.path()));
+    }
+
+    #[test]
+    fn to_look_for_a_lock_keeps_nobody_from_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let look = |stop: &AtomicBool| {
+            while !stop.load(Ordering::Relaxed) {
+                is_locked(directory.path());
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        };
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| look(&stop));
+            for _ in 0..300 {
+                drop(DirectoryLock::acquire(directory.path()).unwrap());
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]

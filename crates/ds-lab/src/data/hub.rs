@@ -7,7 +7,9 @@ mod cache;
 #[cfg(feature = "hub")]
 mod download;
 
-use self::cache::{PARQUET, Snapshot, cache, snapshots};
+#[cfg(feature = "hub")]
+use self::cache::PARQUET;
+use self::cache::{Snapshot, cache, snapshots};
 #[cfg(feature = "hub")]
 use super::content;
 use super::source::{Files, Location};

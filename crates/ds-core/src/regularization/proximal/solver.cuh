@@ -11,14 +11,21 @@ struct BlockRow {
     double d0, d1;
 };
 
-// α = X·B⁻¹ for a block X, row by row.
+// X·B⁻¹, row by row, for the block X that couples a row of blocks to a neighbour with the block B on its diagonal.
 struct BlockFactor {
     double a00, a01, a10, a11;
 
-    __device__ __forceinline__ BlockFactor(const BlockRow &b, double x00, double x01, double x10, double x11) {
-        const double inverse = 1.0 / (b.b00 * b.b11 - b.b01 * b.b01);
-        a00 = (x00 * b.b11 - x01 * b.b01) * inverse, a01 = (x01 * b.b00 - x00 * b.b01) * inverse;
-        a10 = (x10 * b.b11 - x11 * b.b01) * inverse, a11 = (x11 * b.b00 - x10 * b.b01) * inverse;
+    // Also takes this multiple of the neighbour from a row, so that the neighbour's unknowns are in it no more.
+    __device__ __forceinline__ BlockFactor(BlockRow &out, const BlockRow &neighbour, double x00, double x01, double x10,
+                                           double x11) {
+        const double b00 = neighbour.b00, b01 = neighbour.b01, b11 = neighbour.b11, inverse = 1.0 / (b00 * b11 - b01 * b01);
+        a00 = (x00 * b11 - x01 * b01) * inverse, a01 = (x01 * b00 - x00 * b01) * inverse;
+        a10 = (x10 * b11 - x11 * b01) * inverse, a11 = (x11 * b00 - x10 * b01) * inverse;
+        out.b00 -= a00 * x00 + a01 * x01;
+        out.b01 -= a00 * x10 + a01 * x11;
+        out.b11 -= a10 * x10 + a11 * x11;
+        out.d0 -= a00 * neighbour.d0 + a01 * neighbour.d1;
+        out.d1 -= a10 * neighbour.d0 + a11 * neighbour.d1;
     }
 };
 
@@ -29,7 +36,7 @@ struct TrendFilter {
 
     // w and u (K); the sign of the bound that z is at, 0 where it is free, and z (K − 2); two arrays of BlockRow.
     double *w, *u, *side, *z, *rows[2];
-    // Of the last z that changed sides, for each thread.
+    // The last z of each thread that breaks a condition.
     int *last;
     int size, blocks;
     double mu;
@@ -89,21 +96,11 @@ struct TrendFilter {
                 BlockRow out = {here.b00, here.b01, here.b11, 0.0, 0.0, 0.0, 0.0, here.d0, here.d1};
                 if (at >= distance) {
                     const BlockRow before = row(from, at - distance);
-                    const BlockFactor f(before, before.c00, before.c10, before.c01, before.c11);
-                    out.b00 -= f.a00 * before.c00 + f.a01 * before.c10;
-                    out.b01 -= f.a00 * before.c01 + f.a01 * before.c11;
-                    out.b11 -= f.a10 * before.c01 + f.a11 * before.c11;
-                    out.d0 -= f.a00 * before.d0 + f.a01 * before.d1;
-                    out.d1 -= f.a10 * before.d0 + f.a11 * before.d1;
+                    BlockFactor(out, before, before.c00, before.c10, before.c01, before.c11);
                 }
                 if (at + distance < blocks) {
                     const BlockRow after = row(from, at + distance);
-                    const BlockFactor f(after, here.c00, here.c01, here.c10, here.c11);
-                    out.b00 -= f.a00 * here.c00 + f.a01 * here.c01;
-                    out.b01 -= f.a00 * here.c10 + f.a01 * here.c11;
-                    out.b11 -= f.a10 * here.c10 + f.a11 * here.c11;
-                    out.d0 -= f.a00 * after.d0 + f.a01 * after.d1;
-                    out.d1 -= f.a10 * after.d0 + f.a11 * after.d1;
+                    const BlockFactor f(out, after, here.c00, here.c01, here.c10, here.c11);
                     out.c00 = -(f.a00 * after.c00 + f.a01 * after.c10), out.c01 = -(f.a00 * after.c01 + f.a01 * after.c11);
                     out.c10 = -(f.a10 * after.c00 + f.a11 * after.c10), out.c11 = -(f.a10 * after.c01 + f.a11 * after.c11);
                 }

@@ -47,9 +47,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
         let is_compared = |row: &SummaryRow| {
             let is_automatic =
                 |other: &&SummaryRow| other.spline_size == row.spline_size && other.spline_ranges_of_layers.is_some();
-            Some(row.spline_size) == most
-                || row.run.contains("-range")
-                || family.iter().any(|other| is_automatic(other))
+            Some(row.spline_size) == most || row.run.contains("-range") || family.iter().any(is_automatic)
         };
         let mut grids = groups(family.iter().copied().filter(|row| is_compared(row)));
         let order = |row: &SummaryRow| (row.spline_ranges_of_layers.is_some(), std::cmp::Reverse(row.spline_size));
