@@ -35,6 +35,19 @@ pub enum Error {
         /// Those that fit.
         expected: usize,
     },
+    /// Parameters of a file that belong to knots at other distances.
+    #[error(
+        "the knots of the file are {got} apart, those of this layer {expected}: give the range or step that the network was trained with"
+    )]
+    GridStep {
+        /// The distance in the file.
+        got: f64,
+        /// That of the layer.
+        expected: f64,
+    },
+    /// An activation that is no spline without a constraint.
+    #[error("{0} is no spline: choose bspline, explicit_linear or relu_spline, or make it with `activation`")]
+    NoSpline(&'static str),
     /// A parametrisation without coefficients, which other knots could take over.
     #[error("{0} has no coefficients that could be interpolated: choose bspline or explicit_linear")]
     NoCoefficients(&'static str),

@@ -8,6 +8,7 @@ mod linear_term;
 mod lipschitz_spline;
 mod parametric;
 mod spline;
+mod var_builder;
 mod variables;
 
 pub use config::ActivationConfig;
@@ -17,6 +18,7 @@ pub use linear_term::LinearTerm;
 pub use lipschitz_spline::LipschitzSpline;
 pub use parametric::{Apl, ClippedPRelu, Householder, PRelu};
 pub use spline::{Kind, Spline};
+pub use var_builder::{Groups, activation, spline};
 pub use variables::NewVariable;
 
 use crate::graph::{CandleGraph, Graph};
