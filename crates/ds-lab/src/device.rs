@@ -183,6 +183,14 @@ fn query_driver<T>(query: impl FnOnce() -> candle_core::Result<T> + std::panic::
     }
 }
 
+/// The CPUs that this process may use: those that the system lets it run on and, in a Slurm job, no more than the job asked for,
+/// where nothing confines it to these.
+pub fn cores() -> usize {
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let asked = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|text| text.parse().ok());
+    asked.map_or(all, |asked: usize| asked.clamp(1, all))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -9,5 +9,5 @@ mod train;
 
 pub use args::{DataArgs, DataChoice, RunArgs, default_directory};
 pub use exit::exit_code;
-pub use threads::{cores, in_thread_pool, set_threads};
+pub use threads::{in_thread_pool, set_threads};
 pub use train::{check_instructions, main, train};
