@@ -51,7 +51,7 @@ const MERGE: &str = "merge.sh";
 /// The numbers of the jobs that were submitted last.
 const JOBS: &str = "jobs";
 
-/// As Slurm has it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+/// As Slurm has it, such as `90`, `90:00`, `01:30:00`, `1-12` or `1-12:00:00`.
 fn time(text: &str) -> Result<String, String> {
     let (days, rest) = text.split_once('-').map_or((None, text), |(days, rest)| (Some(days), rest));
     let parts: Vec<&str> = rest.split(':').collect();
