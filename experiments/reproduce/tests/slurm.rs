@@ -1,6 +1,7 @@
 //! Sweeps on Slurm: a real one where `SLURM_CONF` names it (`.ci/slurm start DIR`), else what can be tested without.
 //!
-//! `DS_SLURM_SWEEP=FILE` runs the array of eight with another sweep, such as area-width-200.toml here, and `DS_SLURM_LONG=1` tries a time limit, which takes minutes.
+//! `DS_SLURM_SWEEP=FILE` runs the array of eight with another sweep, such as `tests/area-width-200.toml`; `DS_SLURM_LONG=1` tries a time
+//! limit, which takes minutes.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
