@@ -38,7 +38,8 @@ impl Directory {
         // Before all others, so that the directory always says what it is.
         write_definition(root, sweep)?;
         if root.join(SHARDS).exists() {
-            take_in_shards(root)?;
+            write_ended(root, &Ended::of_sweep(root)?)?;
+            remove_shards(root)?;
         }
         Ok(Self { root: root.to_owned(), rows: root.to_owned(), _locks: vec![lock] })
     }
@@ -174,10 +175,9 @@ pub(super) fn write_ended(root: &Path, ended: &Ended) -> Result<()> {
     Ok(())
 }
 
-/// Puts the rows of all shards into those of the sweep and removes their files. The directory is locked for this process alone, so
-/// no shard runs.
-pub(super) fn take_in_shards(root: &Path) -> Result<()> {
-    write_ended(root, &Ended::of_sweep(root)?)?;
+/// Removes the files of all shards, whose rows are among those of the sweep. The directory is locked for this process alone, so no
+/// shard runs.
+pub(super) fn remove_shards(root: &Path) -> Result<()> {
     for (_, folder) in shards(root)? {
         for file in [SUMMARY, DIVERGED, FAILED, SHARD, SWEEP] {
             files::remove_written(&folder, file)?;

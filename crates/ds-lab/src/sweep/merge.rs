@@ -1,6 +1,6 @@
 //! The rows of all shards of a sweep in one summary.
 
-use super::directory::{take_in_shards, write_ended};
+use super::directory::{remove_shards, write_ended};
 use super::ended::Ended;
 use super::run::{in_order, title};
 use super::{PlannedRun, Sweep};
@@ -40,16 +40,12 @@ pub fn merge(sweep: &Sweep, directory: &Path) -> Result<Merged> {
     if text != sweep.text {
         bail!("{} is of another definition than this sweep file", definition.display());
     }
-    let locks = match DirectoryLock::acquire(directory) {
-        Ok(lock) => {
-            if directory.join(SHARDS).exists() {
-                take_in_shards(directory)?;
-            }
-            vec![lock]
-        }
+    let (locks, is_alone) = match DirectoryLock::acquire(directory) {
+        Ok(lock) => (vec![lock], true),
         // Shards run: they go on, and leave more rows.
         Err(LockError::Held { .. }) => {
-            vec![DirectoryLock::acquire_shared(directory)?, DirectoryLock::acquire(&directory.join(SHARDS))?]
+            let shared = DirectoryLock::acquire_shared(directory)?;
+            (vec![shared, DirectoryLock::acquire(&directory.join(SHARDS))?], false)
         }
         Err(error) => return Err(error.into()),
     };
@@ -70,6 +66,9 @@ pub fn merge(sweep: &Sweep, directory: &Path) -> Result<Merged> {
     let rows = planned.iter().filter(|run| ended.rows.of(&run.config).is_some()).count();
     ended.rows = in_order(&ended.rows, &planned);
     write_ended(directory, &ended).with_context(|| format!("{}", directory.join(SUMMARY).display()))?;
+    if is_alone {
+        remove_shards(directory)?;
+    }
     drop(locks);
     Ok(Merged { rows, diverged: ended.diverged.len(), missing, choices, problems, next })
 }

@@ -181,7 +181,7 @@ impl<'a> Execution<'a> {
                 write_table(&diverged_path, &diverged)?;
             }
             for run in runs {
-                remove_run(&directory_of(run, directory))?;
+                remove_run(&run_directory(directory.root(), run))?;
             }
             overwritten = writer.rows().all().iter().map(|row| (row.run.clone(), row.seed)).collect();
         }
@@ -275,7 +275,7 @@ impl<'a> Execution<'a> {
 
     /// Whether the run has ended already.
     fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
-        let directory = directory_of(run, self.directory);
+        let directory = run_directory(self.directory.root(), run);
         if lock(&self.diverged).iter().any(|row| is_of(row, &run.config)) || self.elsewhere.has_diverged(&run.config) {
             lock(&self.progress).done(None);
             remove_discarded(&directory)?;
@@ -313,7 +313,7 @@ impl<'a> Execution<'a> {
 
     /// Makes one run, on threads of its own. Its failure is noted; an error is one of the sweep.
     fn make(&self, run: &PlannedRun, threads: usize, stage: Stage, context: &DeviceContext) -> Result<()> {
-        let directory = directory_of(run, self.directory);
+        let directory = run_directory(self.directory.root(), run);
         let threads = if run.config.train.threads == 0 { threads } else { run.config.train.threads };
         let made = catch_unwind(AssertUnwindSafe(|| one(run, self.source, &directory, threads, context)));
         let error = match made.unwrap_or_else(|_| Err(anyhow!("it panicked; the reason is above"))) {
@@ -334,16 +334,15 @@ impl<'a> Execution<'a> {
             self.remember(run, *diverged)?;
             return remove_discarded(&directory);
         }
-        let mut failures = lock(&self.failures);
-        failures.push((title(run), error));
-        let row = |(run, error): (&PlannedRun, &anyhow::Error)| FailedRow {
+        let failed = FailedRow {
             run: run.config.name.clone(),
             seed: run.config.seed,
             error: format!("{error:#}"),
             revision: files::revision(),
         };
+        lock(&self.failures).push((title(run), error));
         let mut rows = lock(&self.failed);
-        rows.extend(failures.last().map(|(_, error)| row((run, error))));
+        rows.push(failed);
         Ok(write_table(&self.directory.rows().join(FAILED), &rows)?)
     }
 
@@ -398,10 +397,6 @@ impl<'a> Execution<'a> {
 
 fn remove_discarded(directory: &Path) -> Result<()> {
     if directory.join(DISCARDED).exists() { remove_run(directory) } else { Ok(()) }
-}
-
-fn directory_of(run: &PlannedRun, directory: &Directory) -> PathBuf {
-    run_directory(directory.root(), run)
 }
 
 /// The directory of a run while it is trained, and after that if the sweep keeps it.

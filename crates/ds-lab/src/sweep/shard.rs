@@ -47,7 +47,7 @@ pub enum ShardError {
 impl Shard {
     /// The third of eight is `new(3, 8)`; `None` where there is no such shard.
     pub fn new(number: usize, count: usize) -> Option<Self> {
-        (1..=count.min(MAX_SHARDS)).contains(&number).then_some(Self { number, count }).filter(|_| count <= MAX_SHARDS)
+        (count <= MAX_SHARDS && (1..=count).contains(&number)).then_some(Self { number, count })
     }
 
     /// The shard of this task of a Slurm job array, of which `variable` gives the environment variables.
