@@ -5,6 +5,8 @@
 mod all;
 mod bounds;
 mod compare;
+mod export;
+mod import;
 mod run_folder;
 mod slurm;
 mod sparsify;
@@ -50,6 +52,10 @@ enum Command {
     Bounds(bounds::BoundsArgs),
     /// Eliminates knots of a finished run: every threshold of the papers' list, from its checkpoint.
     Sparsify(sparsify::SparsifyArgs),
+    /// Makes a run of a network of PyTorch: a checkpoint of DeepSplines' own program, a state_dict, or a safetensors file.
+    Import(import::ImportArgs),
+    /// Writes a run's network for other programs: ONNX, the original's classes, or safetensors.
+    Export(export::ExportArgs),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +71,8 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Compare(args) => compare::compare(&args.results, &args.references),
         Command::Report(args) => in_thread_pool(|| compare::report(&args.results, &args.references)),
+        Command::Import(args) => check_instructions().and_then(|()| in_thread_pool(|| import::run(&args))),
+        Command::Export(args) => export::run(&args),
         Command::Bounds(args) => check_instructions().and_then(|()| in_thread_pool(|| bounds::run(&args))),
         Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
     })

@@ -77,6 +77,17 @@ pub fn check_target(folder: &Path, config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a folder that has files of a run, a sweep or `reproduce`.
+///
+/// # Errors
+/// If it has one.
+pub fn check_new(folder: &Path) -> Result<()> {
+    match files().find(|name| exists(&folder.join(name))) {
+        Some(file) => bail!("{} has a file {file} already; name another folder with --out", folder.display()),
+        None => Ok(()),
+    }
+}
+
 /// Refuses to replace a table that has other columns than those of `R`.
 ///
 /// # Errors

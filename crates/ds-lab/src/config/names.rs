@@ -55,6 +55,15 @@ impl Dataset {
     pub fn is_area(self) -> bool {
         matches!(self, Self::Circle | Self::SShape)
     }
+
+    /// The outputs of a network for it: a logit for each class, or one number.
+    pub fn outputs(self) -> usize {
+        match self {
+            Self::Cifar100 => 100,
+            Self::Cifar10 | Self::Mnist | Self::FashionMnist => 10,
+            _ => 1,
+        }
+    }
 }
 
 named!(

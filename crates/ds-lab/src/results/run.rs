@@ -1,6 +1,6 @@
 //! A run that has a folder of its own.
 
-use crate::config::{Config, Dataset};
+use crate::config::Config;
 use crate::file_names::{CHECKPOINT, SPARSIFIED};
 use crate::results::metrics::{MetricsRow, PruningRow, SummaryRow, ThresholdRow};
 use crate::run;
@@ -89,12 +89,8 @@ impl Run {
     }
 
     fn initial_network(&self) -> Result<Network> {
-        let classes = match self.config.data.dataset {
-            Dataset::Cifar100 => 100,
-            Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist => 10,
-            _ => 1,
-        };
-        run::network(&self.config, classes).with_context(|| format!("the network of {}", self.name))
+        run::network(&self.config, self.config.data.dataset.outputs())
+            .with_context(|| format!("the network of {}", self.name))
     }
 }
 

@@ -74,6 +74,22 @@ pub struct Position {
     /// The epochs after which ranges were fitted to the inputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub range_epochs: Vec<usize>,
+    /// The file that the network was imported from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Import>,
+}
+
+/// The file that a network was imported from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Import {
+    /// Its name.
+    pub file: String,
+    /// Its MD5.
+    pub md5: String,
+    /// Steps that were done when it was imported.
+    pub step: u64,
+    /// Batches that its batch norms had counted.
+    pub batches: u64,
 }
 
 /// A checkpoint in memory.
@@ -208,14 +224,22 @@ fn restore_grids(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Resul
 /// # Errors
 /// If the file cannot be written.
 pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
+    write_network_with(path, network, HashMap::from([("config".to_owned(), config.to_owned())]))
+}
+
+/// The same with other metadata, of which `config` is the config of the run.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<String, String>) -> Result<()> {
     let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
     let mut tensors =
         vars.map(|(name, var)| Ok((name, detached_copy(&var)?))).collect::<candle_core::Result<BTreeMap<_, _>>>()?;
-    if Config::from_toml(config).is_ok_and(|config| config.activation.range.is_auto()) {
+    let config = metadata.get("config").map(|text| Config::from_toml(text));
+    if config.is_some_and(|config| config.is_ok_and(|config| config.activation.range.is_auto())) {
         tensors.extend(grid_steps(network)?);
     }
-    let metadata =
-        HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
+    metadata.insert("format".to_owned(), NETWORK_FORMAT.to_owned());
     verified::write(path, &tensors, metadata)
 }
 

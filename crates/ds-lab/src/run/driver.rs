@@ -69,6 +69,8 @@ pub(super) struct Trained {
     best: Option<BestEpoch>,
     /// Of the objective, beside the data loss.
     penalties: f64,
+    /// Where the network comes from, if it was imported.
+    imported: Option<&'static str>,
 }
 
 /// Trains in a directory that was claimed, as the only process or as the one of rank 0.
@@ -102,7 +104,13 @@ pub(super) fn train(
     let mut trainer = Trainer::new(config, setup, &options.directory, checkpoint, communicator)?;
     trainer.run(options.quiet)?;
     let penalties = trainer.penalties()?;
-    Ok(Trained { seconds: trainer.seconds(), devices: trainer.devices(), best: trainer.best(), penalties })
+    Ok(Trained {
+        seconds: trainer.seconds(),
+        devices: trainer.devices(),
+        best: trainer.best(),
+        penalties,
+        imported: trainer.imported(),
+    })
 }
 
 /// Evaluates and sparsifies what was trained, and writes the summary.
@@ -140,7 +148,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         epochs: config.train.epochs,
         parameters: network.parameter_count(),
         spline_parameters: network.parameters().iter().filter(splines).map(|p| p.var.elem_count()).sum(),
-        protocol: config::protocol(config, setup.is_sample),
+        protocol: trained.imported.map_or_else(|| config::protocol(config, setup.is_sample), str::to_owned),
         device: trained.devices,
         threads: rayon::current_num_threads(),
         revision: files::revision(),

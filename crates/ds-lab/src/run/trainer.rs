@@ -145,6 +145,12 @@ impl<'a> Trainer<'a> {
         self.position.best
     }
 
+    /// The protocol of a network that came from elsewhere.
+    pub(super) fn imported(&self) -> Option<&'static str> {
+        let imported = self.position.imported.as_ref()?;
+        Some(if self.position.step > imported.step { "imported, and trained on" } else { "imported" })
+    }
+
     /// What the objective has beside the data loss: λ·norm of the splines and the L2 terms.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod data;
 mod mutator;
+mod torch;
 
 use anyhow::Result;
 use ds_lab::config::Config;

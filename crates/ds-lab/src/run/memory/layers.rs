@@ -54,11 +54,7 @@ fn image_shape(config: &Config) -> (f64, f64) {
 
 /// From input to output.
 pub(super) fn layers(config: &Config) -> Vec<Layer> {
-    let classes = match config.data.dataset {
-        Dataset::Cifar100 => 100.0,
-        Dataset::Cifar10 | Dataset::Mnist | Dataset::FashionMnist => 10.0,
-        _ => 1.0,
-    };
+    let classes = config.data.dataset.outputs() as f64;
     let hidden: Vec<f64> = config.network.hidden.iter().map(|&units| units as f64).collect();
     match config.network.kind {
         NetworkKind::Area | NetworkKind::Lipschitz => dense(input_size(config), &hidden, classes),

@@ -1,0 +1,251 @@
+//! From a file of the original's program, or of its classes, to the directory of a run.
+
+use super::archive::{self, Checkpoint as Saved, Optimizer as SavedOptimizer};
+use super::names::{self, Entry};
+use super::params::{self, Keys};
+use crate::config::{Config, ConfigError, NetworkKind, Origin, Setting};
+use crate::file_names::{CHECKPOINT, CONFIG};
+use crate::files::{md5, write_atomically};
+use crate::run::checkpoint::{Checkpoint, Import, Position};
+use crate::run::{Optimizers, network, verified};
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{DType, Tensor};
+use ds_core::activation::ActivationKind;
+use ds_nn::Network;
+use ds_nn::optim::Optimizer;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What the user says of a file that does not say it itself, such as a plain `state_dict`.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The network.
+    pub network: Option<String>,
+    /// The activation.
+    pub activation: Option<String>,
+    /// The data set.
+    pub dataset: Option<String>,
+    /// The knots lie on [−range, range].
+    pub range: Option<f64>,
+    /// Other keys of the config, as `key.path=value`.
+    pub set: Vec<String>,
+}
+
+/// A network that was read, before anything is written.
+pub struct Imported {
+    /// The config of its run.
+    pub config: Config,
+    /// The network.
+    pub network: Network,
+    /// What there is to know beside it.
+    pub notes: Vec<String>,
+    checkpoint: Checkpoint,
+}
+
+impl Imported {
+    /// Writes config and checkpoint into a directory that is there, the config first.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        write_atomically(&directory.join(CONFIG), |file| file.write_all(self.config.to_toml().as_bytes()))?;
+        self.checkpoint.write(&directory.join(CHECKPOINT))
+    }
+}
+
+/// What a file holds.
+struct Contents {
+    state: Vec<(String, Tensor)>,
+    saved: Option<Saved>,
+    /// The config in the metadata of a file of `reproduce export`.
+    config: Option<String>,
+}
+
+/// Reads a file of `torch.save`, a checkpoint of the original's program or a `state_dict`, or a safetensors file with the same names.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or does not fit the network; the message names the file and the entry.
+pub fn import(path: &Path, given: &Given) -> Result<Imported> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    from_bytes(path, &bytes, given).with_context(|| format!("{} is not imported", path.display()))
+}
+
+fn from_bytes(path: &Path, bytes: &[u8], given: &Given) -> Result<Imported> {
+    let Contents { state: entries, saved, config: exported } = contents(bytes)?;
+    let order: Vec<String> = entries.iter().map(|(name, _)| name.clone()).collect();
+    let state: BTreeMap<String, Tensor> = entries.into_iter().collect();
+    let config = match &exported {
+        Some(text) => overlaid(text.parse().context("the config in its metadata")?, given)?,
+        None => overlaid(keys(path, saved.as_ref(), &state, given)?.0, given)?,
+    };
+    let network = network(&config, config.data.dataset.outputs())?;
+    let entries = names::entries(&config, &network)?;
+    fill(&entries, &state)?;
+    let mut notes = Vec::new();
+    let mut optimizers = Optimizers::new(&config, &network, None)?;
+    let steps = saved.as_ref().and_then(|saved| saved.steps).unwrap_or(0);
+    match &saved {
+        Some(saved) => {
+            if let Err(problem) = restore(&mut optimizers, saved, &entries, &order, steps) {
+                notes.push(format!("the optimisers start from zero averages: {problem:#}"));
+            }
+        }
+        None => notes.push("the file has no optimisers: training would start from zero averages".to_owned()),
+    }
+    let batches = state.iter().filter(|(name, _)| name.ends_with(BATCHES)).map(|(_, count)| scalar(count)).max();
+    let imported = Import {
+        file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        md5: md5(bytes),
+        step: steps,
+        batches: batches.flatten().unwrap_or(0),
+    };
+    let position = Position {
+        epoch: config.train.epochs,
+        step: steps,
+        devices: vec!["unknown".to_owned()],
+        imported: Some(imported),
+        ..Position::default()
+    };
+    let checkpoint = Checkpoint::of_run(position, config.to_toml(), &network, &optimizers)?;
+    Ok(Imported { config, network, notes, checkpoint })
+}
+
+/// The end of the names of batch norms' counters.
+pub(super) const BATCHES: &str = ".num_batches_tracked";
+
+fn scalar(count: &Tensor) -> Option<u64> {
+    let count = count.to_dtype(DType::I64).and_then(|count| count.flatten_all()?.to_vec1::<i64>()).ok()?;
+    u64::try_from(*count.first()?).ok()
+}
+
+fn contents(bytes: &[u8]) -> Result<Contents> {
+    // The header of a safetensors file begins behind eight bytes of its length.
+    if bytes.get(8) != Some(&b'{') {
+        let file = archive::parse(bytes).map_err(|problem| anyhow!(problem))?;
+        return Ok(Contents { state: file.state, saved: file.checkpoint, config: None });
+    }
+    let (metadata, tensors) = verified::parse(bytes)?;
+    Ok(Contents { state: tensors.into_iter().collect(), saved: None, config: metadata.get("config").cloned() })
+}
+
+/// The keys that the file and the user give.
+fn keys(path: &Path, saved: Option<&Saved>, state: &BTreeMap<String, Tensor>, given: &Given) -> Result<Keys> {
+    let mut keys = Keys::default();
+    keys.set("name", run_name(path));
+    // `reproduce sparsify` does it when it is wanted.
+    keys.set("sparsify.enabled", false);
+    match saved.filter(|saved| !saved.params.is_empty()) {
+        Some(saved) => params::set_params(&mut keys, saved)?,
+        None => {
+            let flag = |value: &Option<String>, name: &str| {
+                value.clone().with_context(|| format!("the file does not say its {name}; give --{name}"))
+            };
+            let network = flag(&given.network, "network")?;
+            let kind = network.parse::<NetworkKind>().map_err(|error| anyhow!("--network: {error}"))?;
+            let experiment = params::experiment(kind);
+            let experiment =
+                experiment.with_context(|| format!("--network {kind}: DeepSplines has no such network"))?;
+            let activation = flag(&given.activation, "activation")?;
+            let is_spline = activation.parse::<ActivationKind>().is_ok_and(ActivationKind::is_spline);
+            keys.set("experiment", experiment.name());
+            keys.set("network.kind", network);
+            keys.set("activation.kind", activation);
+            keys.set("data.dataset", flag(&given.dataset, "dataset")?);
+            keys.set("train.epochs", 1);
+            keys.set("train.milestones", toml::Value::Array(Vec::new()));
+            params::set_shapes(&mut keys, kind, state, given.range.filter(|_| is_spline))?;
+        }
+    }
+    Ok(keys)
+}
+
+/// The config of a table, with what the user gives.
+fn overlaid(mut table: toml::Table, given: &Given) -> Result<Config> {
+    for (path, value) in
+        [("network.kind", &given.network), ("activation.kind", &given.activation), ("data.dataset", &given.dataset)]
+    {
+        if let Some(value) = value {
+            let mut keys = Keys(table);
+            keys.set(path, value.clone());
+            table = keys.0;
+        }
+    }
+    let settings = given.set.iter().map(|text| Setting::parse(text)).collect::<Result<Vec<_>, ConfigError>>()?;
+    Ok(Config::from_table(table, Origin::Defaults, &settings)?)
+}
+
+/// A run's name from that of a file.
+fn run_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name: String = stem.chars().map(|c| if c.is_alphanumeric() || "._-=".contains(c) { c } else { '_' }).collect();
+    let name = name.trim_start_matches('.');
+    if name.is_empty() { "imported".to_owned() } else { name.chars().take(100).collect() }
+}
+
+/// Puts a state dict into a network; each has what the other has.
+fn fill(entries: &[Entry], state: &BTreeMap<String, Tensor>) -> Result<()> {
+    for entry in entries {
+        let Some(tensor) = state.get(&entry.name) else {
+            bail!("it has no entry `{}` ({} of the network)", entry.name, entry.ours)
+        };
+        if tensor.dims() != entry.shape() {
+            bail!("its entry `{}` has shape {:?}, expected {:?}", entry.name, tensor.dims(), entry.shape());
+        }
+        if !tensor.dtype().is_float() {
+            bail!("its entry `{}` is of type {:?}, expected floating-point numbers", entry.name, tensor.dtype());
+        }
+        entry.var.set(&tensor.to_dtype(DType::F32)?.reshape(entry.var.shape())?)?;
+    }
+    let is_known = |name: &String| name.ends_with(BATCHES) || entries.iter().any(|entry| entry.name == *name);
+    if let Some(name) = state.keys().find(|name| !is_known(name)) {
+        bail!("its entry `{name}` is of no parameter of the network");
+    }
+    Ok(())
+}
+
+/// Puts the moving averages of the original's optimisers into ours.
+fn restore(optimizers: &mut Optimizers, saved: &Saved, entries: &[Entry], order: &[String], steps: u64) -> Result<()> {
+    let of_name = |name: &String| entries.iter().find(|entry| entry.name == *name);
+    // In the order of the modules, without running statistics.
+    let parameters = order.iter().filter_map(of_name).filter(|entry| !entry.ours.contains(".running_"));
+    let is_spline = |entry: &&Entry| {
+        let last = entry.ours.rsplit('.').next().unwrap_or_default();
+        ["coefficients", "slopes", "b1", "b0"].contains(&last)
+    };
+    let main = saved.main.as_ref().context("the file has none")?;
+    let (splines, weights): (Vec<&Entry>, Vec<&Entry>) = match &saved.aux {
+        Some(_) => parameters.partition(is_spline),
+        // One optimiser has all of them.
+        None => (Vec::new(), parameters.collect()),
+    };
+    let mut averages = BTreeMap::new();
+    for (optimizer, entries) in [(Some(main), weights), (saved.aux.as_ref(), splines)] {
+        let Some(optimizer) = optimizer else { continue };
+        if optimizer.state.len() != entries.len() {
+            bail!("an optimiser has {} parameters, the network {}", optimizer.state.len(), entries.len());
+        }
+        for (entry, state) in entries.into_iter().zip(&optimizer.state) {
+            averages.insert(entry.ours.clone(), flat_state(optimizer, state, entry)?);
+        }
+    }
+    let put = |optimizer: &mut Optimizer| optimizer.restore(steps, |name| averages.get(name).cloned());
+    put(&mut optimizers.weights)?;
+    put(&mut optimizers.splines)?;
+    Ok(())
+}
+
+/// Moving averages one after the other, as [`Optimizer::state`] has them.
+fn flat_state(optimizer: &SavedOptimizer, state: &[(String, Tensor)], entry: &Entry) -> Result<Tensor> {
+    let names: &[&str] = if optimizer.momentum.is_some() { &["momentum_buffer"] } else { &["exp_avg", "exp_avg_sq"] };
+    let count = entry.var.elem_count();
+    let mut all = Vec::with_capacity(names.len() * count);
+    for name in names {
+        let average = state.iter().find(|(key, _)| key == name);
+        let (_, average) = average.with_context(|| format!("there is no {name} of `{}`", entry.name))?;
+        if average.elem_count() != count {
+            bail!("{name} of `{}` has {} numbers, expected {count}", entry.name, average.elem_count());
+        }
+        all.extend(average.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(Tensor::from_vec(all, (names.len(), count), &candle_core::Device::Cpu)?)
+}

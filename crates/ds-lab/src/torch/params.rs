@@ -1,0 +1,195 @@
+//! From the settings of the original's program to a config.
+
+use super::archive::{Checkpoint, Optimizer, Setting};
+use super::names::{ACTIVATIONS, NETWORKS};
+use crate::config::{Experiment, NetworkKind};
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use ds_core::Grid;
+use std::collections::BTreeMap;
+use toml::{Table, Value};
+
+/// Keys of a config, as a table in sections.
+#[derive(Default)]
+pub(super) struct Keys(pub Table);
+
+impl Keys {
+    pub fn set(&mut self, path: &str, value: impl Into<Value>) {
+        match path.split_once('.') {
+            None => {
+                self.0.insert(path.to_owned(), value.into());
+            }
+            Some((section, rest)) => {
+                let inner = self.0.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                if let Value::Table(inner) = inner {
+                    let mut keys = Self(std::mem::take(inner));
+                    keys.set(rest, value);
+                    *inner = keys.0;
+                }
+            }
+        }
+    }
+}
+
+/// The settings by name.
+pub(super) struct Params<'a>(&'a [(String, Setting)]);
+
+impl<'a> Params<'a> {
+    pub fn of(checkpoint: &'a Checkpoint) -> Self {
+        Self(&checkpoint.params)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Setting> {
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, setting)| setting)
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str> {
+        match self.get(name) {
+            Some(Setting::Text(text)) => Ok(text),
+            _ => bail!("its `params` have no text `{name}`"),
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<f64> {
+        match self.get(name) {
+            Some(Setting::Float(number)) => Some(*number),
+            Some(Setting::Integer(number)) => Some(*number as f64),
+            _ => None,
+        }
+    }
+
+    fn count(&self, name: &str) -> Option<i64> {
+        self.number(name).filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number)).map(|n| n as i64)
+    }
+}
+
+/// The experiment of a network.
+pub(super) fn experiment(network: NetworkKind) -> Option<Experiment> {
+    Some(match network {
+        NetworkKind::Resnet32 | NetworkKind::Nin => Experiment::Cifar10,
+        NetworkKind::Convnet => Experiment::Mnist,
+        NetworkKind::Area => Experiment::Area2d,
+        NetworkKind::Scalar | NetworkKind::Lipschitz | NetworkKind::LipschitzConv => return None,
+    })
+}
+
+/// The distance of knots that the original makes of a range: rounded down to a multiple of 1e-6.
+pub(super) fn original_step(size: usize, range: f64) -> f64 {
+    let half = (size / 2).max(1) as f64;
+    ((range / half) / 1e-6).floor() * 1e-6
+}
+
+/// Sets a grid of the original: by its range where that gives the same distance of knots.
+pub(super) fn set_grid(keys: &mut Keys, size: usize, range: f64) -> Result<()> {
+    keys.set("activation.size", i64::try_from(size)?);
+    let (step, usual) = (original_step(size, range), Grid::from_range(size, range)?.step());
+    // The original computes in f64 and keeps an f32.
+    if (step - usual).abs() <= 1e-7 * usual {
+        keys.set("activation.range", range);
+    } else {
+        keys.set("activation.step", step);
+    }
+    Ok(())
+}
+
+/// Sets what the settings say of the network and of its training.
+pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()> {
+    let params = Params::of(checkpoint);
+    let net = params.text("net")?;
+    let (_, kind) = NETWORKS
+        .into_iter()
+        .find(|(name, _)| *name == net)
+        .with_context(|| format!("its network is `{net}`; known are {}", NETWORKS.map(|(name, _)| name).join(", ")))?;
+    let name = params.text("activation_type")?;
+    let (_, activation) = ACTIVATIONS.into_iter().find(|(known, _)| *known == name).with_context(|| {
+        format!("its activation is `{name}`; known are {}", ACTIVATIONS.map(|(name, _)| name).join(", "))
+    })?;
+    let experiment = experiment(kind).context("its network is of no experiment")?;
+    keys.set("experiment", experiment.name());
+    keys.set("network.kind", kind.name());
+    keys.set("data.dataset", params.text("dataset_name")?);
+    keys.set("activation.kind", activation.name());
+    if kind == NetworkKind::Area {
+        let layers = params.count("num_hidden_layers").context("its `params` have no number `num_hidden_layers`")?;
+        let units = params.count("num_hidden_neurons").context("its `params` have no number `num_hidden_neurons`")?;
+        let layers = usize::try_from(layers).ok().filter(|layers| (1..=2).contains(layers));
+        let layers = layers.context("its `num_hidden_layers` is neither 1 nor 2")?;
+        keys.set("network.hidden", vec![units; layers]);
+    }
+    if activation.is_spline() {
+        let size = params.count("spline_size").and_then(|size| usize::try_from(size).ok());
+        let size = size.context("its `params` have no number `spline_size`")?;
+        let range = params.number("spline_range").context("its `params` have no number `spline_range`")?;
+        set_grid(keys, size, range).context("its `spline_size` and `spline_range`")?;
+        keys.set("activation.init", params.text("spline_init")?);
+        keys.set(
+            "regularization.norm",
+            if params.get("lipschitz") == Some(&Setting::Boolean(true)) { "bv2" } else { "tv2" },
+        );
+        if let Some(lambda) = params.number("lmbda") {
+            keys.set("regularization.lambda", lambda);
+        }
+        if let Some(Optimizer { lr: Some(lr), .. }) = checkpoint.aux {
+            keys.set("optimizer.splines.lr", lr);
+        }
+    }
+    if let Some(decay) = params.number("weight_decay") {
+        keys.set("regularization.weight_decay", decay);
+    }
+    if let Some(size) = params.count("batch_size") {
+        keys.set("train.batch_size", size);
+    }
+    if let Some(seed) = params.count("seed") {
+        keys.set("seed", seed);
+    }
+    for (path, optimizer) in [("weights", &checkpoint.main), ("splines", &checkpoint.aux)] {
+        let Some(optimizer) = optimizer else { continue };
+        match optimizer.momentum {
+            Some(momentum) => {
+                keys.set(&format!("optimizer.{path}.kind"), "sgd");
+                keys.set(&format!("optimizer.{path}.momentum"), momentum);
+            }
+            None => keys.set(&format!("optimizer.{path}.kind"), "adam"),
+        }
+    }
+    if let Some(Optimizer { lr: Some(lr), .. }) = checkpoint.main {
+        keys.set("optimizer.weights.lr", lr);
+    }
+    let epochs = checkpoint.epochs.map(|epochs| epochs.max(1)).map(i64::try_from).transpose()?;
+    keys.set("train.epochs", epochs.unwrap_or(1));
+    if let Some((milestones, gamma)) = &checkpoint.schedule {
+        let milestones = milestones.iter().map(|&m| i64::try_from(m)).collect::<Result<Vec<_>, _>>()?;
+        keys.set("train.milestones", milestones);
+        keys.set("train.gamma", *gamma);
+    }
+    Ok(())
+}
+
+/// Sets what the shapes of a network say: the size of its grid (of splines with `range`) and its hidden layers.
+pub(super) fn set_shapes(
+    keys: &mut Keys,
+    network: NetworkKind,
+    state: &BTreeMap<String, Tensor>,
+    range: Option<f64>,
+) -> Result<()> {
+    let units = |name: &str| state.get(name).and_then(|weight| weight.dims().first().copied());
+    if network == NetworkKind::Area {
+        let hidden = ["fc1.weight", "fc2.weight"].into_iter().filter_map(units);
+        let hidden = hidden.map(i64::try_from).collect::<Result<Vec<_>, _>>()?;
+        keys.set("network.hidden", hidden);
+    }
+    let (first, layer) = match network {
+        NetworkKind::Resnet32 => ("layer0.0.weight", "layer0.2"),
+        NetworkKind::Nin => ("classifier.0.weight", "classifier.1"),
+        NetworkKind::Convnet => ("conv1.weight", "activations.0"),
+        _ => ("fc1.weight", "activations.0"),
+    };
+    let coefficients = state.get(&format!("{layer}._coefficients_vect"));
+    let size = match (coefficients, state.get(&format!("{layer}._relu_slopes")), units(first)) {
+        (Some(all), _, Some(channels)) if channels > 0 => all.elem_count() / channels,
+        (_, Some(slopes), _) if slopes.rank() == 2 => slopes.dims()[1] + 2,
+        _ => return Ok(()),
+    };
+    let range = range.context("a state_dict does not tell where the knots of its splines lie; give --range")?;
+    set_grid(keys, size, range).with_context(|| format!("splines of {size} knots on [−{range}, {range}]"))
+}

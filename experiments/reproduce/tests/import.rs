@@ -1,0 +1,195 @@
+//! Networks that the original's program trained are imported, evaluate as there, and go back as they came.
+//!
+//! `DS_TORCH_REFERENCE=DIR cargo test --release -p reproduce --test import` takes the files NAME.pth of another folder, each with an
+//! input and the output of PyTorch in NAME.json.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::text;
+use ds_core::graph::Graph;
+use ds_lab::torch::{Given, import};
+use ds_nn::Network;
+use ds_nn::layers::Mode;
+use ds_nn::tape::Tape;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Runs the program, which must succeed.
+fn reproduce(arguments: &[&str]) {
+    let output = common::reproduce().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+}
+
+/// Runs the program, which must fail, and returns what it says.
+fn failed(arguments: &[&str]) -> String {
+    let output = common::reproduce().args(arguments).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?}: {}", text(&output));
+    text(&output)
+}
+
+/// What PyTorch says of a file.
+#[derive(Deserialize)]
+struct Reference {
+    network: String,
+    activation: String,
+    size: usize,
+    range: f64,
+    dataset: String,
+    parameters: usize,
+    state: BTreeMap<String, Vec<usize>>,
+    shape: Vec<usize>,
+    x: Vec<f32>,
+    y: Vec<f64>,
+    output_shape: Vec<usize>,
+}
+
+/// The files of the folder, with what PyTorch says of them.
+fn references() -> Vec<(PathBuf, Reference)> {
+    let folder = std::env::var("DS_TORCH_REFERENCE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference/torch"));
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        println!("no folder {}: nothing is imported", folder.display());
+        return Vec::new();
+    };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "pth"));
+    files.sort();
+    let with_reference = |path: PathBuf| {
+        let text = std::fs::read_to_string(path.with_extension("json")).unwrap();
+        (path, serde_json::from_str(&text).unwrap())
+    };
+    files.into_iter().map(with_reference).collect()
+}
+
+fn output(network: &Network, reference: &Reference) -> Vec<f64> {
+    let x = Tensor::from_vec(reference.x.clone(), reference.shape.as_slice(), &Device::Cpu).unwrap();
+    let mut tape = Tape::inference();
+    let x = tape.constant(&x);
+    let y = network.forward_in(&mut tape, &x, Mode::Evaluation).unwrap();
+    let y = tape.tensor(&y).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    // The original's area networks end with a sigmoid.
+    let area = reference.network == "twoDnet";
+    y.into_iter().map(f64::from).map(|y| if area { 1.0 / (1.0 + (-y).exp()) } else { y }).collect()
+}
+
+#[test]
+fn every_reference_is_imported_and_evaluates_as_in_pytorch() {
+    for (path, reference) in references() {
+        let imported = import(&path, &Given::default()).unwrap();
+        let network = &imported.network;
+        let of = path.display();
+        assert_eq!(network.parameter_count(), reference.parameters, "{of}");
+        let y = output(network, &reference);
+        assert_eq!(y.len(), reference.output_shape.iter().product::<usize>(), "{of}");
+        let largest = reference.y.iter().fold(0f64, |largest, y| largest.max(y.abs()));
+        let difference = y.iter().zip(&reference.y).map(|(a, b)| (a - b).abs()).fold(0f64, f64::max);
+        println!("{of}: relative difference {:.1e}", difference / largest);
+        assert!(difference <= 1e-4 * largest, "{of}: {difference} of {largest}");
+        let step = ((reference.range / (reference.size / 2) as f64) * 1e6).floor() / 1e6;
+        for spline in network.splines() {
+            assert_eq!(spline.grid().size(), reference.size, "{of}");
+            assert!((spline.grid().step() - step).abs() <= 1e-6 * step, "{of}: {}", spline.grid().step());
+        }
+    }
+}
+
+#[test]
+fn imported_networks_go_back_as_they_came() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, reference) in references() {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let run = directory.path().join(name);
+        // Whether the data is there does not matter here.
+        let nowhere = directory.path().join("no-data");
+        std::fs::create_dir_all(&nowhere).unwrap();
+        let import = ["import", path.to_str().unwrap(), "--out", run.to_str().unwrap()];
+        reproduce(&[&import[..], &["--data-dir", nowhere.to_str().unwrap(), "--device", "cpu"]].concat());
+        reproduce(&["export", run.to_str().unwrap(), "--format", "torch"]);
+        let file = run.join("torch.safetensors");
+        let exported = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        let shapes: BTreeMap<String, Vec<usize>> =
+            exported.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+        assert_eq!(shapes, reference.state, "{name}");
+        let again = directory.path().join(format!("{name}-again"));
+        let import = ["import", file.to_str().unwrap(), "--out", again.to_str().unwrap()];
+        reproduce(&[&import[..], &["--data-dir", nowhere.to_str().unwrap(), "--device", "cpu"]].concat());
+        reproduce(&["export", again.to_str().unwrap(), "--format", "torch"]);
+        let twice = candle_core::safetensors::load(again.join("torch.safetensors"), &Device::Cpu).unwrap();
+        assert_eq!(bits(&exported), bits(&twice), "{name}");
+    }
+}
+
+fn bits(tensors: &HashMap<String, Tensor>) -> BTreeMap<&String, Vec<u64>> {
+    let of = |tensor: &Tensor| {
+        let numbers = tensor.to_dtype(candle_core::DType::F64).unwrap().flatten_all().unwrap();
+        numbers.to_vec1::<f64>().unwrap().into_iter().map(f64::to_bits).collect()
+    };
+    tensors.iter().map(|(name, tensor)| (name, of(tensor))).collect()
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("weights.safetensors");
+    let out = directory.path().join("run");
+    let tensor = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let names: [(&str, &[usize]); 5] = [
+        ("fc1.weight", &[4, 2]),
+        ("fc_last.weight", &[1, 4]),
+        ("fc_last.bias", &[1]),
+        ("activations.0._coefficients_vect", &[4 * 21]),
+        ("more", &[1]),
+    ];
+    let all: HashMap<String, Tensor> = names.iter().map(|(name, dims)| (name.to_string(), tensor(dims))).collect();
+    let save = |all: &HashMap<String, Tensor>| candle_core::safetensors::save(all, &file).unwrap();
+    save(&all);
+    let line = |more: &[&str]| {
+        let import = ["import", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        failed(&[&import[..], more].concat())
+    };
+    let known = ["--network", "area", "--activation", "bspline", "--dataset", "circle"];
+    let whole = [&known[..], &["--range", "1"]].concat();
+    for (flags, part) in [
+        (&[][..], "give --network"),
+        (&known[..2], "give --activation"),
+        (&known[..4], "give --dataset"),
+        (&known[..], "give --range"),
+        (&whole[..], "its entry `more` is of no parameter"),
+        (&["--network", "lipschitz", "--activation", "relu", "--dataset", "mnist"][..], "no such network"),
+    ] {
+        let error = line(flags);
+        assert!(error.contains(part) && error.contains("weights.safetensors"), "{flags:?}: {error}");
+        assert!(!out.exists(), "{flags:?}");
+    }
+    let without = |name: &str| {
+        let mut all = all.clone();
+        all.remove("more");
+        all.remove(name);
+        all
+    };
+    save(&without("fc_last.bias"));
+    assert!(line(&whole).contains("no entry `fc_last.bias` (last.bias of the network)"));
+    let mut other = without("more");
+    other.insert("fc_last.weight".to_owned(), tensor(&[4, 1]));
+    save(&other);
+    assert!(line(&whole).contains("its entry `fc_last.weight` has shape [4, 1], expected [1, 4]"));
+    // A run that is there is left alone.
+    save(&without("more"));
+    let import = ["import", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    reproduce(&[&import[..], &whole].concat());
+    let before = std::fs::read(out.join("checkpoint.safetensors")).unwrap();
+    assert!(line(&whole).contains("already"));
+    assert_eq!(std::fs::read(out.join("checkpoint.safetensors")).unwrap(), before);
+    // The data of an area is generated, so that there is a summary; and training goes on.
+    let summary = std::fs::read_to_string(out.join("summary.csv")).unwrap();
+    assert!(summary.contains(",imported,"), "{summary}");
+    let config = out.join("config.toml");
+    let resume = ["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--resume"];
+    reproduce(&[&resume[..], &["--set", "train.epochs=2", "--quiet"]].concat());
+    let summary = std::fs::read_to_string(out.join("summary.csv")).unwrap();
+    assert!(summary.contains("\"imported, and trained on\""), "{summary}");
+}
