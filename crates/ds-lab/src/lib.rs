@@ -30,6 +30,7 @@ pub mod files;
 pub mod interrupt;
 pub mod launch;
 pub mod lock;
+pub mod onnx;
 mod pickle;
 pub mod progress;
 pub mod results;

@@ -1,22 +1,32 @@
 //! A run's network for other programs.
 
 use crate::run_folder;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
+use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
+use ds_core::graph::Graph;
+use ds_lab::cli::DataArgs;
 use ds_lab::config::Config;
+use ds_lab::device::Context;
 use ds_lab::file_names::{FINETUNED, SPARSIFIED, SUMMARY};
 use ds_lab::files;
+use ds_lab::onnx;
 use ds_lab::outln;
 use ds_lab::results::metrics::read_summary;
 use ds_lab::run::checkpoint::{Checkpoint, read_network, write_network_with};
-use ds_lab::run::network;
+use ds_lab::run::{Setup, network, verified};
 use ds_lab::torch::write_state_dict;
-use std::collections::HashMap;
+use ds_nn::Network;
+use ds_nn::layers::Mode;
+use ds_nn::tape::Tape;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// What the file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
+    /// ONNX, opset 17: the network in evaluation mode, for any batch size.
+    Onnx,
     /// Safetensors with the names and shapes of DeepSplines' classes, for load_state_dict.
     Torch,
     /// Safetensors with this project's names, for ds-nn and candle-nn.
@@ -40,6 +50,12 @@ pub struct ExportArgs {
     /// The file to write [default: in the run's directory, named after the format].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Writes the first N test samples, as the network takes them, and what it makes of them into a safetensors file beside the
+    /// other one (`input` and `output` in NAME.samples.safetensors), to check another program with.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    samples: Option<u32>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Replace a file that is there.
     #[arg(long)]
     overwrite: bool,
@@ -58,6 +74,7 @@ impl ExportArgs {
     fn file(&self) -> PathBuf {
         let suffix = self.pruned().map_or("", |(_, suffix)| suffix);
         let name = match self.format {
+            Format::Onnx => format!("network{suffix}.onnx"),
             Format::Torch => format!("torch{suffix}.safetensors"),
             Format::Safetensors => format!("network{suffix}.safetensors"),
         };
@@ -76,17 +93,42 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         }
         read_network(&path, &network)?;
     }
-    let out = args.file();
-    if out.symlink_metadata().is_ok() && !args.overwrite {
-        bail!("{} is there already: --overwrite replaces it, --out FILE writes elsewhere", out.display());
+    let (out, samples) = (args.file(), args.file().with_extension("samples.safetensors"));
+    for file in [Some(&out), args.samples.map(|_| &samples)].into_iter().flatten() {
+        if file.symlink_metadata().is_ok() && !args.overwrite {
+            bail!("{} is there already: --overwrite replaces it, --out FILE writes elsewhere", file.display());
+        }
     }
     let metadata = metadata(args, &config, &checkpoint, &args.run)?;
     match args.format {
+        Format::Onnx => onnx::write(&out, &network, config.data.dataset.sample(), metadata)?,
         Format::Torch => write_state_dict(&out, &config, &network, batches(&checkpoint), metadata)?,
         Format::Safetensors => write_network_with(&out, &network, metadata)?,
     }
     outln!("{}", out.display());
+    if let Some(count) = args.samples {
+        write_samples(&samples, count as usize, &config, &network, args)?;
+        outln!("{}", samples.display());
+    }
     Ok(())
+}
+
+/// Test samples and what the network makes of them.
+fn write_samples(path: &Path, count: usize, config: &Config, network: &Network, args: &ExportArgs) -> Result<()> {
+    let test = Setup::new(config, &args.data.source()?, &Context::cpu())?.test.to(DType::F32, &Device::Cpu)?;
+    let indices: Vec<usize> = (0..count.min(test.len())).collect();
+    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    for indices in indices.chunks(256) {
+        let input = test.batch(indices, None)?.inputs;
+        let mut tape = Tape::inference();
+        let x = tape.constant(&input);
+        let output = network.forward_in(&mut tape, &x, Mode::Evaluation)?;
+        outputs.push(tape.tensor(&output).clone());
+        inputs.push(input);
+    }
+    let [inputs, outputs] = [Tensor::cat(&inputs, 0)?, Tensor::cat(&outputs, 0)?];
+    let tensors = BTreeMap::from([("input".to_owned(), inputs), ("output".to_owned(), outputs)]);
+    verified::write(path, &tensors, HashMap::new())
 }
 
 /// The count that a batch norm of PyTorch would have.

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::compare(&args.results, &args.references),
         Command::Report(args) => in_thread_pool(|| compare::report(&args.results, &args.references)),
         Command::Import(args) => check_instructions().and_then(|()| in_thread_pool(|| import::run(&args))),
-        Command::Export(args) => export::run(&args),
+        Command::Export(args) => check_instructions().and_then(|()| in_thread_pool(|| export::run(&args))),
         Command::Bounds(args) => check_instructions().and_then(|()| in_thread_pool(|| bounds::run(&args))),
         Command::Sparsify(args) => check_instructions().and_then(|()| in_thread_pool(|| sparsify::run(&args))),
     })

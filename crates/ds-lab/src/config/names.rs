@@ -56,6 +56,16 @@ impl Dataset {
         matches!(self, Self::Circle | Self::SShape)
     }
 
+    /// The shape of a sample.
+    pub fn sample(self) -> &'static [usize] {
+        match self {
+            Self::Cifar10 | Self::Cifar100 => &[3, 32, 32],
+            Self::Mnist | Self::FashionMnist => &[1, 28, 28],
+            Self::Circle | Self::SShape => &[2],
+            _ => &[1],
+        }
+    }
+
     /// The outputs of a network for it: a logit for each class, or one number.
     pub fn outputs(self) -> usize {
         match self {

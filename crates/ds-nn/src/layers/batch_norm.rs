@@ -28,7 +28,8 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     const MOMENTUM: f64 = 0.1;
-    const EPSILON: f64 = 1e-5;
+    /// ε, added to variances.
+    pub const EPSILON: f64 = 1e-5;
 
     /// γ = 1, β = 0, running mean 0 and variance 1.
     pub fn new(channels: usize) -> Result<Self> {

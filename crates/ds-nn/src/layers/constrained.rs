@@ -189,6 +189,11 @@ impl ConstrainedConv2d {
         Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, window, constraint })
     }
 
+    /// Kernel, stride and padding.
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
     /// Ŵ (outputs, inputs, k, k), as the forward pass uses it.
     pub fn effective_weight(&self) -> Result<Tensor> {
         self.constraint.effective(&self.weight)

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Checks exported networks against other programs, and measures what a spline costs at inference.
+
+    pip install onnxruntime onnx torch deepsplines safetensors
+    cargo build --release -p reproduce
+    python benches/exchange.py [RUN ...] [--data-dir DIR] [--time]
+
+Each RUN is the directory of a run with its checkpoint; without any, small ones are trained for a moment first. For every run, and
+for its sparsified network if there is one, 256 test samples go through onnxruntime and, where DeepSplines has such a network,
+through its class, loaded with `strict=True`; both are compared with ours. With --time, images/s of ResNet32 with ReLU, splines and
+pruned splines: ours, onnxruntime's and PyTorch's, in one process each, one after the other, medians.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TRAINED = {
+    "resnet32": ("configs/quick/resnet.toml", ["--data", "sample"], []),
+    "resnet32-relu": ("configs/quick/resnet.toml", ["--data", "sample"], ["activation.kind=relu"]),
+    "nin": ("configs/nin.toml", ["--data", "sample"], ["train.max_train_images=256", "train.max_test_images=256"]),
+    "convnet": ("configs/mnist.toml", [], ["train.max_train_images=6000"]),
+    "area": ("configs/area2d.toml", [], ["train.epochs=50"]),
+    "lipschitz": ("configs/mnist-lipschitz.toml", [], ["train.max_train_images=6000"]),
+    "lipschitz_conv": (
+        "configs/mnist-lipschitz.toml",
+        [],
+        ["network.kind=lipschitz_conv", "network.hidden=[4,32]", "train.max_train_images=1000", "train.max_test_images=500"],
+    ),
+}
+
+
+def program(binary, *arguments):
+    """Runs the program and returns what it prints."""
+    done = subprocess.run([binary, *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join([binary, *arguments])}: {done.stderr}")
+    return done.stdout
+
+
+def trained(binary, folder, data):
+    """Small runs of every kind of network, sparsified."""
+    for name, (config, source, keys) in TRAINED.items():
+        out = os.path.join(folder, name)
+        keys = ["train.epochs=1", "train.milestones=[]", *keys]
+        settings = [word for key in keys for word in ("--set", key)]
+        if not source:
+            source = data
+        program(binary, "train", "--config", config, "--out", out, "--quiet", *source, *settings)
+        yield out, source
+
+
+def session(path, threads=0):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def original(config, state):
+    """The class of DeepSplines for a run's config, with its parameters."""
+    from deepsplines.networks.convnet_mnist import ConvNetMnist
+    from deepsplines.networks.nin_cifar import NiNCifar
+    from deepsplines.networks.resnet_cifar import ResNet32Cifar
+    from deepsplines.networks.twoDnet import TwoDNet
+
+    classes = {"convnet": ConvNetMnist, "nin": NiNCifar, "resnet32": ResNet32Cifar, "area": TwoDNet}
+    kinds = {"bspline": "deepBspline", "explicit_linear": "deepBspline_explicit_linear", "relu_spline": "deepReLUspline"}
+    activation, network = config["activation"], config["network"]
+    hidden = network["hidden"]
+    settings = {
+        "activation_type": kinds.get(activation["kind"], activation["kind"]),
+        "spline_size": activation["size"],
+        "spline_range": activation.get("range", 0.5 * (activation["size"] - 1) * activation.get("step", 0)),
+        "spline_init": "leaky_relu",
+        "save_memory": False,
+        "knot_threshold": 0.0,
+        "num_classes": 100 if config["data"]["dataset"] == "cifar100" else 10,
+        "num_hidden_layers": len(hidden),
+        "num_hidden_neurons": hidden[0] if hidden else 0,
+        "net": network["kind"],
+        "dataset_name": config["data"]["dataset"],
+        "device": "cpu",
+        "verbose": False,
+    }
+    settings["spline_params"] = {"size": settings["spline_size"], "range_": settings["spline_range"], "init": "leaky_relu"}
+    net = classes[network["kind"]](**settings)
+    net.load_state_dict(state, strict=True)
+    return net.eval()
+
+
+def compared(name, ours, theirs):
+    difference = np.abs(ours - theirs).max()
+    same = (ours.argmax(1) == theirs.argmax(1)).mean() if ours.shape[1] > 1 else ((ours > 0) == (theirs > 0)).mean()
+    print(f"  {name:<12} largest difference {difference:.1e}, same class {100 * same:.2f} %", flush=True)
+    return difference <= 1e-4 and same == 1.0
+
+
+def check(binary, run, data, folder):
+    """Compares a run's networks; whether all agree."""
+    config = tomllib.load(open(os.path.join(run, "config.toml"), "rb"))
+    agrees = True
+    for pruned in [[], ["--sparsified"]]:
+        if pruned and not os.path.exists(os.path.join(run, "sparsified.safetensors")):
+            continue
+        print(f"{os.path.basename(run.rstrip('/'))}{' sparsified' if pruned else ''}:", flush=True)
+        model = os.path.join(folder, "model.onnx")
+        export = ["export", run, "--overwrite", *pruned]
+        program(binary, *export, "--format", "onnx", "--out", model, "--samples", "256", *data)
+        samples = load_file(os.path.join(folder, "model.samples.safetensors"))
+        x, ours = samples["input"], samples["output"].numpy()
+        onnx.checker.check_model(onnx.load(model), full_check=True)
+        agrees &= compared("onnxruntime", ours, session(model).run(None, {"input": x.numpy()})[0])
+        one = session(model).run(None, {"input": x[:1].numpy()})[0]
+        assert one.shape == (1, ours.shape[1])
+        kinds = ["bspline", "explicit_linear", "relu_spline", "relu", "leaky_relu"]
+        if config["network"]["kind"].startswith("lipschitz") or config["activation"]["kind"] not in kinds:
+            continue
+        state = os.path.join(folder, "state.safetensors")
+        program(binary, *export, "--format", "torch", "--out", state)
+        with torch.no_grad():
+            y = original(config, load_file(state))(x).numpy()
+        if config["network"]["kind"] == "area":
+            # The class ends with a sigmoid.
+            y = np.log(y / (1 - y)).reshape(-1, 1)
+        agrees &= compared("DeepSplines", ours, y)
+        with safe_open(state, "pt") as file:
+            assert {"config_md5", "revision", "seed"} <= file.metadata().keys()
+    return agrees
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--binary", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release/reproduce"))
+    arguments = parser.parse_args()
+    data = ["--data-dir", os.path.abspath(arguments.data_dir)] if arguments.data_dir else []
+    with tempfile.TemporaryDirectory() as folder:
+        runs = ((run, data) for run in map(os.path.abspath, arguments.runs))
+        results = [check(arguments.binary, run, source, folder) for run, source in (runs if arguments.runs else trained(arguments.binary, folder, data))]
+    sys.exit(0 if all(results) else "some outputs differ")
+
+
+if __name__ == "__main__":
+    main()
