@@ -7,8 +7,11 @@
 
 Each RUN is the directory of a run with its checkpoint; without any, small ones are trained for a moment first. For every run, and
 for its sparsified network if there is one, 256 test samples go through onnxruntime and, where DeepSplines has such a network,
-through its class, loaded with `strict=True`; both are compared with ours. With --time, images/s of ResNet32 with ReLU, splines and
-pruned splines: ours, onnxruntime's and PyTorch's, in one process each, one after the other, medians.
+through its class, loaded with `strict=True`; both are compared with ours.
+
+With --time, images/s of ResNet32 in evaluation: of the runs with ReLU and with splines among those that are given or trained, and of
+the sparsified network. Ours is `cargo build --release -p ds-lab --example measure`; onnxruntime and PyTorch have as many threads. All
+take turns, and the median of the rounds counts.
 """
 
 import argparse
@@ -34,11 +37,17 @@ TRAINED = {
     "nin": ("configs/nin.toml", ["--data", "sample"], ["train.max_train_images=256", "train.max_test_images=256"]),
     "convnet": ("configs/mnist.toml", [], ["train.max_train_images=6000"]),
     "area": ("configs/area2d.toml", [], ["train.epochs=50"]),
-    "lipschitz": ("configs/mnist-lipschitz.toml", [], ["train.max_train_images=6000"]),
+    "lipschitz": ("configs/mnist-lipschitz.toml", [], ["train.max_train_images=6000", "sparsify.enabled=true"]),
     "lipschitz_conv": (
         "configs/mnist-lipschitz.toml",
         [],
-        ["network.kind=lipschitz_conv", "network.hidden=[4,32]", "train.max_train_images=1000", "train.max_test_images=500"],
+        [
+            "network.kind=lipschitz_conv",
+            "network.hidden=[4,32]",
+            "train.max_train_images=1000",
+            "train.max_test_images=500",
+            "sparsify.enabled=true",
+        ],
     ),
 }
 
@@ -51,9 +60,11 @@ def program(binary, *arguments):
     return done.stdout
 
 
-def trained(binary, folder, data):
+def trained(binary, folder, data, only):
     """Small runs of every kind of network, sparsified."""
     for name, (config, source, keys) in TRAINED.items():
+        if only and name not in only:
+            continue
         out = os.path.join(folder, name)
         keys = ["train.epochs=1", "train.milestones=[]", *keys]
         settings = [word for key in keys for word in ("--set", key)]
@@ -134,23 +145,86 @@ def check(binary, run, data, folder):
             y = original(config, load_file(state))(x).numpy()
         if config["network"]["kind"] == "area":
             # The class ends with a sigmoid.
-            y = np.log(y / (1 - y)).reshape(-1, 1)
+            y, ours = y.reshape(-1, 1) - 0.5, 1 / (1 + np.exp(-ours.astype(np.float64))) - 0.5
         agrees &= compared("DeepSplines", ours, y)
         with safe_open(state, "pt") as file:
             assert {"config_md5", "revision", "seed"} <= file.metadata().keys()
     return agrees
 
 
+def images_per_second(evaluate, x):
+    start = time.perf_counter()
+    evaluate(x)
+    return len(x) / (time.perf_counter() - start)
+
+
+def times(binary, runs, folder, rounds, threads):
+    """A table of ResNet32's images/s in evaluation."""
+    measure = subprocess.Popen(
+        [os.path.join(os.path.dirname(binary), "examples/measure")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "RAYON_NUM_THREADS": str(threads)},
+    )
+
+    def ours(kind):
+        measure.stdin.write(f"evaluate resnet32 {kind}\n")
+        measure.stdin.flush()
+        return 1000 / (float(measure.stdout.readline()) / 1000)
+
+    torch.set_num_threads(threads)
+    # Maps of 64 images stay in the caches; larger batches are slower in all three.
+    x = torch.randn(64, 3, 32, 32)
+    cases = {}
+    for run in runs:
+        config = tomllib.load(open(os.path.join(run, "config.toml"), "rb"))
+        if config["network"]["kind"] != "resnet32":
+            continue
+        kind = config["activation"]["kind"]
+        for pruned in [[], ["--sparsified"]]:
+            if pruned and not os.path.exists(os.path.join(run, "sparsified.safetensors")):
+                continue
+            name = kind + (" sparsified" if pruned else "")
+            model, state = (os.path.join(folder, f"{name}.{end}".replace(" ", "-")) for end in ["onnx", "safetensors"])
+            program(binary, "export", run, *pruned, "--format", "onnx", "--out", model)
+            program(binary, "export", run, *pruned, "--format", "torch", "--out", state)
+            net = original(config, load_file(state))
+            runtime = session(model, threads)
+            cases[name, "ours"] = lambda kind=kind: ours(kind)
+            cases[name, "onnxruntime"] = lambda runtime=runtime: images_per_second(
+                lambda x: runtime.run(None, {"input": x.numpy()}), x)
+            cases[name, "PyTorch"] = lambda net=net: images_per_second(net, x)
+    results = {case: [] for case in cases}
+    with torch.no_grad():
+        for measured in cases.values():
+            measured()
+        for _ in range(rounds):
+            for case, measured in cases.items():
+                results[case].append(measured())
+    measure.stdin.close()
+    medians = {case: statistics.median(all) for case, all in results.items()}
+    print(f"ResNet32, images/s in evaluation, {threads} threads, median of {rounds} rounds (time / time with ReLU)")
+    for name in dict.fromkeys(name for name, _ in cases):
+        cells = [f"{medians[name, by]:8.1f} ({medians['relu', by] / medians[name, by]:.2f})" for by in ["ours", "onnxruntime", "PyTorch"]]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*")
     parser.add_argument("--data-dir")
+    parser.add_argument("--only", choices=TRAINED, action="append", help="of the networks that are trained")
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--binary", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release/reproduce"))
     arguments = parser.parse_args()
     data = ["--data-dir", os.path.abspath(arguments.data_dir)] if arguments.data_dir else []
     with tempfile.TemporaryDirectory() as folder:
-        runs = ((run, data) for run in map(os.path.abspath, arguments.runs))
-        results = [check(arguments.binary, run, source, folder) for run, source in (runs if arguments.runs else trained(arguments.binary, folder, data))]
+        runs = [(os.path.abspath(run), data) for run in arguments.runs]
+        runs = runs or list(trained(arguments.binary, folder, data, arguments.only))
+        if arguments.time:
+            times(arguments.binary, [run for run, _ in runs], folder, arguments.rounds, arguments.threads)
+            return
+        results = [check(arguments.binary, run, source, folder) for run, source in runs]
     sys.exit(0 if all(results) else "some outputs differ")
 
 
