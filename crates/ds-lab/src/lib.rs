@@ -34,3 +34,8 @@ pub mod progress;
 pub mod results;
 pub mod run;
 pub mod sweep;
+
+/// The README's example is tested with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
