@@ -48,3 +48,8 @@ pub mod sparsify;
 pub use error::{Error, Result};
 pub use grid::Grid;
 pub use parameter::{Group, L2, Parameter, copied};
+
+/// The README's example is tested with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

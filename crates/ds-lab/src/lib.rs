@@ -22,18 +22,29 @@
 
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
 pub mod console;
 pub mod data;
 pub mod device;
+#[doc(hidden)]
 pub mod file_names;
 pub mod files;
+#[doc(hidden)]
 pub mod interrupt;
+#[doc(hidden)]
 pub mod launch;
+#[doc(hidden)]
 pub mod lock;
 pub mod onnx;
 mod pickle;
+#[doc(hidden)]
 pub mod progress;
 pub mod results;
 pub mod run;
 pub mod sweep;
 pub mod torch;
+
+/// The README's example is tested with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

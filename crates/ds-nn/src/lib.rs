@@ -46,3 +46,8 @@ pub mod tape;
 
 pub use histograms::{HookedTape, InputHistograms};
 pub use network::Network;
+
+/// The README's example is tested with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

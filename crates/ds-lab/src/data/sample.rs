@@ -22,7 +22,8 @@ pub(super) fn load(dataset: ImageDataset) -> Result<ImageData, DataError> {
         return Err(DataError::NoSample(dataset));
     }
     let directory = directory();
-    let remedy = "it belongs to the project's source: restore it with `git checkout -- data/sample`";
+    let remedy =
+        "it belongs to the project's source, where `git checkout -- data/sample` restores it; packages do not have it";
     let load = |(name, count, expected): (&str, usize, &str)| -> Result<ImageSet, DataError> {
         let path = directory.join(name);
         let set = parquet::load_any(dataset, &path, remedy)?;

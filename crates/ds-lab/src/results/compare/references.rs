@@ -7,9 +7,9 @@ use anyhow::{Result, anyhow};
 use std::path::Path;
 
 /// The papers' values, as they were when the program was built.
-const PAPERS: &str = include_str!("../../../../../results/papers.csv");
+const PAPERS: &str = include_str!("papers.csv");
 /// Trainings of the original's code, as they were when the program was built.
-const ORIGINAL: &str = include_str!("../../../../../results/original.csv");
+const ORIGINAL: &str = include_str!("original.csv");
 
 /// What results are compared with.
 #[derive(Debug, Clone)]
