@@ -47,24 +47,28 @@ fn keep(result: io::Result<()>) {
 }
 
 /// Prints a line to standard error, also with `--quiet`: warnings and errors.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! note {
     ($($text:tt)*) => { $crate::console::write_error(format_args!($($text)*)) };
 }
 
 /// Prints a line to standard error, unless `--quiet` was given: progress and information.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! status {
     ($($text:tt)*) => { if !$crate::console::is_quiet() { $crate::note!($($text)*) } };
 }
 
 /// Prints to standard output, as `print!` does.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! out {
     ($($text:tt)*) => { $crate::console::write_output(format_args!($($text)*)) };
 }
 
 /// Prints a line to standard output, as `println!` does.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! outln {
     ($($text:tt)*) => { $crate::out!("{}\n", format_args!($($text)*)) };

@@ -83,6 +83,14 @@ fn every_reference_is_imported_and_evaluates_as_in_pytorch() {
         let network = &imported.network;
         let of = path.display();
         assert_eq!(network.parameter_count(), reference.parameters, "{of}");
+        let kind = match reference.activation.as_str() {
+            "deepBspline" => "bspline",
+            "deepBspline_explicit_linear" => "explicit_linear",
+            "deepReLUspline" => "relu_spline",
+            other => other,
+        };
+        let config = &imported.config;
+        assert_eq!([config.activation.kind.name(), config.data.dataset.name()], [kind, &reference.dataset], "{of}");
         let y = output(network, &reference);
         assert_eq!(y.len(), reference.output_shape.iter().product::<usize>(), "{of}");
         let largest = reference.y.iter().fold(0f64, |largest, y| largest.max(y.abs()));

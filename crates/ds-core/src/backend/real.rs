@@ -119,6 +119,7 @@ pub fn to_f64<T: Real>(values: &[T]) -> Vec<f64> {
 }
 
 /// Runs a generic block for the type of a CPU storage or tensor, f32 or f64; anything else is an error that names the op.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! dispatch_real {
     ($dtype:expr, $op:expr, $T:ident => $body:expr) => {

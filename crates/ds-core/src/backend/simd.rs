@@ -62,6 +62,7 @@ pub fn available() -> Vec<Instructions> {
 }
 
 /// Defines a generic function that is compiled for each set of [`Instructions`] and dispatched at run time.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! vectorized {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident<$T:ident>($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
