@@ -47,4 +47,4 @@ pub mod sparsify;
 
 pub use error::{Error, Result};
 pub use grid::Grid;
-pub use parameter::{Group, L2, Parameter, copied};
+pub use parameter::{Group, L2, Parameter, copied, variable};

@@ -15,10 +15,10 @@ use anyhow::{Context, Result, bail};
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{AdamW, ParamsAdamW, loss::cross_entropy, ops::log_softmax};
 use candle_nn::{Conv2d, Linear, Module, Optimizer, VarBuilder, VarMap, conv2d, linear};
-use ds_core::Grid;
 use ds_core::activation::{Activation, Init, Spline};
 use ds_core::regularization::{Norm, active_knots, slope_changes};
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
+use ds_core::{Grid, variable};
 use ds_lab::data::{ImageDataset, ImageSet, Source, load_images};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -193,12 +193,16 @@ fn knots(network: &Network, threshold: f64) -> Result<usize> {
 
 /// 4. Eliminates as many knots as it can at `tolerance` points of accuracy on `samples`; the threshold, if there is one.
 fn sparsify(network: &Network, samples: &Samples, tolerance: f64) -> Result<Option<f64>> {
-    let learned: Vec<Tensor> =
-        network.splines().map(|spline| spline.knot_parameters().copy()).collect::<candle_core::Result<_>>()?;
+    let learned = |spline: &Spline| -> Result<(Var, Tensor)> {
+        let var = variable("coefficients", spline.knot_parameters())?;
+        let copy = var.as_detached_tensor().copy()?;
+        Ok((var, copy))
+    };
+    let learned: Vec<(Var, Tensor)> = network.splines().map(learned).collect::<Result<_>>()?;
     // Every threshold is tried on the splines as they were learned.
     let eliminate = |threshold| -> Result<()> {
-        for (spline, learned) in network.splines().zip(&learned) {
-            spline.knot_parameters().set(learned)?;
+        for (spline, (var, learned)) in network.splines().zip(&learned) {
+            var.set(learned)?;
             eliminate_knots(spline, threshold)?;
         }
         Ok(())
@@ -210,7 +214,7 @@ fn sparsify(network: &Network, samples: &Samples, tolerance: f64) -> Result<Opti
     })?;
     match best {
         Some((threshold, _)) => eliminate(threshold)?,
-        None => network.splines().zip(&learned).try_for_each(|(spline, c)| spline.knot_parameters().set(c))?,
+        None => learned.iter().try_for_each(|(var, learned)| var.set(learned))?,
     }
     Ok(best.map(|(threshold, _)| threshold))
 }

@@ -8,8 +8,8 @@ mod linear_term;
 mod lipschitz_spline;
 mod parametric;
 mod spline;
+mod tensors;
 mod var_builder;
-mod variables;
 
 pub use config::ActivationConfig;
 pub use init::Init;
@@ -18,8 +18,8 @@ pub use linear_term::LinearTerm;
 pub use lipschitz_spline::LipschitzSpline;
 pub use parametric::{Apl, ClippedPRelu, Householder, PRelu};
 pub use spline::{Kind, Spline};
-pub use var_builder::{Groups, activation, spline};
-pub use variables::NewVariable;
+pub use tensors::NewTensor;
+pub use var_builder::{Groups, activation, from_builder, spline};
 
 use crate::graph::{CandleGraph, Graph};
 use crate::ops::pairs::MaxMin;
