@@ -3,7 +3,7 @@
 use super::init::{self, Init};
 use crate::backend::op::forward;
 use crate::backend::real::in_double_precision;
-use crate::graph::{CandleGraph, Gradients, Graph};
+use crate::graph::{Gradients, Graph};
 use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
@@ -304,10 +304,4 @@ struct Segment {
     t: f64,
     value: f64,
     slope: f64,
-}
-
-impl candle_nn::Module for LipschitzSpline {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.forward_in(&mut CandleGraph, &x.contiguous()?)
-    }
 }

@@ -37,7 +37,8 @@ pub enum Kind {
 
 /// A layer of learnable linear-spline activations: one function per channel of (N, C, H, W), or per unit of (N, C).
 ///
-/// As a `candle_nn::Module` it works in any Candle network.
+/// As a `candle_nn::Module` it works in any Candle network. Inputs have the type of the parameters; f16 and bf16 go with those in f32.
+/// [`ChannelsLast`](super::ChannelsLast) is for channels in the last dimension.
 /// ```
 /// use candle_core::{DType, Device, Tensor};
 /// use candle_nn::Module;
@@ -259,12 +260,6 @@ impl Spline {
         let c = self.coefficients_in(graph)?;
         let y = graph.apply(LinearSpline::new(self.grid()), [x, &c])?;
         graph.forward_hook(self.grid(), x, y)
-    }
-}
-
-impl candle_nn::Module for Spline {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.forward_in(&mut CandleGraph, &x.contiguous()?)
     }
 }
 
