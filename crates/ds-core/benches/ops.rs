@@ -2,7 +2,7 @@
 //! `benches/compare_pytorch.py`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use divan::{Bencher, black_box};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
@@ -91,10 +91,10 @@ fn coefficients(bencher: Bencher, kind: &str) {
 struct One(Tensor);
 
 impl Gradients for One {
-    fn gradient(&self, _: &Var) -> Option<&Tensor> {
+    fn gradient(&self, _: &Tensor) -> Option<&Tensor> {
         Some(&self.0)
     }
-    fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
+    fn set_gradient(&mut self, _: &Tensor, gradient: Tensor) {
         self.0 = gradient;
     }
 }

@@ -45,6 +45,11 @@ pub enum Error {
         /// That of the layer.
         expected: f64,
     },
+    /// A tensor that something would change, and that is no variable.
+    #[error(
+        "`{0}` comes from a file and is no variable, so nothing can change it: build the layer from a `VarMap` and load the file into the map"
+    )]
+    Frozen(String),
     /// An activation that is no spline without a constraint.
     #[error("{0} is no spline: choose bspline, explicit_linear or relu_spline, or make it with `activation`")]
     NoSpline(&'static str),

@@ -6,7 +6,7 @@
 
 use crate::Grid;
 use crate::backend::op::{Apply, Op};
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// Applies custom ops and remembers what their gradients need.
 pub trait Graph {
@@ -16,8 +16,13 @@ pub trait Graph {
     /// A tensor that takes no gradient: inputs, fixed tables.
     fn constant(&mut self, tensor: &Tensor) -> Self::Value;
 
-    /// A trainable parameter.
-    fn parameter(&mut self, parameter: &Var) -> Self::Value;
+    /// A parameter of a layer: a tensor that takes a gradient if it is a variable, and otherwise a constant.
+    fn parameter(&mut self, parameter: &Tensor) -> Self::Value;
+
+    /// Whether variables take gradients in this graph.
+    fn has_parameter_gradients(&self) -> bool {
+        true
+    }
 
     /// The tensor behind a value.
     fn tensor<'a>(&self, value: &'a Self::Value) -> &'a Tensor;
@@ -51,7 +56,7 @@ pub trait Graph {
 
 /// Implements [`Graph`] for Candle's own graph, where a value is a tensor and `Tensor::backward` differentiates.
 macro_rules! candle_graph {
-    ($name:ty, $parameter:ident => $value:expr) => {
+    ($name:ty, $has_gradients:literal, $parameter:ident => $value:expr) => {
         impl Graph for $name {
             type Value = Tensor;
 
@@ -59,8 +64,12 @@ macro_rules! candle_graph {
                 tensor.clone()
             }
 
-            fn parameter(&mut self, $parameter: &Var) -> Tensor {
+            fn parameter(&mut self, $parameter: &Tensor) -> Tensor {
                 $value
+            }
+
+            fn has_parameter_gradients(&self) -> bool {
+                $has_gradients
             }
 
             fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {
@@ -95,29 +104,29 @@ macro_rules! candle_graph {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct CandleGraph;
 
-candle_graph!(CandleGraph, parameter => parameter.as_tensor().clone());
+candle_graph!(CandleGraph, true, parameter => parameter.clone());
 
 /// Candle's own graph with all parameters as constants: for gradients with respect to inputs only.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct InputGraph;
 
-candle_graph!(InputGraph, parameter => parameter.as_detached_tensor());
+candle_graph!(InputGraph, false, parameter => parameter.detach());
 
 /// Gradients by parameter, as a backward pass leaves them.
 pub trait Gradients {
     /// The gradient of a parameter, if one flowed to it.
-    fn gradient(&self, parameter: &Var) -> Option<&Tensor>;
+    fn gradient(&self, parameter: &Tensor) -> Option<&Tensor>;
 
     /// Puts a gradient in place of the one that is there.
-    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor);
+    fn set_gradient(&mut self, parameter: &Tensor, gradient: Tensor);
 }
 
 impl Gradients for candle_core::backprop::GradStore {
-    fn gradient(&self, parameter: &Var) -> Option<&Tensor> {
-        self.get(parameter.as_tensor())
+    fn gradient(&self, parameter: &Tensor) -> Option<&Tensor> {
+        self.get(parameter)
     }
 
-    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor) {
-        self.insert(parameter.as_tensor(), gradient);
+    fn set_gradient(&mut self, parameter: &Tensor, gradient: Tensor) {
+        self.insert(parameter, gradient);
     }
 }

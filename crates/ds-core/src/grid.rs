@@ -1,8 +1,6 @@
 //! The uniform grid of knots that all splines of a layer share.
 
 use crate::{Error, Result};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// K knots `x_k = (k − (K−1)/2)·T`, centred at 0.
 ///
@@ -48,6 +46,11 @@ impl Grid {
         Self::from_step(size, if micro > 0.0 { micro } else { exact })
     }
 
+    /// A grid of the size and step that a layer holds.
+    pub(crate) fn unchecked(size: usize, step: f64) -> Self {
+        Self { size, step }
+    }
+
     /// The number of knots K.
     pub fn size(&self) -> usize {
         self.size
@@ -74,29 +77,6 @@ impl Grid {
         let (u, centre) = (x / self.step, (self.size / 2) as f64);
         let i = (u.floor() + centre).clamp(0.0, (self.size - 2) as f64);
         (i as usize, u - (i - centre))
-    }
-}
-
-/// A grid that clones share as they share variables: its step can change.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedGrid {
-    size: usize,
-    /// The bits of the step.
-    step: Arc<AtomicU64>,
-}
-
-impl SharedGrid {
-    pub fn new(grid: Grid) -> Self {
-        Self { size: grid.size, step: Arc::new(AtomicU64::new(grid.step.to_bits())) }
-    }
-
-    pub fn get(&self) -> Grid {
-        Grid { size: self.size, step: f64::from_bits(self.step.load(Ordering::Relaxed)) }
-    }
-
-    /// Moves the knots: the number of them stays.
-    pub fn set_step(&self, grid: Grid) {
-        self.step.store(grid.step.to_bits(), Ordering::Relaxed);
     }
 }
 

@@ -47,7 +47,7 @@ pub mod sparsify;
 
 pub use error::{Error, Result};
 pub use grid::Grid;
-pub use parameter::{Group, L2, Parameter, copied};
+pub use parameter::{Group, L2, Parameter, copied, variable};
 
 /// The README's example is tested with those of the documentation.
 #[cfg(doctest)]

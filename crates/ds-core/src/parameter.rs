@@ -1,6 +1,7 @@
 //! Trainable parameters, in groups that the type of the layer decides.
 
-use candle_core::{DType, Device, Result, Var};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
 
 /// The optimiser that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +44,41 @@ impl Parameter {
     pub fn new(name: impl Into<String>, var: &Var, group: Group, l2: L2) -> Self {
         Self { name: name.into(), var: var.clone(), group, l2 }
     }
+
+    /// The parameter that a tensor of a layer is; `None` if it is frozen, that is, no variable.
+    pub fn of(name: impl Into<String>, tensor: &Tensor, group: Group, l2: L2) -> Option<Self> {
+        let var = variable("", tensor).ok()?;
+        Some(Self::new(name, &var, group, l2))
+    }
 }
 
-/// A variable of its own with the same values, in a type and on a device.
-pub fn copied(var: &Var, dtype: DType, device: &Device) -> Result<Var> {
-    // The type and device that it has already would give the same storage.
-    Var::from_tensor(&var.as_tensor().copy()?.to_dtype(dtype)?.to_device(device)?)
+/// The variable that a tensor of a layer is; `what` is its name in the error message.
+///
+/// # Errors
+/// [`Error::Frozen`] if the tensor is no variable.
+pub fn variable(what: &str, tensor: &Tensor) -> Result<Var> {
+    // Candle would make a new variable of another tensor, and what is written there would not reach the layer.
+    if tensor.is_variable() { Ok(Var::from_tensor(tensor)?) } else { Err(Error::Frozen(what.to_owned())) }
+}
+
+/// A new variable.
+pub(crate) fn new_variable(data: Vec<f64>, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    let tensor = Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+    Ok(Var::from_tensor(&tensor)?.into_inner())
+}
+
+/// A tensor of its own with the same values, in a type and on a device: a variable if the tensor is one. One with the
+/// name `grid_step` keeps its type and device.
+pub fn copied(name: &str, tensor: &Tensor, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    let copy = tensor.detach().copy()?;
+    let copy = if is_grid_step(name) { copy } else { copy.to_dtype(dtype)?.to_device(device)? };
+    if tensor.is_variable() { Ok(Var::from_tensor(&copy)?.into_inner()) } else { Ok(copy) }
+}
+
+/// The name of the distance of a spline's knots, beside its parameters.
+pub(crate) const GRID_STEP: &str = "grid_step";
+
+/// Whether a name in a network is that of a distance of knots.
+pub(crate) fn is_grid_step(name: &str) -> bool {
+    name.rsplit('.').next() == Some(GRID_STEP)
 }

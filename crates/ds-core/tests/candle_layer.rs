@@ -7,7 +7,7 @@ use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, SGD, VarBuilder, 
 use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Groups, Init, Spline, activation, spline};
 use ds_core::regularization::Norm;
 use ds_core::sparsify::eliminate_knots;
-use ds_core::{Group, Parameter};
+use ds_core::{Group, Parameter, variable};
 use std::path::Path;
 use std::process::Command;
 
@@ -165,7 +165,8 @@ fn two_layers_of_one_path_share_their_parameters() {
     let map = VarMap::new();
     let vb = VarBuilder::from_varmap(&map, DType::F32, &DEVICE);
     let one = spline(3, ActivationConfig::default(), vb.pp("act")).unwrap();
-    one.knot_parameters().set(&one.knot_parameters().as_tensor().affine(2.0, 0.0).unwrap()).unwrap();
+    let var = variable("coefficients", one.knot_parameters()).unwrap();
+    var.set(&one.knot_parameters().affine(2.0, 0.0).unwrap()).unwrap();
     let two = spline(3, ActivationConfig::default(), vb.pp("act")).unwrap();
     assert_eq!(one.knot_parameters().id(), two.knot_parameters().id());
     assert_eq!(bits(one.knot_parameters()), bits(two.knot_parameters()));

@@ -120,13 +120,13 @@ fn reparametrizations() {
 
 /// Gradients by parameter.
 #[derive(Default)]
-struct Store(Vec<(Var, Tensor)>);
+struct Store(Vec<(Tensor, Tensor)>);
 
 impl Gradients for Store {
-    fn gradient(&self, parameter: &Var) -> Option<&Tensor> {
+    fn gradient(&self, parameter: &Tensor) -> Option<&Tensor> {
         self.0.iter().find(|(var, _)| var.id() == parameter.id()).map(|(_, gradient)| gradient)
     }
-    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor) {
+    fn set_gradient(&mut self, parameter: &Tensor, gradient: Tensor) {
         self.0.retain(|(var, _)| var.id() != parameter.id());
         self.0.push((parameter.clone(), gradient));
     }
@@ -139,7 +139,7 @@ fn spline(rng: &mut ChaCha8Rng, k: usize) -> Spline {
     if k.is_multiple_of(4) {
         return Spline::bspline(channels, grid, Init::LeakyRelu, DType::F32, &Device::Cpu).unwrap();
     }
-    let mut var = |shape: &[usize]| Var::from_tensor(&random(rng, shape)).unwrap();
+    let mut var = |shape: &[usize]| Var::from_tensor(&random(rng, shape)).unwrap().into_inner();
     let knots = var(&[channels, grid.size() - if k % 4 == 3 { 2 } else { 0 }]);
     let linear = LinearTerm { weight: var(&[channels]), bias: var(&[channels]), fixed_bias: k.is_multiple_of(5) };
     let kind = match k % 4 {

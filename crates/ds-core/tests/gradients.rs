@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
-use common::{assert_close, check_gradients, flat, generator, tensor, uniform, variable};
+use common::{Set, assert_close, check_gradients, flat, generator, tensor, uniform, variable};
 use ds_core::Grid;
 use ds_core::activation::{Init, Spline};
 use ds_core::backend::op::Apply;

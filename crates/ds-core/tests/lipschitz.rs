@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::Module;
-use common::{generator, tensor, uniform};
+use common::{Set, generator, tensor, uniform};
 use ds_core::Grid;
 use ds_core::activation::{Activation, Apl, Init, LipschitzSpline, PRelu, Spline};
 use ds_core::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal};

@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use common::{flat, generator, tensor, uniform};
+use common::{flat, generator, tensor, uniform, variable};
 use ds_core::Grid;
 use ds_core::activation::{Kind, LinearTerm, Spline};
 use ds_core::regularization::{Norm, proximal_step, significant_knots, slope_changes};
@@ -28,7 +28,7 @@ fn row(rng: &mut ChaCha8Rng, size: usize) -> Vec<f64> {
 
 fn bspline(rows: Vec<f64>, grid: Grid, dtype: DType) -> Spline {
     let shape = [rows.len() / grid.size(), grid.size()];
-    let coefficients = Var::from_tensor(&tensor(rows, &shape).to_dtype(dtype).unwrap()).unwrap();
+    let coefficients = Var::from_tensor(&tensor(rows, &shape).to_dtype(dtype).unwrap()).unwrap().into_inner();
     Spline::from_parameters(grid, Kind::BSpline { coefficients }).unwrap()
 }
 
@@ -150,7 +150,7 @@ fn gradients_without_tv2_are_those_of_the_other_terms() {
 
 #[test]
 fn slope_changes_are_thresholded() {
-    let var = |values: &[f64], shape: &[usize]| Var::from_tensor(&tensor(values.to_vec(), shape)).unwrap();
+    let var = |values: &[f64], shape: &[usize]| variable(values.to_vec(), shape).into_inner();
     let linear = LinearTerm { weight: var(&[0.5], &[1]), bias: var(&[0.1], &[1]), fixed_bias: false };
     let slope_changes = var(&[0.3, -0.3, 0.05, -0.05, 0.0], &[1, 5]);
     let grid = Grid::from_step(7, 0.5).unwrap();

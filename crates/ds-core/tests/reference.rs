@@ -81,7 +81,7 @@ fn tensor(value: &Value, shape: &[usize]) -> Tensor {
 }
 
 /// One value for each of our parameters, by the original's names.
-fn named<'a>(spline: &'a Spline, values: &'a HashMap<String, Value>) -> Vec<(&'a Var, Vec<f64>)> {
+fn named<'a>(spline: &'a Spline, values: &'a HashMap<String, Value>) -> Vec<(&'a Tensor, Vec<f64>)> {
     let knots = values.get("coefficients_vect").or_else(|| values.get("relu_slopes")).unwrap();
     let mut all = vec![(spline.knot_parameters(), numbers(knots))];
     if let Some(linear) = spline.linear_term() {
@@ -97,7 +97,9 @@ impl Case {
     }
 
     fn spline(&self) -> Spline {
-        let variable = |name: &str, shape: &[usize]| Var::from_tensor(&tensor(&self.parameters[name], shape)).unwrap();
+        let variable = |name: &str, shape: &[usize]| {
+            Var::from_tensor(&tensor(&self.parameters[name], shape)).unwrap().into_inner()
+        };
         let channels = self.channels();
         let linear = || LinearTerm {
             weight: variable("spline_weight", &[channels]),

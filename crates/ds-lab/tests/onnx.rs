@@ -153,7 +153,8 @@ fn disturb(network: &Network, rng: &mut ChaCha8Rng, every: usize) {
         }
         var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap()).unwrap();
     }
-    for (name, var) in network.buffers() {
+    for (name, tensor) in network.buffers() {
+        let var = ds_core::variable(&name, &tensor).unwrap();
         let shift = if name.ends_with("mean") { -0.2..0.2f32 } else { 0.0..0.5 };
         let values: Vec<f32> = (0..var.elem_count()).map(|_| rng.random_range(shift.clone())).collect();
         var.set(&(var.as_tensor() + Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap()).unwrap()).unwrap();

@@ -114,8 +114,8 @@ fn weights_and_statistics_are_the_same_bits_everywhere() {
         let of_ranks = replicas(3, |communicator| {
             let setup = train(&config, &source, directory.path(), Some(&*communicator));
             communicator.finish().unwrap();
-            let parameters = setup.network.parameters().into_iter().map(|p| (p.name, p.var));
-            let flat = |(name, var): (String, candle_core::Var)| (name, bits(&var));
+            let parameters = setup.network.parameters().into_iter().map(|p| (p.name, p.var.into_inner()));
+            let flat = |(name, tensor): (String, candle_core::Tensor)| (name, bits(&tensor));
             parameters.chain(setup.network.buffers()).map(flat).collect::<Vec<_>>()
         });
         for other in &of_ranks[1..] {

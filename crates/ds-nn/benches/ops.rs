@@ -83,7 +83,7 @@ fn fused(function: &str) -> (NormActivation, Tensor) {
         "relu" => (Function::Rectifier { slope: 0.0 }, 2),
         _ => (Function::Spline(Grid::from_range(51, 4.0).unwrap()), 53),
     };
-    let var = || Var::zeros(16, DType::F32, &Device::Cpu).unwrap();
+    let var = || Var::zeros(16, DType::F32, &Device::Cpu).unwrap().into_inner();
     let statistics = Statistics::new(var(), var(), 0.1, true);
     (NormActivation { statistics, epsilon: 1e-5, function }, random(&[16, width]))
 }
@@ -184,10 +184,10 @@ fn cross_entropy_backward(bencher: Bencher) {
 struct Same(Tensor);
 
 impl Gradients for Same {
-    fn gradient(&self, _: &Var) -> Option<&Tensor> {
+    fn gradient(&self, _: &Tensor) -> Option<&Tensor> {
         Some(&self.0)
     }
-    fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
+    fn set_gradient(&mut self, _: &Tensor, gradient: Tensor) {
         self.0 = gradient;
     }
 }

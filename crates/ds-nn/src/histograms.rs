@@ -2,7 +2,7 @@
 
 use crate::network::Network;
 use crate::tape::{Tape, Value};
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use ds_core::Grid;
 use ds_core::backend::op::Op;
 use ds_core::graph::Graph;
@@ -73,8 +73,12 @@ impl Graph for HookedTape {
         self.tape.constant(tensor)
     }
 
-    fn parameter(&mut self, parameter: &Var) -> Value {
+    fn parameter(&mut self, parameter: &Tensor) -> Value {
         self.tape.parameter(parameter)
+    }
+
+    fn has_parameter_gradients(&self) -> bool {
+        self.tape.has_parameter_gradients()
     }
 
     fn tensor<'a>(&self, value: &'a Value) -> &'a Tensor {

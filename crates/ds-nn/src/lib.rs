@@ -30,6 +30,40 @@
 //! optimizer.step(&gradients, 0.1)?;
 //! # Ok::<(), ds_core::Error>(())
 //! ```
+//!
+//! [`Network::with_builder`] puts a network behind a `candle_nn::VarBuilder`, and each layer has the same method. With a `VarMap` its
+//! tensors are variables of the map, which start as they were drawn. With a file they are constants, and evaluation keeps nothing for
+//! gradients. The names are those of checkpoints.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::{ModuleT, Optimizer, SGD, VarBuilder, VarMap, loss::cross_entropy};
+//! use ds_core::activation::{ActivationKind, Groups};
+//! use ds_nn::{Network, networks::convnet, rng::{Purpose, Seed}};
+//!
+//! let network = |vb: VarBuilder<'_>| -> ds_core::Result<Network> {
+//!     convnet(&mut Seed(0).generator(Purpose::Weights, 0), 10, ActivationKind::BSpline)?.with_builder(vb)
+//! };
+//! let map = VarMap::new();
+//! let trained = network(VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
+//! let groups = Groups::of(&map, &trained.parameters());
+//! let mut optimizer = SGD::new([groups.weights, groups.splines].concat(), 0.1)?;
+//! let images = Tensor::randn(0f32, 1.0, (2, 1, 28, 28), &Device::Cpu)?;
+//! let loss = cross_entropy(&trained.forward_t(&images, true)?, &Tensor::new(&[3u32, 7], &Device::Cpu)?)?;
+//! optimizer.backward_step(&loss)?;
+//!
+//! # let folder = tempfile::tempdir().map_err(candle_core::Error::wrap)?;
+//! let file = "convnet.safetensors";
+//! # let file = folder.path().join(file);
+//! map.save(&file)?;
+//! // SAFETY: nobody writes to the file.
+//! let loaded = network(unsafe { VarBuilder::from_mmaped_safetensors(&[&file], DType::F32, &Device::Cpu) }?)?;
+//! let [ours, expected] = [&loaded, &trained].map(|network| network.forward_t(&images, false));
+//! let (ours, expected) = (ours?, expected?);
+//! assert_eq!(ours.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
+//! assert!(expected.track_op() && !ours.track_op());
+//! # Ok::<(), ds_core::Error>(())
+//! ```
 
 #[doc(hidden)]
 pub mod backend;

@@ -3,12 +3,14 @@
 use crate::layers::{self, Layer, Layers, Mode};
 use crate::ops::blocks::to_blocked_layout;
 use crate::ops::conv2d;
-use candle_core::{DType, Device, Result, Tensor, Var};
-use ds_core::activation::{Activation, Spline};
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
+use ds_core::activation::{Activation, Spline, from_builder};
 use ds_core::graph::{CandleGraph, Graph};
 use ds_core::lipschitz::architecture::{Architecture, Signal};
 use ds_core::lipschitz::bv2;
-use ds_core::{Parameter, copied};
+use ds_core::{Parameter, copied, variable};
+use std::collections::HashSet;
 
 /// A feed-forward network.
 #[derive(Debug, Clone)]
@@ -35,13 +37,13 @@ impl Network {
         layers::forward_in(graph, &self.layers, &x, mode)
     }
 
-    /// All trainable parameters, with names that are unique and stable.
+    /// All trainable parameters, with names that are unique and stable; those that are frozen are left out.
     pub fn parameters(&self) -> Vec<Parameter> {
         layers::parameters(&self.layers)
     }
 
     /// State that is not trained, by name: running statistics.
-    pub fn buffers(&self) -> Vec<(String, Var)> {
+    pub fn buffers(&self) -> Vec<(String, Tensor)> {
         layers::buffers(&self.layers)
     }
 
@@ -53,7 +55,7 @@ impl Network {
     /// The activation layers, from input to output.
     pub fn activations(&self) -> Vec<&Activation> {
         let mut all = Vec::new();
-        layers::visit(&self.layers, &mut |layer| {
+        layers::visit(&self.layers, &mut |_, layer| {
             if let Layer::Activation(activation) = layer {
                 all.push(activation);
             }
@@ -68,12 +70,13 @@ impl Network {
 
     /// The same with the names of their [`knot_parameters`](Spline::knot_parameters) in checkpoints.
     pub fn named_splines(&self) -> Vec<(String, &Spline)> {
-        let parameters = self.parameters();
-        let name_of = |spline: &Spline| {
-            let id = spline.knot_parameters().id();
-            parameters.iter().find(|parameter| parameter.var.id() == id).map(|parameter| parameter.name.clone())
-        };
-        self.splines().into_iter().filter_map(|spline| Some((name_of(spline)?, spline))).collect()
+        let mut all = Vec::new();
+        layers::visit(&self.layers, &mut |name, layer| {
+            if let Layer::Activation(Activation::Spline(spline)) = layer {
+                all.push((format!("{name}.{}", spline.knot_parameters_name()), spline));
+            }
+        });
+        all
     }
 
     /// The number of trainable parameters.
@@ -81,13 +84,32 @@ impl Network {
         self.parameters().iter().map(|p| p.var.elem_count()).sum()
     }
 
-    /// The network with what `new` gives in place of each of its parameters and running statistics, by its name in checkpoints: a
-    /// copy, or a variable that is found under that name, such as in a `candle_nn::VarMap`.
+    /// The network with what `new` gives in place of each of its tensors: parameters and running statistics by their names in
+    /// checkpoints, and the distance of the knots of each spline layer, `grid_step` below the name of the layer.
     ///
     /// # Errors
     /// If a shape does not fit, or those of `new`.
-    pub fn map_variables(&self, mut new: impl FnMut(&str, &Var) -> Result<Var>) -> ds_core::Result<Self> {
-        Ok(Self { input: self.input, layers: layers::map_variables(&self.layers, &mut new)? })
+    pub fn map_tensors(&self, mut new: impl FnMut(&str, &Tensor) -> Result<Tensor>) -> ds_core::Result<Self> {
+        Ok(Self { input: self.input, layers: layers::map_tensors(&self.layers, &mut new)? })
+    }
+
+    /// The network with the tensors of a builder: variables of a `candle_nn::VarMap`, which start with the drawn values, or constants of
+    /// a file. See [`from_builder`]; [`map_tensors`](Self::map_tensors) has the names. Splines have their knots where a file has them.
+    ///
+    /// # Errors
+    /// If a parameter or statistic is missing in a file, or a shape does not fit.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> ds_core::Result<Self> {
+        let parameters = self.parameters().into_iter().map(|parameter| parameter.name);
+        let names: HashSet<String> = parameters.chain(self.buffers().into_iter().map(|(name, _)| name)).collect();
+        self.map_tensors(from_builder(&vb, |name| names.contains(name)))
+    }
+
+    /// Checks that parameters and statistics can be changed, as loading and training do.
+    ///
+    /// # Errors
+    /// [`ds_core::Error::Frozen`] with the name of one that comes from a file.
+    pub fn check_variables(&self) -> ds_core::Result<()> {
+        self.map_tensors(|name, tensor| Ok(variable(name, tensor)?.into_inner())).map(|_| ())
     }
 
     /// A copy with parameters and statistics of a type and on a device: f64 for what f32 would round away.
@@ -95,7 +117,7 @@ impl Network {
     /// # Errors
     /// If the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> ds_core::Result<Self> {
-        self.map_variables(|_, var| copied(var, dtype, device))
+        self.map_tensors(|name, tensor| copied(name, tensor, dtype, device))
     }
 
     /// Sets the arithmetic of all convolutions on a GPU.

@@ -8,6 +8,7 @@ use crate::ops::sum::Sum;
 use candle_core::{DType, Result, Tensor, TensorId, Var, bail};
 use ds_core::backend::op::{self, MAX_INPUTS, Op};
 use ds_core::graph::{Gradients, Graph};
+use ds_core::variable;
 
 /// A tensor on the tape; `slot` is where its gradient will be summed, if it takes one.
 #[derive(Debug, Clone)]
@@ -208,18 +209,23 @@ impl Graph for Tape {
         Value { tensor: tensor.clone(), slot: None }
     }
 
-    fn parameter(&mut self, parameter: &Var) -> Value {
-        let tensor = parameter.as_tensor().clone();
-        if !self.recording {
+    fn parameter(&mut self, parameter: &Tensor) -> Value {
+        let tensor = parameter.clone();
+        // A tensor of a file is no variable.
+        let Some(variable) = variable("", parameter).ok().filter(|_| self.recording) else {
             return Value { tensor, slot: None };
-        }
+        };
         let known = self.parameters.iter().find(|(p, _)| p.as_tensor().id() == tensor.id()).map(|&(_, slot)| slot);
         let slot = known.unwrap_or_else(|| {
             let slot = self.new_slot();
-            self.parameters.push((parameter.clone(), slot));
+            self.parameters.push((variable, slot));
             slot
         });
         Value { tensor, slot: Some(slot) }
+    }
+
+    fn has_parameter_gradients(&self) -> bool {
+        self.recording
     }
 
     fn tensor<'a>(&self, value: &'a Value) -> &'a Tensor {
@@ -255,13 +261,13 @@ impl Graph for Tape {
 pub struct TapeGradients(Vec<(TensorId, Tensor)>);
 
 impl Gradients for TapeGradients {
-    fn gradient(&self, parameter: &Var) -> Option<&Tensor> {
-        let id = parameter.as_tensor().id();
+    fn gradient(&self, parameter: &Tensor) -> Option<&Tensor> {
+        let id = parameter.id();
         self.0.iter().find(|(of, _)| *of == id).map(|(_, gradient)| gradient)
     }
 
-    fn set_gradient(&mut self, parameter: &Var, gradient: Tensor) {
-        let id = parameter.as_tensor().id();
+    fn set_gradient(&mut self, parameter: &Tensor, gradient: Tensor) {
+        let id = parameter.id();
         match self.0.iter_mut().find(|(of, _)| *of == id) {
             Some((_, slot)) => *slot = gradient,
             None => self.0.push((id, gradient)),

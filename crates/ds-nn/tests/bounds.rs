@@ -67,7 +67,8 @@ fn what_is_found_is_below_what_is_certified() {
         for (buffer_name, buffer) in network.buffers() {
             let range = if buffer_name.ends_with("variance") { 0.5..2.0 } else { -0.1..0.1 };
             let data: Vec<f32> = (0..buffer.elem_count()).map(|_| rng.random_range(range.clone())).collect();
-            buffer.set(&Tensor::from_vec(data, buffer.shape(), &Device::Cpu).unwrap()).unwrap();
+            let var = ds_core::variable(&buffer_name, &buffer).unwrap();
+            var.set(&Tensor::from_vec(data, buffer.shape(), &Device::Cpu).unwrap()).unwrap();
         }
         let points = points(rng, &shape);
         let exact = network.to(DType::F64, &Device::Cpu).unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{assert_close, check_gradients, flat, generator, random, uniform};
+use common::{Set, assert_close, check_gradients, flat, generator, random, uniform};
 use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::backend::op::{backward, forward};
 use ds_core::graph::{CandleGraph, Gradients, Graph};
@@ -208,7 +208,7 @@ fn training_writes_orthonormal_weights_back() {
     let rng = &mut generator(7);
     let layer = ConstrainedLinear::new(rng, 6, 4, Constraint::Orthonormal).unwrap();
     let step = (random(rng, &[4, 6]).to_dtype(DType::F32).unwrap() * 0.2).unwrap();
-    let moved = (layer.weight.as_tensor() + step).unwrap().detach();
+    let moved = (&layer.weight + step).unwrap().detach();
     layer.weight.set(&moved).unwrap();
     let x = Tensor::ones((3, 6), DType::F32, &Device::Cpu).unwrap();
     let y = layer.forward_in(&mut CandleGraph, &x, Mode::Evaluation).unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
-use common::{assert_close, flat, generator, random, uniform};
+use common::{Set, assert_close, flat, generator, random, uniform};
 use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Init, Spline};
 use ds_core::graph::{CandleGraph, Gradients};
 use ds_core::regularization::{ProximalTv2, proximal_step, significant_knots};
@@ -19,22 +19,22 @@ use ds_nn::rng::{Purpose, Seed};
 struct One(Tensor);
 
 impl Gradients for One {
-    fn gradient(&self, _: &Var) -> Option<&Tensor> {
+    fn gradient(&self, _: &Tensor) -> Option<&Tensor> {
         Some(&self.0)
     }
-    fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
+    fn set_gradient(&mut self, _: &Tensor, gradient: Tensor) {
         self.0 = gradient;
     }
 }
 
 /// The gradient of one variable; the others have none.
-struct Of(Var, Tensor);
+struct Of(Tensor, Tensor);
 
 impl Gradients for Of {
-    fn gradient(&self, var: &Var) -> Option<&Tensor> {
+    fn gradient(&self, var: &Tensor) -> Option<&Tensor> {
         (var.id() == self.0.id()).then_some(&self.1)
     }
-    fn set_gradient(&mut self, _: &Var, gradient: Tensor) {
+    fn set_gradient(&mut self, _: &Tensor, gradient: Tensor) {
         self.1 = gradient;
     }
 }
@@ -185,7 +185,7 @@ fn running_statistics() {
 fn initial_weights() {
     let rng = &mut Seed(0).generator(Purpose::Weights, 0);
     let window = Window { kernel: 3, stride: 1, padding: 1 };
-    let deviation = |var: &Var| (flat(var).iter().map(|v| v * v).sum::<f64>() / var.elem_count() as f64).sqrt();
+    let deviation = |var: &Tensor| (flat(var).iter().map(|v| v * v).sum::<f64>() / var.elem_count() as f64).sqrt();
     let he = layers::Conv2d::new(rng, 64, 128, window, true, WeightInit::HeFanOut).unwrap();
     assert!((deviation(&he.weight) / (2.0 / (128.0 * 9.0f64)).sqrt() - 1.0).abs() < 0.02);
     assert!(flat(he.bias.as_ref().unwrap()).iter().all(|b| *b == 0.0));

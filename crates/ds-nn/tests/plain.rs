@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, flat, generator, labels, random, statistics, uniform};
+use common::{Set, assert_close, flat, generator, labels, random, statistics, uniform};
 use ds_core::Grid;
 use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::backend::op::{backward, forward};

@@ -120,8 +120,8 @@ fn tensor(value: &Value, shape: &[usize]) -> Tensor {
     Tensor::from_vec(numbers(value), shape, &Device::Cpu).unwrap()
 }
 
-fn variable(value: &Value, shape: &[usize]) -> Var {
-    Var::from_tensor(&tensor(value, shape)).unwrap()
+fn variable(value: &Value, shape: &[usize]) -> Tensor {
+    Var::from_tensor(&tensor(value, shape)).unwrap().into_inner()
 }
 
 /// An area network from PyTorch's names.
@@ -143,9 +143,8 @@ fn area_net(activation: &str, state: &Value) -> Network {
             fixed_bias: false,
         };
         let coefficients = || {
-            let all = numbers(get("_coefficients_vect"));
-            let shape = [units, all.len() / units];
-            Var::from_tensor(&Tensor::from_vec(all, &shape, &Device::Cpu).unwrap()).unwrap()
+            let coefficients = get("_coefficients_vect");
+            variable(coefficients, &[units, numbers(coefficients).len() / units])
         };
         let (kind, size) = match activation {
             "deepBspline" => {
@@ -159,10 +158,10 @@ fn area_net(activation: &str, state: &Value) -> Network {
                 (Kind::ExplicitLinear { coefficients, linear: linear() }, size)
             }
             "deepReLUspline" => {
-                let slopes = numbers(get("_relu_slopes"));
-                let inner = slopes.len() / units;
-                let slopes = Var::from_tensor(&Tensor::from_vec(slopes, (units, inner), &Device::Cpu).unwrap());
-                (Kind::ReluSpline { slope_changes: slopes.unwrap(), linear: linear() }, inner + 2)
+                let slopes = get("_relu_slopes");
+                let inner = numbers(slopes).len() / units;
+                let slope_changes = variable(slopes, &[units, inner]);
+                (Kind::ReluSpline { slope_changes, linear: linear() }, inner + 2)
             }
             other => panic!("unknown activation {other}"),
         };

@@ -2,31 +2,30 @@
 
 use crate::graph::Graph;
 use crate::parameter::{Group, L2, Parameter};
-use candle_core::Var;
+use candle_core::Tensor;
 
 /// b1 (C) and b0 (C); b0 may be fixed, where a layer before the activation has a bias of its own.
 #[derive(Debug, Clone)]
 pub struct LinearTerm {
     /// b1, one a channel.
-    pub weight: Var,
+    pub weight: Tensor,
     /// b0, one a channel.
-    pub bias: Var,
+    pub bias: Tensor,
     /// Whether b0 stays what it is.
     pub fixed_bias: bool,
 }
 
 impl LinearTerm {
     pub(crate) fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        let mut all = vec![Parameter::new(format!("{prefix}.b1"), &self.weight, Group::Splines, L2::WeightDecay)];
-        if !self.fixed_bias {
-            all.push(Parameter::new(format!("{prefix}.b0"), &self.bias, Group::Splines, L2::WeightDecay));
-        }
-        all
+        let of =
+            |name: &str, tensor| Parameter::of(format!("{prefix}.{name}"), tensor, Group::Splines, L2::WeightDecay);
+        let bias = if self.fixed_bias { None } else { of("b0", &self.bias) };
+        of("b1", &self.weight).into_iter().chain(bias).collect()
     }
 
     /// (b1, b0) in a graph.
     pub(crate) fn values<G: Graph>(&self, graph: &mut G) -> (G::Value, G::Value) {
-        let bias = if self.fixed_bias { graph.constant(&self.bias) } else { graph.parameter(&self.bias) };
+        let bias = if self.fixed_bias { graph.constant(&self.bias.detach()) } else { graph.parameter(&self.bias) };
         (graph.parameter(&self.weight), bias)
     }
 }

@@ -3,15 +3,15 @@
 use super::init::{self, Init};
 use crate::backend::op::forward;
 use crate::backend::real::in_double_precision;
-use crate::graph::{CandleGraph, Gradients, Graph};
+use crate::graph::{Gradients, Graph};
 use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
-use crate::parameter::{Group, L2, Parameter};
+use crate::parameter::{Group, L2, Parameter, new_variable};
 use crate::regularization::measures::significant;
 use crate::regularization::norm::{Norm, sign};
 use crate::{Error, Grid, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 
 /// A layer of learned linear splines with slopes in [−1, 1], one function per channel (Ducotterd et al. 2024).
 ///
@@ -26,8 +26,8 @@ pub struct LipschitzSpline {
     /// Of the op: the knots, one more for an even K, moved by T/2 to the right.
     grid: Grid,
     channels: usize,
-    coefficients: Var,
-    log_scaling: Option<Var>,
+    coefficients: Tensor,
+    log_scaling: Option<Tensor>,
 }
 
 impl LipschitzSpline {
@@ -65,12 +65,8 @@ impl LipschitzSpline {
         for channel in 0..channels {
             rows.extend((0..size).map(|k| init.value(projection.knot(k), fold, channel, channels)));
         }
-        let variable = |data: Vec<f64>, shape: &[usize]| -> Result<Var> {
-            let tensor = Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-            Ok(Var::from_tensor(&tensor)?)
-        };
-        let coefficients = variable(rows, &[channels, size])?;
-        let log_scaling = if scaling { Some(variable(vec![0.0; channels], &[channels])?) } else { None };
+        let coefficients = new_variable(rows, &[channels, size], dtype, device)?;
+        let log_scaling = scaling.then(|| new_variable(vec![0.0; channels], &[channels], dtype, device)).transpose()?;
         Ok(Self { projection, grid, channels, coefficients, log_scaling })
     }
 
@@ -95,30 +91,25 @@ impl LipschitzSpline {
     }
 
     /// The free coefficients (C, K).
-    pub fn coefficients(&self) -> &Var {
+    pub fn coefficients(&self) -> &Tensor {
         &self.coefficients
     }
 
     /// ln α (C), if the scaling is learned.
-    pub fn log_scaling(&self) -> Option<&Var> {
+    pub fn log_scaling(&self) -> Option<&Tensor> {
         self.log_scaling.as_ref()
     }
 
     /// The same splines with other parameters of these shapes.
-    pub(super) fn with_parameters(&self, coefficients: Var, log_scaling: Option<Var>) -> Self {
+    pub(super) fn with_parameters(&self, coefficients: Tensor, log_scaling: Option<Tensor>) -> Self {
         Self { coefficients, log_scaling, ..self.clone() }
     }
 
     /// The trainable parameters: coefficients in the group of the splines, and scalings.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        let mut all =
-            vec![Parameter::new(format!("{prefix}.coefficients"), &self.coefficients, Group::Splines, L2::Exempt)];
-        all.extend(
-            self.log_scaling
-                .as_ref()
-                .map(|var| Parameter::new(format!("{prefix}.log_scaling"), var, Group::Scalings, L2::Exempt)),
-        );
-        all
+        let of = |name: &str, tensor, group| Parameter::of(format!("{prefix}.{name}"), tensor, group, L2::Exempt);
+        let scaling = self.log_scaling.as_ref().and_then(|tensor| of("log_scaling", tensor, Group::Scalings));
+        of("coefficients", &self.coefficients, Group::Splines).into_iter().chain(scaling).collect()
     }
 
     /// σ̃(x) for x (N, C, …), in a graph.
@@ -164,8 +155,8 @@ impl LipschitzSpline {
     /// The coefficients of the op, with the column that an even number of knots gets.
     fn evaluated_coefficients(&self) -> candle_core::Result<Tensor> {
         match &self.log_scaling {
-            Some(log_scaling) => forward(&self.projection, [self.coefficients.as_tensor(), log_scaling.as_tensor()]),
-            None => forward(&self.projection, [self.coefficients.as_tensor()]),
+            Some(log_scaling) => forward(&self.projection, [&self.coefficients, log_scaling]),
+            None => forward(&self.projection, [&self.coefficients]),
         }
     }
 
@@ -290,7 +281,7 @@ impl LipschitzSpline {
             of_coefficients.extend(gradient);
             of_scaling.push(of_log_alpha);
         }
-        let mut add = |parameter: &Var, values: Vec<f64>| -> candle_core::Result<()> {
+        let mut add = |parameter: &Tensor, values: Vec<f64>| -> candle_core::Result<()> {
             let term = Tensor::from_vec(values, parameter.shape(), &Device::Cpu)?.to_dtype(dtype)?;
             let sum = match gradients.gradient(parameter) {
                 Some(gradient) => gradient.add(&term)?,
@@ -313,10 +304,4 @@ struct Segment {
     t: f64,
     value: f64,
     slope: f64,
-}
-
-impl candle_nn::Module for LipschitzSpline {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.forward_in(&mut CandleGraph, &x.contiguous()?)
-    }
 }

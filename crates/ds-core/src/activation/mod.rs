@@ -6,26 +6,28 @@ mod init;
 mod kind;
 mod linear_term;
 mod lipschitz_spline;
+mod module;
 mod parametric;
 mod spline;
+mod tensors;
 mod var_builder;
-mod variables;
 
 pub use config::ActivationConfig;
 pub use init::Init;
 pub use kind::ActivationKind;
 pub use linear_term::LinearTerm;
 pub use lipschitz_spline::LipschitzSpline;
+pub use module::ChannelsLast;
 pub use parametric::{Apl, ClippedPRelu, Householder, PRelu};
 pub use spline::{Kind, Spline};
-pub use var_builder::{Groups, activation, spline};
-pub use variables::NewVariable;
+pub use tensors::NewTensor;
+pub use var_builder::{Groups, activation, from_builder, spline};
 
-use crate::graph::{CandleGraph, Graph};
+use crate::graph::Graph;
 use crate::ops::pairs::MaxMin;
 use crate::ops::rectifier::Rectifier;
 use crate::parameter::Parameter;
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 /// Any activation of this crate.
 #[derive(Debug, Clone)]
@@ -109,11 +111,5 @@ impl Activation {
             Self::Spline(spline) => Some(spline),
             _ => None,
         }
-    }
-}
-
-impl candle_nn::Module for Activation {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_in(&mut CandleGraph, &x.contiguous()?)
     }
 }

@@ -5,15 +5,15 @@ use crate::ops::clip::UnitClip;
 use crate::ops::hinges::Hinges;
 use crate::ops::pairs;
 use crate::ops::rectifier::ChannelRectifier;
-use crate::parameter::{Group, L2, Parameter};
+use crate::parameter::{Group, L2, Parameter, new_variable};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 
 /// x for x > 0, a_c·x elsewhere, with one learned a_c per channel (He et al. 2015); a starts at 0.25.
 #[derive(Debug, Clone)]
 pub struct PRelu {
     /// a (C).
-    pub slopes: Var,
+    pub slopes: Tensor,
 }
 
 impl PRelu {
@@ -37,7 +37,7 @@ impl PRelu {
 
     /// The slopes.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        vec![Parameter::new(format!("{prefix}.slopes"), &self.slopes, Group::Weights, L2::Exempt)]
+        Vec::from_iter(Parameter::of(format!("{prefix}.slopes"), &self.slopes, Group::Weights, L2::Exempt))
     }
 }
 
@@ -48,9 +48,9 @@ impl PRelu {
 #[derive(Debug, Clone)]
 pub struct Apl {
     /// a (C, S).
-    pub slopes: Var,
+    pub slopes: Tensor,
     /// b (C, S).
-    pub offsets: Var,
+    pub offsets: Tensor,
 }
 
 impl Apl {
@@ -65,11 +65,9 @@ impl Apl {
         }
         let offset = |s: usize| if hinges == 1 { 0.0 } else { 2.0 * s as f64 / (hinges - 1) as f64 - 1.0 };
         let offsets: Vec<f64> = (0..channels * hinges).map(|k| offset(k % hinges)).collect();
-        let offsets =
-            Tensor::from_vec(offsets, (channels, hinges), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-        let slopes = Tensor::full(-0.01 / hinges as f64, (channels, hinges), &Device::Cpu)?;
-        let slopes = slopes.to_dtype(dtype)?.to_device(device)?;
-        Ok(Self { slopes: Var::from_tensor(&slopes)?, offsets: Var::from_tensor(&offsets)? })
+        let slopes = vec![-0.01 / hinges as f64; channels * hinges];
+        let new = |data| new_variable(data, &[channels, hinges], dtype, device);
+        Ok(Self { slopes: new(slopes)?, offsets: new(offsets)? })
     }
 
     /// σ(x) for x (N, C, …), in a graph.
@@ -83,10 +81,9 @@ impl Apl {
 
     /// The slopes and offsets.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        vec![
-            Parameter::new(format!("{prefix}.slopes"), &self.slopes, Group::Weights, L2::Hinges),
-            Parameter::new(format!("{prefix}.offsets"), &self.offsets, Group::Weights, L2::Hinges),
-        ]
+        let all = [("slopes", &self.slopes), ("offsets", &self.offsets)];
+        let of = |(name, tensor)| Parameter::of(format!("{prefix}.{name}"), tensor, Group::Weights, L2::Hinges);
+        all.into_iter().filter_map(of).collect()
     }
 }
 
@@ -94,7 +91,7 @@ impl Apl {
 #[derive(Debug, Clone)]
 pub struct ClippedPRelu {
     /// a (C), before clipping.
-    pub slopes: Var,
+    pub slopes: Tensor,
 }
 
 impl ClippedPRelu {
@@ -116,7 +113,7 @@ impl ClippedPRelu {
 
     /// The slopes.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        vec![Parameter::new(format!("{prefix}.slopes"), &self.slopes, Group::Weights, L2::Exempt)]
+        Vec::from_iter(Parameter::of(format!("{prefix}.slopes"), &self.slopes, Group::Weights, L2::Exempt))
     }
 }
 
@@ -125,7 +122,7 @@ impl ClippedPRelu {
 #[derive(Debug, Clone)]
 pub struct Householder {
     /// θ (C/2).
-    pub angles: Var,
+    pub angles: Tensor,
 }
 
 impl Householder {
@@ -149,14 +146,13 @@ impl Householder {
 
     /// The angles.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        vec![Parameter::new(format!("{prefix}.angles"), &self.angles, Group::Weights, L2::Exempt)]
+        Vec::from_iter(Parameter::of(format!("{prefix}.angles"), &self.angles, Group::Weights, L2::Exempt))
     }
 }
 
-fn one_each(value: f64, channels: usize, dtype: DType, device: &Device) -> Result<Var> {
+fn one_each(value: f64, channels: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     if channels == 0 {
         return Err(Error::Empty("the number of channels"));
     }
-    let values = Tensor::full(value, channels, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-    Ok(Var::from_tensor(&values)?)
+    new_variable(vec![value; channels], &[channels], dtype, device)
 }

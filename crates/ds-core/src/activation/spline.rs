@@ -4,12 +4,11 @@ use super::init::Init;
 use super::linear_term::LinearTerm;
 use crate::backend::real::in_double_precision;
 use crate::graph::{CandleGraph, Graph};
-use crate::grid::SharedGrid;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::reparametrization::{AddLinearTerm, SumOfRelus};
-use crate::parameter::{Group, L2, Parameter};
+use crate::parameter::{GRID_STEP, Group, L2, Parameter, new_variable, variable};
 use crate::{Error, Grid, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 
 /// How the functions σ of a layer are parametrised. All of them are linear splines on one grid, evaluated by one op.
 #[derive(Debug, Clone)]
@@ -17,20 +16,20 @@ pub enum Kind {
     /// σ(x) = Σ_k c_k·β¹(x/T − k): coefficients are the values at the knots (Bohra-Campos2020, section III-A).
     BSpline {
         /// c (C, K).
-        coefficients: Var,
+        coefficients: Tensor,
     },
     /// σ(x) = b1·x + b0 + Σ_k c_k·β¹(x/T − k). Weight decay acts on b1 and b0, and TV² on the coefficients. These can hold any line at
     /// no penalty, so that weight decay can take b1 and b0 to 0 and leave σ as it is.
     ExplicitLinear {
         /// c (C, K).
-        coefficients: Var,
+        coefficients: Tensor,
         /// b1·x + b0.
         linear: LinearTerm,
     },
     /// σ(x) = b1·x + b0 + Σ_k a_k·max(0, x − x_k) over the inner knots.
     ReluSpline {
         /// a (C, K−2); `slopes` in checkpoints.
-        slope_changes: Var,
+        slope_changes: Tensor,
         /// b1·x + b0.
         linear: LinearTerm,
     },
@@ -38,7 +37,8 @@ pub enum Kind {
 
 /// A layer of learnable linear-spline activations: one function per channel of (N, C, H, W), or per unit of (N, C).
 ///
-/// As a `candle_nn::Module` it works in any Candle network:
+/// As a `candle_nn::Module` it works in any Candle network. Inputs have the type of the parameters; f16 and bf16 go with those in f32.
+/// [`ChannelsLast`](super::ChannelsLast) is for channels in the last dimension.
 /// ```
 /// use candle_core::{DType, Device, Tensor};
 /// use candle_nn::Module;
@@ -50,15 +50,16 @@ pub enum Kind {
 /// assert!(gradients.get(spline.knot_parameters()).is_some());
 /// # Ok::<(), ds_core::Error>(())
 /// ```
+///
+/// The distance of the knots is a tensor of the layer as its parameters are, shared by clones and `grid_step` in a `VarMap`. What is
+/// loaded into the map moves the knots with their coefficients, and so does [`resample`](Self::resample) in the map.
 #[derive(Debug, Clone)]
 pub struct Spline {
-    grid: SharedGrid,
+    size: usize,
+    /// The distance of the knots: one f64 on the CPU.
+    step: Tensor,
     channels: usize,
     kind: Kind,
-}
-
-fn variable(data: Vec<f64>, shape: &[usize], dtype: DType, device: &Device) -> Result<Var> {
-    Ok(Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)?)
 }
 
 impl Spline {
@@ -69,8 +70,8 @@ impl Spline {
     pub fn bspline(channels: usize, grid: Grid, init: Init, dtype: DType, device: &Device) -> Result<Self> {
         check_channels(channels)?;
         let rows = init.coefficients(grid, channels, |_| (0.0, 0.0));
-        let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
-        Ok(Self { grid: SharedGrid::new(grid), channels, kind: Kind::BSpline { coefficients } })
+        let coefficients = new_variable(rows, &[channels, grid.size()], dtype, device)?;
+        Self::from_parameters(grid, Kind::BSpline { coefficients })
     }
 
     /// Splines with a linear term of their own; with `fixed_bias` the offset b0 is not trained.
@@ -87,9 +88,9 @@ impl Spline {
     ) -> Result<Self> {
         check_channels(channels)?;
         let rows = init.coefficients(grid, channels, |channel| init.left_line(grid, channel, channels));
-        let coefficients = variable(rows, &[channels, grid.size()], dtype, device)?;
+        let coefficients = new_variable(rows, &[channels, grid.size()], dtype, device)?;
         let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
-        Ok(Self { grid: SharedGrid::new(grid), channels, kind: Kind::ExplicitLinear { coefficients, linear } })
+        Self::from_parameters(grid, Kind::ExplicitLinear { coefficients, linear })
     }
 
     /// Splines given by their slope changes at the inner knots.
@@ -108,9 +109,9 @@ impl Spline {
         let change = init.middle_slope_change()?;
         let (inner, middle) = (grid.size() - 2, grid.size() / 2 - 1);
         let rows = (0..channels * inner).map(|k| if k % inner == middle { change } else { 0.0 }).collect();
-        let slope_changes = variable(rows, &[channels, inner], dtype, device)?;
+        let slope_changes = new_variable(rows, &[channels, inner], dtype, device)?;
         let linear = linear_term(channels, grid, init, fixed_bias, dtype, device)?;
-        Ok(Self { grid: SharedGrid::new(grid), channels, kind: Kind::ReluSpline { slope_changes, linear } })
+        Self::from_parameters(grid, Kind::ReluSpline { slope_changes, linear })
     }
 
     /// Splines from parameters that are there already, such as those of a checkpoint.
@@ -131,25 +132,38 @@ impl Spline {
             check_shape("b1", &linear.weight, &[channels])?;
             check_shape("b0", &linear.bias, &[channels])?;
         }
-        Ok(Self { grid: SharedGrid::new(grid), channels, kind })
+        let step = new_variable(vec![grid.step()], &[], DType::F64, &Device::Cpu)?;
+        Ok(Self { size: grid.size(), step, channels, kind })
     }
 
     /// The grid that all functions of the layer share.
     pub fn grid(&self) -> Grid {
-        self.grid.get()
+        // One f64 on the CPU, as the constructors have it.
+        Grid::unchecked(self.size, self.step.to_scalar().unwrap_or(f64::NAN))
+    }
+
+    /// The distance of the knots, as it stands in a map.
+    pub(super) fn step(&self) -> &Tensor {
+        &self.step
+    }
+
+    /// The same splines with another tensor for the distance of the knots.
+    pub(super) fn with_step(self, step: &Tensor) -> Result<Self> {
+        Ok(Self { step: step.to_dtype(DType::F64)?.to_device(&Device::Cpu)?, ..self })
     }
 
     /// Moves the knots to `grid`, for this layer and its clones, and interpolates the coefficients there, in place: σ stays the same
     /// between knots of both grids, and changes by the error of interpolation elsewhere. The linear term stays as it is.
     ///
     /// # Errors
-    /// If `grid` has another number of knots, for a `ReluSpline`, which has no coefficients, or if the device fails.
+    /// If `grid` has another number of knots, for a `ReluSpline`, which has no coefficients, for a frozen layer, or if the device
+    /// fails.
     pub fn resample(&self, grid: Grid) -> Result<()> {
         if let Kind::ReluSpline { .. } = self.kind {
             return Err(Error::NoCoefficients("relu_spline"));
         }
-        let (old, var) = (self.grid(), self.knot_parameters());
-        let rows = in_double_precision(var.as_tensor())?;
+        let (old, var) = (self.grid(), variable("coefficients", self.knot_parameters())?);
+        let rows = in_double_precision(&var)?;
         let at = |c: &[f64], x: f64| {
             let (i, t) = old.locate(x);
             c[i] + t * (c[i + 1] - c[i])
@@ -163,14 +177,12 @@ impl Spline {
     /// Moves the knots to `grid`, for this layer and its clones, and leaves the parameters as they are: for those of a file.
     ///
     /// # Errors
-    /// If `grid` has another number of knots.
+    /// If `grid` has another number of knots, or the layer is frozen.
     pub fn set_grid(&self, grid: Grid) -> Result<()> {
-        let size = self.grid().size();
-        if grid.size() != size {
-            return Err(Error::KnotCount { got: grid.size(), expected: size });
+        if grid.size() != self.size {
+            return Err(Error::KnotCount { got: grid.size(), expected: self.size });
         }
-        self.grid.set_step(grid);
-        Ok(())
+        Ok(variable(GRID_STEP, &self.step)?.set(&Tensor::new(grid.step(), &Device::Cpu)?)?)
     }
 
     /// The number of functions.
@@ -184,10 +196,18 @@ impl Spline {
     }
 
     /// The parameters that belong to knots: coefficients (C, K), or slopes (C, K−2) of a `ReluSpline`.
-    pub fn knot_parameters(&self) -> &Var {
+    pub fn knot_parameters(&self) -> &Tensor {
         match &self.kind {
             Kind::BSpline { coefficients } | Kind::ExplicitLinear { coefficients, .. } => coefficients,
             Kind::ReluSpline { slope_changes, .. } => slope_changes,
+        }
+    }
+
+    /// The name of [`knot_parameters`](Self::knot_parameters) in checkpoints, below that of the layer.
+    pub fn knot_parameters_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::BSpline { .. } | Kind::ExplicitLinear { .. } => "coefficients",
+            Kind::ReluSpline { .. } => "slopes",
         }
     }
 
@@ -201,29 +221,28 @@ impl Spline {
 
     /// The trainable parameters, all in the group of the splines.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        let name = match &self.kind {
-            Kind::ReluSpline { .. } => "slopes",
-            _ => "coefficients",
-        };
-        let knots = Parameter::new(format!("{prefix}.{name}"), self.knot_parameters(), Group::Splines, L2::Exempt);
-        let mut all = vec![knots];
-        all.extend(self.linear_term().into_iter().flat_map(|linear| linear.parameters(prefix)));
-        all
+        let name = format!("{prefix}.{}", self.knot_parameters_name());
+        let knots = Parameter::of(name, self.knot_parameters(), Group::Splines, L2::Exempt);
+        knots.into_iter().chain(self.linear_term().into_iter().flat_map(|linear| linear.parameters(prefix))).collect()
     }
 
     /// The values at the knots (C, K) of the whole function, the linear term included, in a graph.
+    ///
+    /// # Errors
+    /// If the distance of the knots, which may have been loaded, is not a positive finite number.
     pub fn coefficients_in<G: Graph>(&self, graph: &mut G) -> candle_core::Result<G::Value> {
+        let grid = Grid::from_step(self.size, self.grid().step())?;
         match &self.kind {
             Kind::BSpline { coefficients } => Ok(graph.parameter(coefficients)),
             Kind::ExplicitLinear { coefficients, linear } => {
                 let (b1, b0) = linear.values(graph);
                 let c = graph.parameter(coefficients);
-                graph.apply(AddLinearTerm { grid: self.grid() }, [&c, &b1, &b0])
+                graph.apply(AddLinearTerm { grid }, [&c, &b1, &b0])
             }
             Kind::ReluSpline { slope_changes, linear } => {
                 let (b1, b0) = linear.values(graph);
                 let a = graph.parameter(slope_changes);
-                graph.apply(SumOfRelus { grid: self.grid() }, [&a, &b1, &b0])
+                graph.apply(SumOfRelus { grid }, [&a, &b1, &b0])
             }
         }
     }
@@ -241,12 +260,6 @@ impl Spline {
         let c = self.coefficients_in(graph)?;
         let y = graph.apply(LinearSpline::new(self.grid()), [x, &c])?;
         graph.forward_hook(self.grid(), x, y)
-    }
-}
-
-impl candle_nn::Module for Spline {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.forward_in(&mut CandleGraph, &x.contiguous()?)
     }
 }
 
@@ -271,8 +284,8 @@ fn linear_term(
 ) -> Result<LinearTerm> {
     let (b1, b0) = (0..channels).map(|channel| init.left_line(grid, channel, channels)).unzip();
     Ok(LinearTerm {
-        weight: variable(b1, &[channels], dtype, device)?,
-        bias: variable(b0, &[channels], dtype, device)?,
+        weight: new_variable(b1, &[channels], dtype, device)?,
+        bias: new_variable(b0, &[channels], dtype, device)?,
         fixed_bias,
     })
 }

@@ -1,19 +1,19 @@
 //! Activations whose parameters live where those of candle-nn's layers do: behind a [`VarBuilder`].
 
 use super::{Activation, ActivationConfig, Spline};
-use crate::parameter::{Group, Parameter};
+use crate::parameter::{Group, Parameter, is_grid_step};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-
-/// The name of the distance of the knots, beside the parameters of a spline.
-const GRID_STEP: &str = "grid_step";
 
 /// A layer of spline activations, as the functions of candle-nn make layers: one function for each of so many channels.
 ///
 /// The parameters have the names `coefficients` (or `slopes`), `b1` and `b0` below the path of the builder, and `grid_step` is the
 /// distance of the knots. With a [`VarMap`] they are among its variables; those that are new start with the shape of
-/// [`ActivationConfig::init`]. With a file they are read from it. They are f32, or f64 if the builder is.
+/// [`ActivationConfig::init`]. With a file they are constants that are read from it ([`Error::Frozen`] where something would change
+/// them), and the distance must be that of the config. They are f32, or f64 if the builder is.
+///
+/// [`VarMap::load`] into a map whose layers are there already moves their knots to where the file has them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -46,44 +46,57 @@ pub fn spline(channels: usize, config: impl Into<ActivationConfig>, vb: VarBuild
 /// # Errors
 /// Those of [`ActivationConfig::build`], or as for [`spline`].
 pub fn activation(channels: usize, config: impl Into<ActivationConfig>, vb: VarBuilder<'_>) -> Result<Activation> {
-    let dtype = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let initial = config.into().build(channels, false)?.to(dtype, &Device::Cpu)?;
-    if let Activation::Spline(spline) = &initial {
-        check_step(spline, &vb)?;
+    let initial = config.into().build(channels, false)?;
+    let found = initial.with_builder(vb)?;
+    if let (Activation::Spline(initial), Activation::Spline(found)) = (&initial, &found) {
+        let (expected, got) = (initial.grid().step(), found.grid().step());
+        // Files of f32 have it rounded. NaN is not the same either.
+        let is_same = (got - expected).abs() <= 1e-6 * expected;
+        if !is_same {
+            return Err(Error::GridStep { got, expected });
+        }
     }
-    initial.map_variables(&mut |name, initial| variable(&vb, name, initial))
+    Ok(found)
 }
 
-/// The variable of a name: that of the builder, with the initial values if it is new there.
-fn variable(vb: &VarBuilder<'_>, name: &str, initial: &Var) -> candle_core::Result<Var> {
-    let is_new = !vb.contains_tensor(name);
-    let hint = candle_nn::Init::Const(0.0);
-    let tensor = vb.get_with_hints_dtype(initial.shape(), name, hint, initial.dtype())?;
-    // One that is a variable already stays the same one.
-    let var = Var::from_tensor(&tensor)?;
-    if is_new {
-        var.set(&initial.as_tensor().to_device(var.device())?)?;
-    }
-    Ok(var)
-}
-
-/// Refuses parameters of a file for knots at other distances; files of others do not tell theirs.
-fn check_step(spline: &Spline, vb: &VarBuilder<'_>) -> Result<()> {
-    let step = spline.grid().step();
-    let is_new = !vb.contains_tensor(GRID_STEP);
-    let hint = candle_nn::Init::Const(step);
-    match vb.get_with_hints_dtype((), GRID_STEP, hint, DType::F64) {
-        Err(_) if is_new => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) if is_new => Ok(()),
-        Ok(stored) => same_step(&stored, step),
+impl Activation {
+    /// The activation with the tensors of a builder, by their names there; see [`from_builder`].
+    ///
+    /// # Errors
+    /// If a parameter is missing in a file or has another shape.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
+        let parameters = self.parameters("");
+        let is_parameter = |name: &str| parameters.iter().any(|parameter| parameter.name[1..] == *name);
+        self.map_tensors(&mut from_builder(&vb, is_parameter))
     }
 }
 
-fn same_step(stored: &Tensor, step: f64) -> Result<()> {
-    let stored = stored.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-    // Files of f32 have it rounded.
-    if (stored - step).abs() <= 1e-6 * step { Ok(()) } else { Err(Error::GridStep { got: stored, expected: step }) }
+/// Gives layers the tensors of a builder, for [`map_tensors`](Activation::map_tensors). They are f32, or f64 if the builder is, and on
+/// its device; a `grid_step` is f64 on the CPU.
+///
+/// With a [`VarMap`] they are its variables; names that are new there get the values that the layer has. With a file they are what it
+/// has: constants, which take no gradients. Only where `is_needed` is false for a name, the layer keeps its value if the file has none.
+pub fn from_builder<'a>(
+    vb: &'a VarBuilder<'_>,
+    is_needed: impl Fn(&str) -> bool + 'a,
+) -> impl FnMut(&str, &Tensor) -> candle_core::Result<Tensor> + 'a {
+    let of_parameters = if vb.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    move |name, initial| {
+        let (vb, dtype) = match is_grid_step(name) {
+            true => (vb.clone().set_device(Device::Cpu), DType::F64),
+            false => (vb.clone(), of_parameters),
+        };
+        let is_new = !vb.contains_tensor(name);
+        let values = || initial.detach().to_dtype(dtype)?.to_device(vb.device());
+        match vb.get_with_hints_dtype(initial.shape(), name, candle_nn::Init::Const(0.0), dtype) {
+            Err(_) if is_new && !is_needed(name) => values(),
+            Ok(tensor) if is_new && tensor.is_variable() => {
+                Var::from_tensor(&tensor)?.set(&values()?)?;
+                Ok(tensor)
+            }
+            found => found,
+        }
+    }
 }
 
 /// The variables of a map by the optimiser that they belong to.
@@ -121,7 +134,7 @@ impl Groups {
         // In an order that is the same in every process.
         names.sort();
         for name in names {
-            if name == GRID_STEP || name.ends_with(&format!(".{GRID_STEP}")) {
+            if is_grid_step(name) {
                 continue;
             }
             let var = &data[name];

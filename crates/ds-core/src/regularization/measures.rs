@@ -19,7 +19,7 @@ pub(crate) fn slope_changes_of<T: Real>(coefficients: &[T], step: f64) -> impl I
 
 /// The slope changes a (C, K−2) at the inner knots. The linear term of a spline has none.
 pub fn slope_changes(spline: &Spline) -> Result<Tensor> {
-    let knots = spline.knot_parameters().as_tensor();
+    let knots = spline.knot_parameters();
     if let Kind::ReluSpline { .. } = spline.kind() {
         return Ok(knots.detach());
     }
@@ -45,7 +45,7 @@ pub fn active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
 /// How many knots of each function have a slope change that is more than the rounding of the stored parameters can make: those of a
 /// function that is straight but for rounding are none.
 pub fn significant_knots(spline: &Spline) -> Result<Vec<usize>> {
-    let knots = spline.knot_parameters().as_tensor();
+    let knots = spline.knot_parameters();
     if let Kind::ReluSpline { .. } = spline.kind() {
         return active_knots(spline, 0.0);
     }

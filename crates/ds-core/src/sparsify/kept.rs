@@ -32,7 +32,7 @@ enum Between {
 impl KeptKnots {
     pub(super) fn new(layers: Vec<(Layer, Vec<Vec<usize>>)>) -> Result<Self> {
         let kept = |(layer, knots): (Layer, Vec<Vec<usize>>)| {
-            let between = Between::new(layer.knot_parameters(), layer.has_slope_changes(), &knots)?;
+            let between = Between::new(&layer.knots, layer.has_slope_changes(), &knots)?;
             Ok(Kept { layer, knots, between })
         };
         Ok(Self { layers: layers.into_iter().map(kept).collect::<Result<_>>()? })
@@ -55,7 +55,7 @@ impl KeptKnots {
     /// If the device fails.
     pub fn restrict(&self, gradients: &mut impl Gradients) -> Result<()> {
         for Kept { layer, between, .. } in &self.layers {
-            let parameter = layer.knot_parameters();
+            let parameter = &layer.knots;
             if let Some(gradient) = gradients.gradient(parameter) {
                 let restricted = between.restrict(gradient)?;
                 gradients.set_gradient(parameter, restricted);
@@ -70,7 +70,7 @@ impl KeptKnots {
     /// If the device fails.
     pub fn straighten(&self) -> Result<()> {
         for Kept { layer, between, .. } in &self.layers {
-            between.straighten(layer.knot_parameters())?;
+            between.straighten(&layer.knots)?;
         }
         Ok(())
     }

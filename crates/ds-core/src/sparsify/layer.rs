@@ -4,6 +4,7 @@ use super::exact::{Polyline, second_difference, unit_of, write};
 use crate::activation::{Activation, Kind, LipschitzSpline, Spline};
 use crate::backend::pointwise::tensor_of;
 use crate::backend::real::{Real, in_double_precision};
+use crate::parameter::variable;
 use crate::{Grid, Result, dispatch_real};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -13,6 +14,8 @@ pub(super) struct Layer {
     pub grid: Grid,
     pub channels: usize,
     kind: LayerKind,
+    /// The parameter with a row of K values, or K − 2 slope changes, for each function.
+    pub knots: Var,
     saved: Vec<(Var, Tensor)>,
 }
 
@@ -23,16 +26,25 @@ enum LayerKind {
 }
 
 impl Layer {
-    /// The layer of an activation; `None` if that is no spline.
+    /// The layer of an activation; `None` if that is no spline. A frozen one is an error.
     pub fn of(activation: &Activation) -> Result<Option<Self>> {
-        let (kind, grid, channels) = match activation {
-            Activation::Spline(spline) => (LayerKind::Spline(spline.clone()), spline.grid(), spline.channels()),
-            Activation::Lipschitz(spline) => (LayerKind::Lipschitz(spline.clone()), spline.grid(), spline.channels()),
+        let (kind, grid, channels, knots) = match activation {
+            Activation::Spline(spline) => {
+                let knots = variable(spline.knot_parameters_name(), spline.knot_parameters())?;
+                (LayerKind::Spline(spline.clone()), spline.grid(), spline.channels(), knots)
+            }
+            Activation::Lipschitz(spline) => {
+                let knots = variable("coefficients", spline.coefficients())?;
+                (LayerKind::Lipschitz(spline.clone()), spline.grid(), spline.channels(), knots)
+            }
             _ => return Ok(None),
         };
-        let parameters = activation.parameters("").into_iter().map(|parameter| parameter.var);
-        let saved = parameters.map(|var| Ok((var.clone(), var.as_tensor().copy()?)));
-        Ok(Some(Self { grid, channels, kind, saved: saved.collect::<candle_core::Result<_>>()? }))
+        let mut saved = Vec::new();
+        activation.map_tensors(&mut |name, tensor| {
+            saved.push((variable(name, tensor)?, tensor.detach().copy()?));
+            Ok(tensor.clone())
+        })?;
+        Ok(Some(Self { grid, channels, kind, knots, saved }))
     }
 
     /// Puts back the parameters.
@@ -64,14 +76,6 @@ impl Layer {
         }
     }
 
-    /// The parameter with a row of K values, or K − 2 slope changes, for each function.
-    pub fn knot_parameters(&self) -> &Var {
-        match &self.kind {
-            LayerKind::Spline(spline) => spline.knot_parameters(),
-            LayerKind::Lipschitz(spline) => spline.coefficients(),
-        }
-    }
-
     /// Whether rows are slope changes, and no values.
     pub fn has_slope_changes(&self) -> bool {
         matches!(&self.kind, LayerKind::Spline(spline) if matches!(spline.kind(), Kind::ReluSpline { .. }))
@@ -100,7 +104,7 @@ impl Layer {
         functions: &[(Vec<usize>, Vec<f64>)],
         line: impl Fn(usize) -> (f64, f64),
     ) -> Result<Vec<Vec<usize>>> {
-        let var = self.knot_parameters();
+        let var = &self.knots;
         let (rows, kept) = dispatch_real!(var.dtype(), "prune", T => {
             let mut rows = vec![T::ZERO; self.channels * size];
             let mut kept = Vec::with_capacity(functions.len());
@@ -122,7 +126,12 @@ impl Layer {
     }
 
     /// Writes the functions as a line and slope changes.
-    fn write_slope_changes(&self, b1: &Var, b0: &Var, functions: &[(Vec<usize>, Vec<f64>)]) -> Result<Vec<Vec<usize>>> {
+    fn write_slope_changes(
+        &self,
+        b1: &Tensor,
+        b0: &Tensor,
+        functions: &[(Vec<usize>, Vec<f64>)],
+    ) -> Result<Vec<Vec<usize>>> {
         let inner = self.grid.size() - 2;
         let (mut changes, mut weights, mut biases) = (vec![0.0; self.channels * inner], Vec::new(), Vec::new());
         for (row, (nodes, values)) in changes.chunks_exact_mut(inner).zip(functions) {
@@ -147,9 +156,9 @@ impl Layer {
             nodes[1..nodes.len() - 1].iter().copied().filter(|&node| is_knot(row, node)).collect()
         });
         let kept = kept.collect();
-        set(self.knot_parameters(), changes)?;
-        set(b1, weights)?;
-        set(b0, biases)?;
+        set(&self.knots, changes)?;
+        set(&variable("b1", b1)?, weights)?;
+        set(&variable("b0", b0)?, biases)?;
         Ok(kept)
     }
 }

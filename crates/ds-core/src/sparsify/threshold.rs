@@ -6,6 +6,7 @@ use crate::activation::{Kind, Spline};
 use crate::backend::pointwise::tensor_of;
 use crate::backend::real::{Real, with_elements};
 use crate::dispatch_real;
+use crate::parameter::variable;
 use crate::regularization::measures::slope_changes_of;
 use crate::{Error, Result};
 
@@ -16,7 +17,7 @@ use crate::{Error, Result};
 /// at most 4·ε·max|c|/T.
 ///
 /// # Errors
-/// If `threshold` is negative or not a number.
+/// If `threshold` is negative or not a number, or the layer is frozen.
 pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
     if threshold.is_nan() || threshold < 0.0 {
         return Err(Error::Threshold(threshold));
@@ -34,7 +35,7 @@ pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
             Ok((tensor_of(values, knots.shape()), kept))
         })
     })?;
-    knots.set(&rebuilt.to_device(knots.device())?)?;
+    variable(spline.knot_parameters_name(), knots)?.set(&rebuilt.to_device(knots.device())?)?;
     Ok(kept)
 }
 

@@ -63,3 +63,14 @@ pub fn check_gradients(what: &str, rng: &mut ChaCha8Rng, arguments: &[Var], f: i
         assert_close(&format!("{what}: gradient of argument {k}"), &flat(ours), &numeric, 1e-6);
     }
 }
+
+/// Sets the values of a layer's tensor.
+pub trait Set {
+    fn set(&self, values: &Tensor) -> ds_core::Result<()>;
+}
+
+impl Set for Tensor {
+    fn set(&self, values: &Tensor) -> ds_core::Result<()> {
+        Ok(ds_core::variable("", self)?.set(values)?)
+    }
+}

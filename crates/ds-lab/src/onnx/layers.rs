@@ -34,7 +34,7 @@ pub(super) fn add(graph: &mut Builder, path: &str, layers: &[(String, Layer)], x
 fn add_layer(graph: &mut Builder, path: &str, name: &str, layer: &Layer, x: Flow) -> Result<Flow> {
     let same = |name: Name, x: &Flow| Flow { name, ..x.clone() };
     Ok(match layer {
-        Layer::Linear(linear) => dense(graph, &linear.weight, linear.bias.as_deref(), x)?,
+        Layer::Linear(linear) => dense(graph, &linear.weight, linear.bias.as_ref(), x)?,
         Layer::ConstrainedLinear(linear) => dense(graph, &linear.effective_weight()?, Some(&linear.bias), x)?,
         Layer::Conv2d(conv) => convolution(graph, conv, x)?,
         Layer::ConstrainedConv2d(conv) => {
@@ -87,7 +87,7 @@ fn dense(graph: &mut Builder, weight: &Tensor, bias: Option<&Tensor>, x: Flow) -
 }
 
 fn convolution(graph: &mut Builder, conv: &Conv2d, x: Flow) -> Result<Flow> {
-    convolve(graph, &conv.weight, conv.bias.as_deref(), conv.window, x)
+    convolve(graph, &conv.weight, conv.bias.as_ref(), conv.window, x)
 }
 
 fn convolve(graph: &mut Builder, weight: &Tensor, bias: Option<&Tensor>, window: Window, x: Flow) -> Result<Flow> {

@@ -9,7 +9,7 @@ use super::optimizers::Optimizers;
 use super::verified;
 use crate::config::Config;
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use ds_core::Grid;
 use ds_core::activation::Spline;
 use ds_nn::Network;
@@ -102,8 +102,9 @@ pub struct Checkpoint {
 }
 
 /// A copy on the CPU, outside any graph.
-fn detached_copy(var: &Var) -> candle_core::Result<Tensor> {
-    if var.device().is_cpu() { var.as_tensor().copy() } else { var.as_tensor().to_device(&Device::Cpu) }
+fn detached_copy(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    let tensor = tensor.detach();
+    if tensor.device().is_cpu() { tensor.copy() } else { tensor.to_device(&Device::Cpu) }
 }
 
 const FORMAT: &str = "deep-splines checkpoint 2";
@@ -176,10 +177,12 @@ impl Checkpoint {
     /// Puts the parameters and running statistics into a network.
     ///
     /// # Errors
-    /// If one is missing or has another shape.
+    /// If one is missing or has another shape, or the network is frozen.
     pub fn restore_network(&self, network: &Network) -> Result<()> {
-        let parameters = network.parameters().into_iter().map(|p| (format!("parameter/{}", p.name), p.var));
-        let buffers = network.buffers().into_iter().map(|(name, var)| (format!("buffer/{name}"), var));
+        network.check_variables()?;
+        let parameters =
+            network.parameters().into_iter().map(|p| (format!("parameter/{}", p.name), p.var.into_inner()));
+        let buffers = network.buffers().into_iter().map(|(name, tensor)| (format!("buffer/{name}"), tensor));
         verified::restore("the checkpoint", &self.tensors, parameters.chain(buffers))?;
         restore_grids(&self.tensors, network)
     }
@@ -222,7 +225,7 @@ fn restore_grids(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Resul
 /// the run and a digest.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written, or the network is frozen.
 pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
     write_network_with(path, network, HashMap::from([("config".to_owned(), config.to_owned())]))
 }
@@ -230,11 +233,13 @@ pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()>
 /// The same with other metadata, of which `config` is the config of the run.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written, or the network is frozen.
 pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<String, String>) -> Result<()> {
-    let vars = network.parameters().into_iter().map(|p| (p.name, p.var)).chain(network.buffers());
-    let mut tensors =
-        vars.map(|(name, var)| Ok((name, detached_copy(&var)?))).collect::<candle_core::Result<BTreeMap<_, _>>>()?;
+    network.check_variables()?;
+    let all = network.parameters().into_iter().map(|p| (p.name, p.var.into_inner())).chain(network.buffers());
+    let mut tensors = all
+        .map(|(name, tensor)| Ok((name, detached_copy(&tensor)?)))
+        .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
     let config = metadata.get("config").map(|text| Config::from_toml(text));
     if config.is_some_and(|config| config.is_ok_and(|config| config.activation.range.is_auto())) {
         tensors.extend(grid_steps(network)?);
@@ -247,7 +252,7 @@ pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<
 /// metadata at all and are taken as they are.
 ///
 /// # Errors
-/// If the file cannot be read, is damaged, or a tensor is missing or has another shape.
+/// If the file cannot be read, is damaged, or a tensor is missing or has another shape, or if the network is frozen.
 pub fn read_network(path: &Path, network: &Network) -> Result<()> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read the network {}", path.display()))?;
     let parse = || {
@@ -258,7 +263,8 @@ pub fn read_network(path: &Path, network: &Network) -> Result<()> {
             Some(NETWORK_FORMAT) | None => bail!("there is no digest in its header"),
             Some(other) => bail!("its format is `{other}`, expected `{NETWORK_FORMAT}`"),
         }
-        let parameters = network.parameters().into_iter().map(|p| (p.name, p.var));
+        network.check_variables()?;
+        let parameters = network.parameters().into_iter().map(|p| (p.name, p.var.into_inner()));
         verified::restore("it", &tensors, parameters.chain(network.buffers()))?;
         restore_grids(&tensors, network)
     };

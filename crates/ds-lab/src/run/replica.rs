@@ -5,6 +5,7 @@ use super::step::{At, Model, Step};
 use crate::data::Batch;
 use candle_core::{Device, Result, Tensor, Var};
 use ds_core::graph::Gradients;
+use ds_core::variable;
 use ds_nn::Network;
 use ds_nn::ops::dropout::Key;
 use ds_nn::parallel::buckets::{self, Buckets};
@@ -24,7 +25,8 @@ pub struct Replica<'a> {
 impl<'a> Replica<'a> {
     pub(super) fn new(network: &Network, communicator: &'a dyn Communicator) -> Result<Self> {
         let parameters: Vec<Var> = network.parameters().into_iter().map(|parameter| parameter.var).collect();
-        let buffers: Vec<Var> = network.buffers().into_iter().map(|(_, var)| var).collect();
+        let buffers = network.buffers().into_iter().map(|(name, tensor)| variable(&name, &tensor));
+        let buffers = buffers.collect::<ds_core::Result<Vec<Var>>>()?;
         Ok(Self {
             communicator,
             gradients: Buckets::new(&parameters, buckets::BYTES)?,

@@ -5,6 +5,7 @@
 use crate::files::{hexadecimal, write_atomically};
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
+use ds_core::variable;
 use md5::{Digest, Md5};
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
@@ -59,17 +60,18 @@ pub fn has_digest(metadata: &HashMap<String, String>) -> bool {
 /// Copies tensors into variables of the same names and shapes.
 ///
 /// # Errors
-/// If one is missing or has another shape; `what` is how the message calls the file.
+/// If one is missing, has another shape or goes to what is no variable; `what` is how the message calls the file.
 pub fn restore(
     what: &str,
     tensors: &BTreeMap<String, Tensor>,
-    into: impl Iterator<Item = (String, candle_core::Var)>,
+    into: impl Iterator<Item = (String, Tensor)>,
 ) -> Result<()> {
-    for (name, var) in into {
+    for (name, tensor) in into {
         let saved = tensors.get(&name).ok_or_else(|| anyhow!("{what} has no tensor `{name}`"))?;
-        if saved.shape() != var.shape() {
-            bail!("{what}: `{name}` has shape {:?}, that of the network has {:?}", saved.shape(), var.shape());
+        if saved.shape() != tensor.shape() {
+            bail!("{what}: `{name}` has shape {:?}, that of the network has {:?}", saved.shape(), tensor.shape());
         }
+        let var = variable(&name, &tensor)?;
         var.set(&saved.to_device(var.device())?)?;
     }
     Ok(())

@@ -28,7 +28,7 @@ pub fn write_state_dict(
             let count = Tensor::new(i64::try_from(batches).unwrap_or(i64::MAX), &Device::Cpu)?;
             tensors.insert(format!("{norm}{BATCHES}"), count);
         }
-        tensors.insert(entry.name.clone(), entry.tensor()?);
+        tensors.insert(entry.name.clone(), entry.reshaped()?);
     }
     verified::write(path, &tensors, metadata)
 }

@@ -11,6 +11,7 @@ use crate::run::{Optimizers, network, verified};
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Tensor};
 use ds_core::activation::ActivationKind;
+use ds_core::variable;
 use ds_nn::Network;
 use ds_nn::optim::Optimizer;
 use std::collections::BTreeMap;
@@ -194,7 +195,7 @@ fn fill(entries: &[Entry], state: &BTreeMap<String, Tensor>) -> Result<()> {
         if !tensor.dtype().is_float() {
             bail!("its entry `{}` is of type {:?}, expected floating-point numbers", entry.name, tensor.dtype());
         }
-        entry.var.set(&tensor.to_dtype(DType::F32)?.reshape(entry.var.shape())?)?;
+        variable(&entry.ours, &entry.tensor)?.set(&tensor.to_dtype(DType::F32)?.reshape(entry.tensor.shape())?)?;
     }
     let is_known = |name: &String| name.ends_with(BATCHES) || entries.iter().any(|entry| entry.name == *name);
     if let Some(name) = state.keys().find(|name| !is_known(name)) {
@@ -237,7 +238,7 @@ fn restore(optimizers: &mut Optimizers, saved: &Saved, entries: &[Entry], order:
 /// Moving averages one after the other, as [`Optimizer::state`] has them.
 fn flat_state(optimizer: &SavedOptimizer, state: &[(String, Tensor)], entry: &Entry) -> Result<Tensor> {
     let names: &[&str] = if optimizer.momentum.is_some() { &["momentum_buffer"] } else { &["exp_avg", "exp_avg_sq"] };
-    let count = entry.var.elem_count();
+    let count = entry.tensor.elem_count();
     let mut all = Vec::with_capacity(names.len() * count);
     for name in names {
         let average = state.iter().find(|(key, _)| key == name);

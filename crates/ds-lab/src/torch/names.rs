@@ -82,19 +82,19 @@ pub(super) struct Entry {
     pub ours: String,
     /// The original's name.
     pub name: String,
-    /// The variable of the network.
-    pub var: candle_core::Var,
+    /// The tensor of the network.
+    pub tensor: Tensor,
 }
 
 impl Entry {
     /// The shape in the original: coefficients of all functions are one vector.
     pub fn shape(&self) -> Vec<usize> {
-        if self.ours.ends_with(".coefficients") { vec![self.var.elem_count()] } else { self.var.dims().to_vec() }
+        if self.ours.ends_with(".coefficients") { vec![self.tensor.elem_count()] } else { self.tensor.dims().to_vec() }
     }
 
     /// The tensor as the original has it.
-    pub fn tensor(&self) -> candle_core::Result<Tensor> {
-        self.var.as_tensor().detach().to_device(&candle_core::Device::Cpu)?.reshape(self.shape())
+    pub fn reshaped(&self) -> candle_core::Result<Tensor> {
+        self.tensor.detach().to_device(&candle_core::Device::Cpu)?.reshape(self.shape())
     }
 }
 
@@ -113,8 +113,8 @@ pub(super) fn entries(config: &Config, network: &Network) -> Result<Vec<Entry>> 
     if config.network.hidden.len() > 2 && kind == NetworkKind::Area {
         bail!("DeepSplines' twoDnet has one or two hidden layers, this network has {}", config.network.hidden.len());
     }
-    let parameters = network.parameters().into_iter().map(|parameter| (parameter.name, parameter.var));
-    let entry = |(ours, var): (String, candle_core::Var)| {
+    let parameters = network.parameters().into_iter().map(|parameter| (parameter.name, parameter.var.into_inner()));
+    let entry = |(ours, tensor): (String, Tensor)| {
         let (of, last) = ours.rsplit_once('.').with_context(|| format!("{ours} has no layer"))?;
         let layer = layer(kind, of).with_context(|| format!("DeepSplines has no network like {kind} (layer {of})"))?;
         let last = match last {
@@ -127,7 +127,7 @@ pub(super) fn entries(config: &Config, network: &Network) -> Result<Vec<Entry>> 
             "running_variance" => "running_var",
             other => other,
         };
-        Ok(Entry { name: format!("{layer}.{last}"), ours: ours.clone(), var })
+        Ok(Entry { name: format!("{layer}.{last}"), ours: ours.clone(), tensor })
     };
     parameters.chain(network.buffers()).map(entry).collect()
 }

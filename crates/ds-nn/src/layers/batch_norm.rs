@@ -6,8 +6,8 @@ use crate::ops::Window;
 use crate::ops::norm_activation::{ChannelParameters, Function, NormActivation, Statistics};
 use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
-use ds_core::activation::Activation;
-use ds_core::activation::NewVariable;
+use candle_nn::VarBuilder;
+use ds_core::activation::{Activation, NewTensor, from_builder};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
 use ds_core::{Group, L2, Parameter};
@@ -17,13 +17,13 @@ use ds_core::{Group, L2, Parameter};
 #[derive(Debug, Clone)]
 pub struct BatchNorm {
     /// γ (C).
-    pub scale: Var,
+    pub scale: Tensor,
     /// β (C).
-    pub shift: Var,
+    pub shift: Tensor,
     /// Running mean (C): a buffer, no parameter.
-    pub running_mean: Var,
+    pub running_mean: Tensor,
     /// Running variance (C): a buffer, no parameter.
-    pub running_variance: Var,
+    pub running_variance: Tensor,
 }
 
 impl BatchNorm {
@@ -33,8 +33,8 @@ impl BatchNorm {
 
     /// γ = 1, β = 0, running mean 0 and variance 1.
     pub fn new(channels: usize) -> Result<Self> {
-        let (zeros, ones) =
-            (|| Var::zeros(channels, DType::F32, &Device::Cpu), || Var::ones(channels, DType::F32, &Device::Cpu));
+        let zeros = || Var::zeros(channels, DType::F32, &Device::Cpu).map(Var::into_inner);
+        let ones = || Var::ones(channels, DType::F32, &Device::Cpu).map(Var::into_inner);
         Ok(Self { scale: ones()?, shift: zeros()?, running_mean: zeros()?, running_variance: ones()? })
     }
 
@@ -117,22 +117,26 @@ impl BatchNorm {
     pub fn folded_into(&self, conv: &Conv2d) -> Result<Conv2d> {
         let factor = self.factors()?;
         let dtype = conv.weight.dtype();
-        let weight = conv.weight.as_tensor().to_dtype(DType::F64)?;
+        let weight = conv.weight.to_dtype(DType::F64)?;
         let weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?.to_dtype(dtype)?;
-        let mut mean = self.running_mean.as_tensor().to_dtype(DType::F64)?;
+        let mut mean = self.running_mean.to_dtype(DType::F64)?;
         if let Some(bias) = &conv.bias {
-            mean = (mean - bias.as_tensor().to_dtype(DType::F64)?)?;
+            mean = (mean - bias.to_dtype(DType::F64)?)?;
         }
-        let bias = (self.shift.as_tensor().to_dtype(DType::F64)? - (mean * factor)?)?.to_dtype(dtype)?;
-        Ok(Conv2d {
-            weight: Var::from_tensor(&weight.detach())?,
-            bias: Some(Var::from_tensor(&bias.detach())?),
-            ..conv.clone()
-        })
+        let bias = (self.shift.to_dtype(DType::F64)? - (mean * factor)?)?.to_dtype(dtype)?;
+        Ok(Conv2d { weight: weight.detach(), bias: Some(bias.detach()), ..conv.clone() })
     }
 
-    /// The layer with what `new` gives in place of each of its variables.
-    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    /// The layer with the tensors of a builder, by their names there; [`from_builder`] says which.
+    ///
+    /// # Errors
+    /// If a tensor is missing in a file or has another shape.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
+        self.map_tensors(&mut from_builder(&vb, |_| true))
+    }
+
+    /// The layer with what `new` gives in place of each of its tensors.
+    pub(super) fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         Ok(Self {
             scale: new("scale", &self.scale)?,
             shift: new("shift", &self.shift)?,
@@ -143,8 +147,8 @@ impl BatchNorm {
 
     /// γ/√(variance + ε) in f64: what each channel is multiplied with in evaluation mode.
     pub(super) fn factors(&self) -> Result<Tensor> {
-        let deviation = (self.running_variance.as_detached_tensor().to_dtype(DType::F64)? + Self::EPSILON)?.sqrt()?;
-        self.scale.as_detached_tensor().to_dtype(DType::F64)?.div(&deviation)
+        let deviation = (self.running_variance.detach().to_dtype(DType::F64)? + Self::EPSILON)?.sqrt()?;
+        self.scale.detach().to_dtype(DType::F64)?.div(&deviation)
     }
 
     /// The convolution and then this layer in evaluation mode, as Lipschitz bounds see them: one convolution.
@@ -152,7 +156,7 @@ impl BatchNorm {
     /// # Errors
     /// If the convolution's outputs are not this layer's channels.
     pub fn operator_after(&self, conv: &Conv2d) -> Result<Operator> {
-        let weight = conv.weight.as_detached_tensor().to_dtype(DType::F64)?;
+        let weight = conv.weight.detach().to_dtype(DType::F64)?;
         let weight = weight.broadcast_mul(&self.factors()?.reshape(((), 1, 1, 1))?)?;
         let Window { stride, padding, .. } = conv.window;
         Ok(Operator::Convolution { weight, stride, padding })
@@ -160,14 +164,13 @@ impl BatchNorm {
 
     /// Scale and shift.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
-        vec![
-            Parameter::new(format!("{prefix}.scale"), &self.scale, Group::Weights, L2::WeightDecay),
-            Parameter::new(format!("{prefix}.shift"), &self.shift, Group::Weights, L2::WeightDecay),
-        ]
+        let all = [("scale", &self.scale), ("shift", &self.shift)];
+        let of = |(name, tensor)| Parameter::of(format!("{prefix}.{name}"), tensor, Group::Weights, L2::WeightDecay);
+        all.into_iter().filter_map(of).collect()
     }
 
     /// The running statistics, by name.
-    pub fn buffers(&self, prefix: &str) -> Vec<(String, Var)> {
+    pub fn buffers(&self, prefix: &str) -> Vec<(String, Tensor)> {
         vec![
             (format!("{prefix}.running_mean"), self.running_mean.clone()),
             (format!("{prefix}.running_variance"), self.running_variance.clone()),

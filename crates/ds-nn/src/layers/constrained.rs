@@ -3,7 +3,7 @@
 //! A weight is turned into one of norm at most 1 in every forward pass ([`effective_weight`](ConstrainedLinear::effective_weight)),
 //! and the gradient goes through that.
 
-use super::init::{WeightInit, draw};
+use super::init::{WeightInit, draw, zeros};
 use super::mode::Mode;
 use crate::ops::Window;
 use crate::ops::almost_orthogonal::AlmostOrthogonal;
@@ -11,12 +11,13 @@ use crate::ops::conv2d;
 use crate::ops::dense::Dense;
 use crate::ops::orthonormal::{PolarFactor, polar_factor};
 use crate::ops::spectral::SpectralNormalization;
-use candle_core::{DType, Device, Result, Tensor, Var};
-use ds_core::activation::NewVariable;
+use candle_core::{Result, Tensor, Var};
+use candle_nn::VarBuilder;
+use ds_core::activation::{NewTensor, from_builder};
 use ds_core::backend::op::forward;
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
-use ds_core::{Group, L2, Parameter};
+use ds_core::{Group, L2, Parameter, variable};
 use rand_chacha::ChaCha8Rng;
 
 ds_core::named!(
@@ -40,12 +41,12 @@ enum KernelConstraint {
 }
 
 impl Constraint {
-    fn apply<G: Graph>(self, graph: &mut G, weight: &Var, mode: Mode<'_>) -> Result<G::Value> {
+    fn apply<G: Graph>(self, graph: &mut G, weight: &Tensor, mode: Mode<'_>) -> Result<G::Value> {
         match self {
             Self::Orthonormal => {
                 let factor = polar_factor(weight)?;
                 if let Mode::Training { .. } = mode {
-                    weight.set(&factor)?;
+                    variable("weight", weight)?.set(&factor)?;
                 }
                 let weight = graph.parameter(weight);
                 graph.apply(PolarFactor { factor }, [&weight])
@@ -57,16 +58,16 @@ impl Constraint {
         }
     }
 
-    fn effective(self, weight: &Var) -> Result<Tensor> {
+    fn effective(self, weight: &Tensor) -> Result<Tensor> {
         match self {
             Self::Orthonormal => polar_factor(weight),
-            Self::Spectral => forward(&SpectralNormalization, [weight.as_tensor()]),
+            Self::Spectral => forward(&SpectralNormalization, [weight]),
         }
     }
 }
 
 impl KernelConstraint {
-    fn apply<G: Graph>(self, graph: &mut G, weight: &Var, mode: Mode<'_>) -> Result<G::Value> {
+    fn apply<G: Graph>(self, graph: &mut G, weight: &Tensor, mode: Mode<'_>) -> Result<G::Value> {
         match self {
             Self::Dense(constraint) => constraint.apply(graph, weight, mode),
             Self::AlmostOrthogonal { stride } => {
@@ -76,34 +77,33 @@ impl KernelConstraint {
         }
     }
 
-    fn effective(self, weight: &Var) -> Result<Tensor> {
+    fn effective(self, weight: &Tensor) -> Result<Tensor> {
         match self {
             Self::Dense(constraint) => constraint.effective(weight),
-            Self::AlmostOrthogonal { stride } => forward(&AlmostOrthogonal { stride }, [weight.as_tensor()]),
+            Self::AlmostOrthogonal { stride } => forward(&AlmostOrthogonal { stride }, [weight]),
         }
     }
 }
 
 /// A constraint leaves nothing of a weight's size for weight decay to act on; biases have theirs.
-fn parameters(prefix: &str, weight: &Var, bias: &Var) -> Vec<Parameter> {
-    vec![
-        Parameter::new(format!("{prefix}.weight"), weight, Group::Weights, L2::Exempt),
-        Parameter::new(format!("{prefix}.bias"), bias, Group::Weights, L2::WeightDecay),
-    ]
+fn parameters(prefix: &str, weight: &Tensor, bias: &Tensor) -> Vec<Parameter> {
+    let all = [("weight", weight, L2::Exempt), ("bias", bias, L2::WeightDecay)];
+    let of = |(name, tensor, l2)| Parameter::of(format!("{prefix}.{name}"), tensor, Group::Weights, l2);
+    all.into_iter().filter_map(of).collect()
 }
 
 /// A random weight with orthonormal rows or columns.
 fn draw_orthonormal(rng: &mut ChaCha8Rng, shape: &[usize]) -> Result<Tensor> {
-    polar_factor(draw(rng, shape, 1, 1, WeightInit::Normal(1.0))?.as_tensor())
+    polar_factor(&draw(rng, shape, 1, 1, WeightInit::Normal(1.0))?)
 }
 
 /// x·Ŵᵀ + b, where Ŵ is the weight under its constraint.
 #[derive(Debug, Clone)]
 pub struct ConstrainedLinear {
     /// W (outputs, inputs), before the constraint.
-    pub weight: Var,
+    pub weight: Tensor,
     /// b (outputs).
-    pub bias: Var,
+    pub bias: Tensor,
     constraint: Constraint,
 }
 
@@ -113,8 +113,8 @@ impl ConstrainedLinear {
     /// # Errors
     /// If there are no inputs or outputs.
     pub fn new(rng: &mut ChaCha8Rng, inputs: usize, outputs: usize, constraint: Constraint) -> Result<Self> {
-        let weight = Var::from_tensor(&draw_orthonormal(rng, &[outputs, inputs])?)?;
-        Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, constraint })
+        let weight = Var::from_tensor(&draw_orthonormal(rng, &[outputs, inputs])?)?.into_inner();
+        Ok(Self { weight, bias: zeros(outputs)?, constraint })
     }
 
     /// Ŵ (outputs, inputs), as the forward pass uses it.
@@ -122,8 +122,16 @@ impl ConstrainedLinear {
         self.constraint.effective(&self.weight)
     }
 
-    /// The layer with what `new` gives in place of each of its variables.
-    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    /// The layer with the tensors of a builder, by their names there; [`from_builder`] says which.
+    ///
+    /// # Errors
+    /// If a tensor is missing in a file or has another shape.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
+        self.map_tensors(&mut from_builder(&vb, |_| true))
+    }
+
+    /// The layer with what `new` gives in place of each of its tensors.
+    pub(super) fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         Ok(Self { weight: new("weight", &self.weight)?, bias: new("bias", &self.bias)?, ..self.clone() })
     }
 
@@ -156,9 +164,9 @@ impl ConstrainedLinear {
 #[derive(Debug, Clone)]
 pub struct ConstrainedConv2d {
     /// W (outputs, inputs, k, k), before the constraint.
-    pub weight: Var,
+    pub weight: Tensor,
     /// b (outputs).
-    pub bias: Var,
+    pub bias: Tensor,
     window: Window,
     constraint: KernelConstraint,
 }
@@ -185,8 +193,8 @@ impl ConstrainedConv2d {
             let weight = centre.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
             (weight, KernelConstraint::AlmostOrthogonal { stride })
         };
-        let weight = Var::from_tensor(&weight.contiguous()?)?;
-        Ok(Self { weight, bias: Var::zeros(outputs, DType::F32, &Device::Cpu)?, window, constraint })
+        let weight = Var::from_tensor(&weight)?.into_inner();
+        Ok(Self { weight, bias: zeros(outputs)?, window, constraint })
     }
 
     /// Kernel, stride and padding.
@@ -199,8 +207,16 @@ impl ConstrainedConv2d {
         self.constraint.effective(&self.weight)
     }
 
-    /// The layer with what `new` gives in place of each of its variables.
-    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    /// The layer with the tensors of a builder, by their names there; [`from_builder`] says which.
+    ///
+    /// # Errors
+    /// If a tensor is missing in a file or has another shape.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
+        self.map_tensors(&mut from_builder(&vb, |_| true))
+    }
+
+    /// The layer with what `new` gives in place of each of its tensors.
+    pub(super) fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         Ok(Self { weight: new("weight", &self.weight)?, bias: new("bias", &self.bias)?, ..self.clone() })
     }
 

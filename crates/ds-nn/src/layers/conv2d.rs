@@ -4,9 +4,10 @@ use super::init::{WeightInit, draw, draw_bias};
 use super::linear::{weight_and_bias, weight_for};
 use crate::ops::Window;
 use crate::ops::conv2d;
-use candle_core::{Result, Var};
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
 use ds_core::Parameter;
-use ds_core::activation::NewVariable;
+use ds_core::activation::{NewTensor, from_builder};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
 use rand_chacha::ChaCha8Rng;
@@ -15,9 +16,9 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     /// W (outputs, inputs, k, k).
-    pub weight: Var,
+    pub weight: Tensor,
     /// b (outputs).
-    pub bias: Option<Var>,
+    pub bias: Option<Tensor>,
     /// The sliding window.
     pub window: Window,
     /// The arithmetic on a GPU.
@@ -58,14 +59,16 @@ impl Conv2d {
         }
     }
 
-    /// Whether gradients flow to the weight.
-    pub(super) fn is_tracked<G: Graph>(&self, graph: &mut G) -> bool {
-        let weight = graph.parameter(&self.weight);
-        graph.is_tracked(&weight)
+    /// The layer with the tensors of a builder, by their names there; [`from_builder`] says which.
+    ///
+    /// # Errors
+    /// If a tensor is missing in a file or has another shape.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
+        self.map_tensors(&mut from_builder(&vb, |_| true))
     }
 
-    /// The layer with what `new` gives in place of each of its variables.
-    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    /// The layer with what `new` gives in place of each of its tensors.
+    pub(super) fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         let bias = self.bias.as_ref().map(|bias| new("bias", bias)).transpose()?;
         Ok(Self { weight: new("weight", &self.weight)?, bias, ..self.clone() })
     }
@@ -73,7 +76,7 @@ impl Conv2d {
     /// The layer as Lipschitz bounds see it.
     pub fn operator(&self) -> Operator {
         let Window { stride, padding, .. } = self.window;
-        Operator::Convolution { weight: self.weight.as_detached_tensor(), stride, padding }
+        Operator::Convolution { weight: self.weight.detach(), stride, padding }
     }
 
     /// Weight and bias.

@@ -22,7 +22,7 @@ pub(super) fn draw(
     fan_in: usize,
     fan_out: usize,
     init: WeightInit,
-) -> Result<Var> {
+) -> Result<Tensor> {
     let n = shape.iter().product();
     let data: Vec<f32> = match init {
         WeightInit::Uniform => {
@@ -38,12 +38,17 @@ pub(super) fn draw(
             (0..n).map(|_| normal.sample(rng) as f32).collect()
         }
     };
-    Var::from_tensor(&Tensor::from_vec(data, shape, &Device::Cpu)?)
+    Ok(Var::from_vec(data, shape, &Device::Cpu)?.into_inner())
 }
 
-pub(super) fn draw_bias(rng: &mut ChaCha8Rng, outputs: usize, fan_in: usize, init: WeightInit) -> Result<Var> {
+pub(super) fn draw_bias(rng: &mut ChaCha8Rng, outputs: usize, fan_in: usize, init: WeightInit) -> Result<Tensor> {
     match init {
         WeightInit::Uniform => draw(rng, &[outputs], fan_in, outputs, init),
-        _ => Var::zeros(outputs, DType::F32, &Device::Cpu),
+        _ => zeros(outputs),
     }
+}
+
+/// A new variable of zeros.
+pub(super) fn zeros(outputs: usize) -> Result<Tensor> {
+    Ok(Var::zeros(outputs, DType::F32, &Device::Cpu)?.into_inner())
 }

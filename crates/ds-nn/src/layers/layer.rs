@@ -12,9 +12,9 @@ use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
 use crate::ops::scale::Scale;
 use crate::ops::sum::Sum;
-use candle_core::{Result, Var, bail};
+use candle_core::{Result, Tensor, bail};
 use ds_core::Parameter;
-use ds_core::activation::{Activation, NewVariable};
+use ds_core::activation::{Activation, NewTensor};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::{Operator, PoolWindow, Signal};
 
@@ -71,7 +71,7 @@ pub(crate) fn forward_in<G: Graph>(
             && matches!(mode, Mode::Evaluation)
             && !matches!(after, [(_, Layer::Activation(_)), ..])
             && !graph.is_tracked(&x)
-            && !conv.is_tracked(graph)
+            && !graph.has_parameter_gradients()
         {
             x = norm.folded_into(conv)?.forward_in(graph, &x)?;
             rest = after;
@@ -139,17 +139,17 @@ impl Layer {
         }
     }
 
-    /// The layer with what `new` gives in place of each of its variables.
-    fn map_variables(&self, new: &mut NewVariable<'_>) -> ds_core::Result<Self> {
+    /// The layer with what `new` gives in place of each of its tensors.
+    fn map_tensors(&self, new: &mut NewTensor<'_>) -> ds_core::Result<Self> {
         Ok(match self {
-            Self::Linear(linear) => Self::Linear(linear.map_variables(new)?),
-            Self::Conv2d(conv) => Self::Conv2d(conv.map_variables(new)?),
-            Self::BatchNorm(norm) => Self::BatchNorm(norm.map_variables(new)?),
-            Self::Activation(activation) => Self::Activation(activation.map_variables(new)?),
-            Self::ConstrainedLinear(linear) => Self::ConstrainedLinear(linear.map_variables(new)?),
-            Self::ConstrainedConv2d(conv) => Self::ConstrainedConv2d(conv.map_variables(new)?),
+            Self::Linear(linear) => Self::Linear(linear.map_tensors(new)?),
+            Self::Conv2d(conv) => Self::Conv2d(conv.map_tensors(new)?),
+            Self::BatchNorm(norm) => Self::BatchNorm(norm.map_tensors(new)?),
+            Self::Activation(activation) => Self::Activation(activation.map_tensors(new)?),
+            Self::ConstrainedLinear(linear) => Self::ConstrainedLinear(linear.map_tensors(new)?),
+            Self::ConstrainedConv2d(conv) => Self::ConstrainedConv2d(conv.map_tensors(new)?),
             Self::Residual(Residual { body, shortcut }) => {
-                Self::Residual(Residual { body: map_variables(body, new)?, shortcut: map_variables(shortcut, new)? })
+                Self::Residual(Residual { body: map_tensors(body, new)?, shortcut: map_tensors(shortcut, new)? })
             }
             Self::MaxPool(_)
             | Self::AveragePool(_)
@@ -195,25 +195,18 @@ fn flatten<G: Graph>(graph: &mut G, x: &G::Value, features: usize) -> Result<G::
     }
 }
 
-/// Calls `f` with all layers, those of residual blocks included, from input to output.
-pub(crate) fn visit<'a>(layers: &'a [(String, Layer)], f: &mut impl FnMut(&'a Layer)) {
-    for (_, layer) in layers {
-        f(layer);
-        if let Layer::Residual(Residual { body, shortcut }) = layer {
-            visit(body, f);
-            visit(shortcut, f);
-        }
-    }
+/// Calls `f` with the names of all layers and the layers, those of residual blocks included, from input to output.
+pub(crate) fn visit<'a>(layers: &'a [(String, Layer)], f: &mut impl FnMut(&str, &'a Layer)) {
+    visit_below(layers, "", f);
 }
 
-/// The same with their names.
-fn visit_named<'a>(layers: &'a [(String, Layer)], prefix: &str, f: &mut impl FnMut(&str, &'a Layer)) {
+fn visit_below<'a>(layers: &'a [(String, Layer)], prefix: &str, f: &mut impl FnMut(&str, &'a Layer)) {
     for (name, layer) in layers {
         let name = &format!("{prefix}{name}");
         f(name, layer);
         if let Layer::Residual(Residual { body, shortcut }) = layer {
             for inner in [body, shortcut] {
-                visit_named(inner, &format!("{name}."), f);
+                visit_below(inner, &format!("{name}."), f);
             }
         }
     }
@@ -233,14 +226,14 @@ pub(crate) fn visit_mut(layers: &mut [(String, Layer)], f: &mut impl FnMut(&mut 
 /// The trainable parameters of all layers.
 pub(crate) fn parameters(layers: &[(String, Layer)]) -> Vec<Parameter> {
     let mut all = Vec::new();
-    visit_named(layers, "", &mut |name, layer| all.extend(layer.parameters(name)));
+    visit(layers, &mut |name, layer| all.extend(layer.parameters(name)));
     all
 }
 
 /// State that is not trained: running statistics.
-pub(crate) fn buffers(layers: &[(String, Layer)]) -> Vec<(String, Var)> {
+pub(crate) fn buffers(layers: &[(String, Layer)]) -> Vec<(String, Tensor)> {
     let mut all = Vec::new();
-    visit_named(layers, "", &mut |name, layer| {
+    visit(layers, &mut |name, layer| {
         if let Layer::BatchNorm(norm) = layer {
             all.extend(norm.buffers(name));
         }
@@ -248,16 +241,16 @@ pub(crate) fn buffers(layers: &[(String, Layer)]) -> Vec<(String, Var)> {
     all
 }
 
-/// All layers with what `new` gives in place of each of their variables, by its name in checkpoints.
-pub(crate) fn map_variables(layers: &[(String, Layer)], new: &mut NewVariable<'_>) -> ds_core::Result<Layers> {
+/// All layers with what `new` gives in place of each of their tensors, by its name in checkpoints.
+pub(crate) fn map_tensors(layers: &[(String, Layer)], new: &mut NewTensor<'_>) -> ds_core::Result<Layers> {
     let map = |(name, layer): &(String, Layer)| {
-        let layer = layer.map_variables(&mut |inner, old| {
+        let layer = layer.map_tensors(&mut |inner, old| {
             let name = format!("{name}.{inner}");
-            let var = new(&name, old)?;
-            if var.shape() != old.shape() {
-                bail!("{name} has shape {:?}, expected {:?}", var.shape(), old.shape());
+            let tensor = new(&name, old)?;
+            if tensor.shape() != old.shape() {
+                bail!("{name} has shape {:?}, expected {:?}", tensor.shape(), old.shape());
             }
-            Ok(var)
+            Ok(tensor)
         })?;
         Ok((name.clone(), layer))
     };

@@ -2,8 +2,9 @@
 
 use super::init::{WeightInit, draw, draw_bias};
 use crate::ops::dense::Dense;
-use candle_core::{Result, Var};
-use ds_core::activation::NewVariable;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use ds_core::activation::{NewTensor, from_builder};
 use ds_core::graph::Graph;
 use ds_core::lipschitz::architecture::Operator;
 use ds_core::{Group, L2, Parameter};
@@ -13,9 +14,9 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Debug, Clone)]
 pub struct Linear {
     /// W (outputs, inputs).
-    pub weight: Var,
+    pub weight: Tensor,
     /// b (outputs).
-    pub bias: Option<Var>,
+    pub bias: Option<Tensor>,
 }
 
 impl Linear {
@@ -42,15 +43,23 @@ impl Linear {
         }
     }
 
-    /// The layer with what `new` gives in place of each of its variables.
-    pub(super) fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    /// The layer with the tensors of a builder, by their names there; [`from_builder`] says which.
+    ///
+    /// # Errors
+    /// If a tensor is missing in a file or has another shape.
+    pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
+        self.map_tensors(&mut from_builder(&vb, |_| true))
+    }
+
+    /// The layer with what `new` gives in place of each of its tensors.
+    pub(super) fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         let bias = self.bias.as_ref().map(|bias| new("bias", bias)).transpose()?;
         Ok(Self { weight: new("weight", &self.weight)?, bias })
     }
 
     /// The layer as Lipschitz bounds see it.
     pub fn operator(&self) -> Operator {
-        Operator::Dense(self.weight.as_detached_tensor())
+        Operator::Dense(self.weight.detach())
     }
 
     /// Weight and bias.
@@ -60,14 +69,13 @@ impl Linear {
 }
 
 /// The parameters of a layer with a weight and, optionally, a bias.
-pub(super) fn weight_and_bias(prefix: &str, weight: &Var, bias: Option<&Var>) -> Vec<Parameter> {
-    let mut all = vec![Parameter::new(format!("{prefix}.weight"), weight, Group::Weights, L2::WeightDecay)];
-    all.extend(bias.map(|b| Parameter::new(format!("{prefix}.bias"), b, Group::Weights, L2::WeightDecay)));
-    all
+pub(super) fn weight_and_bias(prefix: &str, weight: &Tensor, bias: Option<&Tensor>) -> Vec<Parameter> {
+    let of = |name: &str, tensor| Parameter::of(format!("{prefix}.{name}"), tensor, Group::Weights, L2::WeightDecay);
+    of("weight", weight).into_iter().chain(bias.and_then(|bias| of("bias", bias))).collect()
 }
 
 /// A weight in the type of what it is multiplied with; its gradient keeps its own.
-pub(super) fn weight_for<G: Graph>(graph: &mut G, weight: &Var, x: &G::Value) -> Result<G::Value> {
+pub(super) fn weight_for<G: Graph>(graph: &mut G, weight: &Tensor, x: &G::Value) -> Result<G::Value> {
     let (weight, dtype) = (graph.parameter(weight), graph.tensor(x).dtype());
     graph.to_dtype(&weight, dtype)
 }

@@ -14,6 +14,6 @@ pub use constrained::{ConstrainedConv2d, ConstrainedLinear, Constraint};
 pub use conv2d::Conv2d;
 pub use init::WeightInit;
 pub use layer::{Layer, Layers, Residual};
-pub(crate) use layer::{buffers, forward_in, map_variables, operators, parameters, visit, visit_mut};
+pub(crate) use layer::{buffers, forward_in, map_tensors, operators, parameters, visit, visit_mut};
 pub use linear::Linear;
 pub use mode::Mode;

@@ -29,7 +29,7 @@ pub fn flat(tensor: &Tensor) -> Vec<f64> {
 pub fn statistics(channels: usize, training: bool) -> Statistics {
     let var = |at: fn(f32) -> f32| {
         let values: Vec<f32> = (0..channels).map(|c| at(c as f32)).collect();
-        Var::from_tensor(&Tensor::new(values, &Device::Cpu).unwrap()).unwrap()
+        Var::new(values, &Device::Cpu).unwrap().into_inner()
     };
     Statistics::new(var(|c| 0.1 * c - 0.2), var(|c| 0.5 + 0.25 * c), 0.1, training)
 }
@@ -93,5 +93,16 @@ pub fn check_gradients(what: &str, arguments: &[Var], f: impl Fn(&mut Tape, &[Va
         }
         set(original);
         assert_close(&format!("{what}: gradient of argument {k}"), &analytic, &numeric, 2e-6);
+    }
+}
+
+/// Sets the values of a layer's tensor.
+pub trait Set {
+    fn set(&self, values: &Tensor) -> ds_core::Result<()>;
+}
+
+impl Set for Tensor {
+    fn set(&self, values: &Tensor) -> ds_core::Result<()> {
+        Ok(ds_core::variable("", self)?.set(values)?)
     }
 }

@@ -2,9 +2,7 @@
 //! argument of another type than the op's kernels take is an error here as it is there.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, Var, WithDType, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use ds_core::backend::op::{Apply, Op};
 use ds_core::graph::Graph;
 use std::borrow::Cow;
@@ -19,8 +17,8 @@ impl Graph for NarrowGraph {
         tensor.clone()
     }
 
-    fn parameter(&mut self, parameter: &Var) -> Tensor {
-        parameter.as_tensor().clone()
+    fn parameter(&mut self, parameter: &Tensor) -> Tensor {
+        parameter.clone()
     }
 
     fn tensor<'a>(&self, value: &'a Tensor) -> &'a Tensor {

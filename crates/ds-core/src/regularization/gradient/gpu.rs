@@ -5,7 +5,7 @@ use crate::activation::{Kind, Spline};
 use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims};
 use crate::graph::Gradients;
 use crate::regularization::norm::Terms;
-use candle_core::{DType, Result, Var};
+use candle_core::{DType, Result, Tensor};
 
 /// The name of the op.
 pub(super) const NAME: &str = "spline-norm-gradient";
@@ -76,7 +76,7 @@ pub(super) fn add_gradients<G: Gpu>(
     layers: &[(&Spline, f64)],
     gradients: &mut impl Gradients,
 ) -> Result<()> {
-    let mut of = |parameter: &Var| -> Result<Address> {
+    let mut of = |parameter: &Tensor| -> Result<Address> {
         // Zeros where no gradient came; a contiguous copy where it cannot be added to.
         let gradient = match gradients.gradient(parameter) {
             Some(gradient) if gradient.is_contiguous() => return gpu.address_of(gradient, DType::F32, NAME),
@@ -87,7 +87,7 @@ pub(super) fn add_gradients<G: Gpu>(
         gradients.set_gradient(parameter, gradient);
         Ok(address)
     };
-    let of_parameter = |parameter: &Var| gpu.address_of(parameter, DType::F32, NAME);
+    let of_parameter = |parameter: &Tensor| gpu.address_of(parameter, DType::F32, NAME);
     let mut all = Vec::with_capacity(layers.len());
     for &(spline, weight) in layers {
         let knots = spline.knot_parameters();

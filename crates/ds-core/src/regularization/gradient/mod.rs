@@ -102,10 +102,7 @@ impl Terms {
             gradients.set_gradient(knots, knots.zeros_like()?);
         }
         if let Some(gradient) = gradients.gradient(knots) {
-            gradient.inplace_op2(
-                &knots.as_tensor().detach(),
-                &NormGradient { spline, weight, tv2: self.tv2, signs: &signs },
-            )?;
+            gradient.inplace_op2(&knots.detach(), &NormGradient { spline, weight, tv2: self.tv2, signs: &signs })?;
         }
         let Some(linear) = spline.linear_term().filter(|_| !signs.is_empty()) else { return Ok(()) };
         let dtype = knots.dtype();

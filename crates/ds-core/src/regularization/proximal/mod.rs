@@ -6,6 +6,7 @@ use crate::activation::{Kind, Spline};
 use crate::backend::pointwise::real_dtype;
 use crate::backend::real::{Real, elements, elements_mut};
 use crate::dispatch_real;
+use crate::parameter::variable;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, TensorId, bail};
 
 /// λ·TV² of a layer, for proximal steps in a diagonal metric.
@@ -89,9 +90,11 @@ impl ProximalTv2 {
 /// the others.
 ///
 /// # Errors
-/// If `scale` has not the shape of [`Spline::knot_parameters`], or the parameters are not f32 or f64 on the CPU.
+/// If `scale` has not the shape of [`Spline::knot_parameters`], the layer is frozen, or the parameters are not f32 or f64 on the
+/// CPU.
 pub fn proximal_step(spline: &Spline, lambda: f64, scale: &Tensor) -> Result<()> {
-    spline.knot_parameters().inplace_op2(scale, &Step(&ProximalTv2::new(spline, lambda)))
+    variable(spline.knot_parameters_name(), spline.knot_parameters())?
+        .inplace_op2(scale, &Step(&ProximalTv2::new(spline, lambda)))
 }
 
 struct Step<'a>(&'a ProximalTv2);

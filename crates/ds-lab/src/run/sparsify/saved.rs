@@ -1,7 +1,7 @@
 //! Variables as they were, to go back to.
 
 use candle_core::{Result, Tensor, Var};
-use ds_core::Group;
+use ds_core::{Group, variable};
 use ds_nn::Network;
 
 /// Copies of variables.
@@ -11,17 +11,22 @@ impl Saved {
     /// Of the splines of a network.
     pub fn splines(network: &Network) -> Result<Self> {
         let parameters = network.parameters().into_iter().filter(|parameter| parameter.group == Group::Splines);
-        Self::of(parameters.map(|parameter| parameter.var))
+        Self::of(parameters.map(|parameter| Ok(parameter.var)))
     }
 
     /// Of all parameters and running statistics.
     pub fn all(network: &Network) -> Result<Self> {
-        let parameters = network.parameters().into_iter().map(|parameter| parameter.var);
-        Self::of(parameters.chain(network.buffers().into_iter().map(|(_, var)| var)))
+        let parameters = network.parameters().into_iter().map(|parameter| Ok(parameter.var));
+        Self::of(parameters.chain(network.buffers().into_iter().map(|(name, tensor)| variable(&name, &tensor))))
     }
 
-    fn of(vars: impl Iterator<Item = Var>) -> Result<Self> {
-        vars.map(|var| Ok((var.clone(), var.as_tensor().copy()?))).collect::<Result<_>>().map(Self)
+    fn of(vars: impl Iterator<Item = ds_core::Result<Var>>) -> Result<Self> {
+        let saved = |var: ds_core::Result<Var>| {
+            let var = var?;
+            let copy = var.as_detached_tensor().copy()?;
+            Ok((var, copy))
+        };
+        vars.map(saved).collect::<Result<_>>().map(Self)
     }
 
     /// Puts them back.

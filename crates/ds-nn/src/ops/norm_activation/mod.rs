@@ -124,7 +124,7 @@ impl Op for NormActivation {
         let (of, planes) = self.gpu_inputs(inputs)?;
         let Statistics { running_mean, running_variance, momentum, training, .. } = &self.statistics;
         let address = |tensor| gpu.address_of(tensor, DType::F32, Self::NAME);
-        let running = (address(running_mean.as_tensor())?, address(running_variance.as_tensor())?);
+        let running = (address(running_mean)?, address(running_variance)?);
         let constants = gpu::Constants { momentum: *momentum, epsilon: self.epsilon };
         // SAFETY: the layer is the only one that writes its running statistics.
         let (y, moments) = unsafe { gpu::forward(gpu, planes, self.function, of, running, *training, constants)? };

@@ -1,8 +1,9 @@
 //! The statistics of a batch norm: running ones, those of a batch, and what a forward pass leaves for its backward pass.
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, bail};
 use ds_core::backend::real::in_double_precision;
 use ds_core::backend::sync::lock;
+use ds_core::variable;
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 
@@ -21,9 +22,9 @@ pub(super) struct Moments {
 #[derive(Debug, Clone)]
 pub struct Statistics {
     /// The running mean (C).
-    pub running_mean: Var,
+    pub running_mean: Tensor,
     /// The running variance (C), unbiased.
-    pub running_variance: Var,
+    pub running_variance: Tensor,
     /// The weight of the batch in the running statistics.
     pub momentum: f64,
     /// Whether μ and σ² are those of the batch.
@@ -34,7 +35,7 @@ pub struct Statistics {
 
 impl Statistics {
     /// The statistics of a layer for one pass.
-    pub fn new(running_mean: Var, running_variance: Var, momentum: f64, training: bool) -> Self {
+    pub fn new(running_mean: Tensor, running_variance: Tensor, momentum: f64, training: bool) -> Self {
         Self { running_mean, running_variance, momentum, training, saved: Arc::default() }
     }
 
@@ -42,6 +43,10 @@ impl Statistics {
         let (mean, variance) = (self.running_mean.elem_count(), self.running_variance.elem_count());
         if mean != channels || variance != channels {
             bail!("{OP}: running statistics of {mean} channels for {channels}");
+        }
+        if self.training {
+            variable("running_mean", &self.running_mean)?;
+            variable("running_variance", &self.running_variance)?;
         }
         Ok(())
     }
@@ -54,12 +59,13 @@ impl Statistics {
     /// Puts the statistics of a batch with that many elements a channel into the running ones.
     pub(super) fn update(&self, of_batch: &Moments, count: usize) -> Result<()> {
         let unbiased = count as f64 / (count as f64 - 1.0).max(1.0);
-        let update = |running: &Var, of_batch: &[f64], factor: f64| {
+        let update = |running: &Tensor, of_batch: &[f64], factor: f64| {
             let old = in_double_precision(running)?;
             let new = old.into_iter().zip(of_batch);
             let new: Vec<f64> =
                 new.map(|(old, new)| (1.0 - self.momentum) * old + self.momentum * (factor * new)).collect();
-            running.set(&Tensor::from_vec(new, running.shape(), running.device())?.to_dtype(running.dtype())?)
+            variable("running statistics", running)?
+                .set(&Tensor::from_vec(new, running.shape(), running.device())?.to_dtype(running.dtype())?)
         };
         update(&self.running_mean, &of_batch.mean, 1.0)?;
         update(&self.running_variance, &of_batch.variance, unbiased)

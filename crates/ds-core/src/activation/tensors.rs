@@ -1,19 +1,19 @@
-//! Activations with other variables: copies in another precision or on another device, or parameters that come from elsewhere.
+//! Activations with other tensors: copies in another precision or on another device, or parameters that come from elsewhere.
 
 use super::{Activation, Apl, ClippedPRelu, Householder, Kind, LinearTerm, LipschitzSpline, PRelu, Spline};
-use crate::parameter::copied;
+use crate::parameter::{GRID_STEP, copied};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Var};
+use candle_core::{DType, Device, Tensor};
 
-/// What gives the variable of a name, such as `coefficients`, in place of the one that is there.
-pub type NewVariable<'a> = dyn FnMut(&str, &Var) -> candle_core::Result<Var> + 'a;
+/// What gives the tensor of a name, such as `coefficients` or `grid_step`, in place of the one that is there.
+pub type NewTensor<'a> = dyn FnMut(&str, &Tensor) -> candle_core::Result<Tensor> + 'a;
 
 impl Activation {
-    /// The activation with what `new` gives in place of each of its variables: a copy, or one that is found under the name.
+    /// The activation with what `new` gives in place of each of its tensors: a copy, or one that is found under the name.
     ///
     /// # Errors
     /// If a shape does not fit, or those of `new`.
-    pub fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    pub fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         let new = &mut checked(new);
         Ok(match self {
             Self::Relu | Self::LeakyRelu | Self::Absolute | Self::MaxMin => self.clone(),
@@ -35,35 +35,36 @@ impl Activation {
     /// # Errors
     /// If the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        self.map_variables(&mut |_, var| copied(var, dtype, device))
+        self.map_tensors(&mut |name, tensor| copied(name, tensor, dtype, device))
     }
 }
 
-/// The same, with an error for a variable of another shape.
-fn checked<'a>(new: &'a mut NewVariable<'_>) -> impl FnMut(&'static str, &Var) -> Result<Var> + 'a {
+/// The same, with an error for a tensor of another shape.
+fn checked<'a>(new: &'a mut NewTensor<'_>) -> impl FnMut(&'static str, &Tensor) -> Result<Tensor> + 'a {
     |what, old| {
-        let var = new(what, old)?;
-        if var.shape() == old.shape() {
-            return Ok(var);
+        let tensor = new(what, old)?;
+        if tensor.shape() == old.shape() {
+            return Ok(tensor);
         }
-        Err(Error::Shape { what, got: var.shape().clone(), expected: old.shape().clone() })
+        Err(Error::Shape { what, got: tensor.shape().clone(), expected: old.shape().clone() })
     }
 }
 
 impl Spline {
-    /// [`Activation::map_variables`] of a spline: `coefficients` or `slopes`, and `b1` and `b0`.
+    /// [`Activation::map_tensors`] of a spline: `coefficients` or `slopes`, `b1` and `b0`, and `grid_step`.
     ///
     /// # Errors
     /// If a shape does not fit, or those of `new`.
-    pub fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    pub fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         self.with(&mut checked(new))
     }
 
-    fn with(&self, new: &mut impl FnMut(&'static str, &Var) -> Result<Var>) -> Result<Self> {
-        let of_line = |linear: &LinearTerm, new: &mut dyn FnMut(&'static str, &Var) -> Result<Var>| -> Result<_> {
-            let (weight, bias) = (new("b1", &linear.weight)?, new("b0", &linear.bias)?);
-            Ok(LinearTerm { weight, bias, fixed_bias: linear.fixed_bias })
-        };
+    fn with(&self, new: &mut impl FnMut(&'static str, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        let of_line =
+            |linear: &LinearTerm, new: &mut dyn FnMut(&'static str, &Tensor) -> Result<Tensor>| -> Result<_> {
+                let (weight, bias) = (new("b1", &linear.weight)?, new("b0", &linear.bias)?);
+                Ok(LinearTerm { weight, bias, fixed_bias: linear.fixed_bias })
+            };
         let kind = match self.kind() {
             Kind::BSpline { coefficients } => Kind::BSpline { coefficients: new("coefficients", coefficients)? },
             Kind::ExplicitLinear { coefficients, linear } => {
@@ -73,7 +74,7 @@ impl Spline {
                 Kind::ReluSpline { slope_changes: new("slopes", slope_changes)?, linear: of_line(linear, new)? }
             }
         };
-        Self::from_parameters(self.grid(), kind)
+        Self::from_parameters(self.grid(), kind)?.with_step(&new(GRID_STEP, self.step())?)
     }
 
     /// A copy with parameters of a type and on a device.
@@ -81,22 +82,22 @@ impl Spline {
     /// # Errors
     /// If the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        self.map_variables(&mut |_, var| copied(var, dtype, device))
+        self.map_tensors(&mut |name, tensor| copied(name, tensor, dtype, device))
     }
 }
 
 impl LipschitzSpline {
-    /// [`Activation::map_variables`] of a spline: `coefficients`, and `log_scaling` if it is learned.
+    /// [`Activation::map_tensors`] of a spline: `coefficients`, and `log_scaling` if it is learned.
     ///
     /// # Errors
     /// If a shape does not fit, or those of `new`.
-    pub fn map_variables(&self, new: &mut NewVariable<'_>) -> Result<Self> {
+    pub fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         self.with(&mut checked(new))
     }
 
-    fn with(&self, new: &mut impl FnMut(&'static str, &Var) -> Result<Var>) -> Result<Self> {
+    fn with(&self, new: &mut impl FnMut(&'static str, &Tensor) -> Result<Tensor>) -> Result<Self> {
         let coefficients = new("coefficients", self.coefficients())?;
-        let log_scaling = self.log_scaling().map(|var| new("log_scaling", var)).transpose()?;
+        let log_scaling = self.log_scaling().map(|tensor| new("log_scaling", tensor)).transpose()?;
         Ok(self.with_parameters(coefficients, log_scaling))
     }
 
@@ -105,6 +106,6 @@ impl LipschitzSpline {
     /// # Errors
     /// If the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
-        self.map_variables(&mut |_, var| copied(var, dtype, device))
+        self.map_tensors(&mut |name, tensor| copied(name, tensor, dtype, device))
     }
 }
