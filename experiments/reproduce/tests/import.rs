@@ -6,7 +6,8 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use common::text;
 use ds_core::graph::Graph;
 use ds_lab::torch::{Given, import};
@@ -128,12 +129,27 @@ fn imported_networks_go_back_as_they_came() {
         reproduce(&["export", again.to_str().unwrap(), "--format", "torch"]);
         let twice = candle_core::safetensors::load(again.join("torch.safetensors"), &Device::Cpu).unwrap();
         assert_eq!(bits(&exported), bits(&twice), "{name}");
+        is_read_by_candle(&path, &run, &reference);
     }
+}
+
+/// The third format, in another network that takes its tensors from a mapped file.
+fn is_read_by_candle(path: &Path, run: &Path, reference: &Reference) {
+    reproduce(&["export", run.to_str().unwrap(), "--format", "safetensors"]);
+    let file = run.join("network.safetensors");
+    // SAFETY: nothing else writes to the file.
+    let vb = unsafe { VarBuilder::from_mmaped_safetensors(&[file], DType::F32, &Device::Cpu) }.unwrap();
+    let imported = import(path, &Given::default()).unwrap();
+    let config = &imported.config;
+    let drawn = ds_lab::run::network(config, config.data.dataset.outputs()).unwrap();
+    let mapped = drawn.with_builder(vb).unwrap();
+    assert_eq!((mapped.parameter_count(), drawn.parameter_count()), (0, reference.parameters));
+    assert_eq!(output(&mapped, reference), output(&imported.network, reference));
 }
 
 fn bits(tensors: &HashMap<String, Tensor>) -> BTreeMap<&String, Vec<u64>> {
     let of = |tensor: &Tensor| {
-        let numbers = tensor.to_dtype(candle_core::DType::F64).unwrap().flatten_all().unwrap();
+        let numbers = tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
         numbers.to_vec1::<f64>().unwrap().into_iter().map(f64::to_bits).collect()
     };
     tensors.iter().map(|(name, tensor)| (name, of(tensor))).collect()
@@ -144,7 +160,7 @@ fn what_is_wrong_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("weights.safetensors");
     let out = directory.path().join("run");
-    let tensor = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let tensor = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     let names: [(&str, &[usize]); 5] = [
         ("fc1.weight", &[4, 2]),
         ("fc_last.weight", &[1, 4]),

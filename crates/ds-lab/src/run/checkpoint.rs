@@ -227,24 +227,16 @@ fn restore_grids(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Resul
 /// # Errors
 /// If the file cannot be written, or the network is frozen.
 pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
-    write_network_with(path, network, HashMap::from([("config".to_owned(), config.to_owned())]))
-}
-
-/// The same with other metadata, of which `config` is the config of the run.
-///
-/// # Errors
-/// If the file cannot be written, or the network is frozen.
-pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<String, String>) -> Result<()> {
     network.check_variables()?;
     let all = network.parameters().into_iter().map(|p| (p.name, p.var.into_inner())).chain(network.buffers());
     let mut tensors = all
         .map(|(name, tensor)| Ok((name, detached_copy(&tensor)?)))
         .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
-    let config = metadata.get("config").map(|text| Config::from_toml(text));
-    if config.is_some_and(|config| config.is_ok_and(|config| config.activation.range.is_auto())) {
+    if Config::from_toml(config).is_ok_and(|config| config.activation.range.is_auto()) {
         tensors.extend(grid_steps(network)?);
     }
-    metadata.insert("format".to_owned(), NETWORK_FORMAT.to_owned());
+    let metadata =
+        HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
     verified::write(path, &tensors, metadata)
 }
 
