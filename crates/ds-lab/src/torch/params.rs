@@ -73,10 +73,12 @@ pub(super) fn experiment(network: NetworkKind) -> Option<Experiment> {
     })
 }
 
-/// The distance of knots that the original makes of a range: rounded down to a multiple of 1e-6.
-pub(super) fn original_step(size: usize, range: f64) -> f64 {
-    let half = (size / 2).max(1) as f64;
-    ((range / half) / 1e-6).floor() * 1e-6
+/// The distance of knots that the original makes of a range: rounded down to a multiple of the f64 that is nearest to 1e-6, by Python's
+/// exact division with `//`. It takes 0.7 to 0.699999.
+fn original_step(size: usize, range: f64) -> f64 {
+    const UNIT: f64 = 1e-6;
+    let step = range / (size / 2).max(1) as f64;
+    ((step - step % UNIT) / UNIT).round() * UNIT
 }
 
 /// Sets a grid of the original: by its range where that gives the same distance of knots.
@@ -192,4 +194,24 @@ pub(super) fn set_shapes(
     };
     let range = range.context("a state_dict does not tell where the knots of its splines lie; give --range")?;
     set_grid(keys, size, range).with_context(|| format!("splines of {size} knots on [−{range}, {range}]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::original_step;
+
+    /// Values that Python computed with the original's function.
+    #[test]
+    fn grids_are_those_of_the_original() {
+        for (size, range, step) in [
+            (51, 4.0, 0.16),
+            (21, 1.0, 0.1),
+            (3, 0.7, 0.699_999),
+            (21, 3.5, 0.349_999),
+            (17, 0.7, 0.087_499),
+            (15, 3.0, 0.428_571),
+        ] {
+            assert!((original_step(size, range) - step).abs() < 1e-12, "{size} knots, range {range}");
+        }
+    }
 }
