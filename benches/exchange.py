@@ -158,7 +158,7 @@ def images_per_second(evaluate, x):
     return len(x) / (time.perf_counter() - start)
 
 
-def times(binary, runs, folder, rounds, threads):
+def times(binary, runs, folder, rounds, threads, batch):
     """A table of ResNet32's images/s in evaluation."""
     measure = subprocess.Popen(
         [os.path.join(os.path.dirname(binary), "examples/measure")],
@@ -171,8 +171,7 @@ def times(binary, runs, folder, rounds, threads):
         return 1000 / (float(measure.stdout.readline()) / 1000)
 
     torch.set_num_threads(threads)
-    # Maps of 64 images stay in the caches; larger batches are slower in all three.
-    x = torch.randn(64, 3, 32, 32)
+    x = torch.randn(batch, 3, 32, 32)
     cases = {}
     for run in runs:
         config = tomllib.load(open(os.path.join(run, "config.toml"), "rb"))
@@ -213,7 +212,8 @@ def main():
     parser.add_argument("--data-dir")
     parser.add_argument("--only", choices=TRAINED, action="append", help="of the networks that are trained")
     parser.add_argument("--time", action="store_true")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64, help="images at a time of onnxruntime and PyTorch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--binary", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release/reproduce"))
     arguments = parser.parse_args()
@@ -222,7 +222,7 @@ def main():
         runs = [(os.path.abspath(run), data) for run in arguments.runs]
         runs = runs or list(trained(arguments.binary, folder, data, arguments.only))
         if arguments.time:
-            times(arguments.binary, [run for run, _ in runs], folder, arguments.rounds, arguments.threads)
+            times(arguments.binary, [run for run, _ in runs], folder, arguments.rounds, arguments.threads, arguments.batch)
             return
         results = [check(arguments.binary, run, source, folder) for run, source in runs]
     sys.exit(0 if all(results) else "some outputs differ")
