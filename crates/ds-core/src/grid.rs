@@ -42,7 +42,8 @@ impl Grid {
             return Err(Error::Grid { what: "range", value: range });
         }
         let exact = range / (size / 2) as f64;
-        let micro = (exact * 1e6).floor() / 1e6;
+        // Python's `exact // 1e-6`, which divides by the f64 nearest to 1e-6 without rounding: 0.7 becomes 0.699999.
+        let micro = ((exact - exact % 1e-6) / 1e-6).round() / 1e6;
         Self::from_step(size, if micro > 0.0 { micro } else { exact })
     }
 
@@ -90,6 +91,25 @@ mod tests {
         assert_eq!(grid.step(), 0.066666);
         assert_eq!(grid.knot(15), 0.0);
         assert_eq!(grid.knots().len(), 31);
+    }
+
+    /// Values that Python computed with the original's function.
+    #[test]
+    fn steps_are_those_of_the_original() {
+        for (size, range, step) in [
+            (51, 4.0, 0.16),
+            (21, 1.0, 0.1),
+            (3, 0.7, 0.699_999),
+            (21, 3.5, 0.349_999),
+            (17, 0.7, 0.087_499),
+            (15, 3.0, 0.428_571),
+        ] {
+            assert_eq!(
+                Grid::from_range(size, range).expect("a valid grid").step(),
+                step,
+                "{size} knots, range {range}"
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use super::names::{ACTIVATIONS, NETWORKS};
 use crate::config::{Experiment, NetworkKind};
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
-use ds_core::Grid;
 use std::collections::BTreeMap;
 use toml::{Table, Value};
 
@@ -73,27 +72,6 @@ pub(super) fn experiment(network: NetworkKind) -> Option<Experiment> {
     })
 }
 
-/// The distance of knots that the original makes of a range: rounded down to a multiple of the f64 that is nearest to 1e-6, by Python's
-/// exact division with `//`. It takes 0.7 to 0.699999.
-fn original_step(size: usize, range: f64) -> f64 {
-    const UNIT: f64 = 1e-6;
-    let step = range / (size / 2).max(1) as f64;
-    ((step - step % UNIT) / UNIT).round() * UNIT
-}
-
-/// Sets a grid of the original: by its range where that gives the same distance of knots.
-pub(super) fn set_grid(keys: &mut Keys, size: usize, range: f64) -> Result<()> {
-    keys.set("activation.size", i64::try_from(size)?);
-    let (step, usual) = (original_step(size, range), Grid::from_range(size, range)?.step());
-    // The original computes in f64 and keeps an f32.
-    if (step - usual).abs() <= 1e-7 * usual {
-        keys.set("activation.range", range);
-    } else {
-        keys.set("activation.step", step);
-    }
-    Ok(())
-}
-
 /// Sets what the settings say of the network and of its training.
 pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()> {
     let params = Params::of(checkpoint);
@@ -119,10 +97,10 @@ pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()>
         keys.set("network.hidden", vec![units; layers]);
     }
     if activation.is_spline() {
-        let size = params.count("spline_size").and_then(|size| usize::try_from(size).ok());
-        let size = size.context("its `params` have no number `spline_size`")?;
+        let size = params.count("spline_size").context("its `params` have no number `spline_size`")?;
         let range = params.number("spline_range").context("its `params` have no number `spline_range`")?;
-        set_grid(keys, size, range).context("its `spline_size` and `spline_range`")?;
+        keys.set("activation.size", size);
+        keys.set("activation.range", range);
         keys.set("activation.init", params.text("spline_init")?);
         keys.set(
             "regularization.norm",
@@ -192,26 +170,8 @@ pub(super) fn set_shapes(
         (_, Some(slopes), _) if slopes.rank() == 2 => slopes.dims()[1] + 2,
         _ => return Ok(()),
     };
-    let range = range.context("a state_dict does not tell where the knots of its splines lie; give --range")?;
-    set_grid(keys, size, range).with_context(|| format!("splines of {size} knots on [−{range}, {range}]"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::original_step;
-
-    /// Values that Python computed with the original's function.
-    #[test]
-    fn grids_are_those_of_the_original() {
-        for (size, range, step) in [
-            (51, 4.0, 0.16),
-            (21, 1.0, 0.1),
-            (3, 0.7, 0.699_999),
-            (21, 3.5, 0.349_999),
-            (17, 0.7, 0.087_499),
-            (15, 3.0, 0.428_571),
-        ] {
-            assert!((original_step(size, range) - step).abs() < 1e-12, "{size} knots, range {range}");
-        }
-    }
+    let range = range.context("a state_dict does not say where the knots of its splines lie; give --range")?;
+    keys.set("activation.size", i64::try_from(size)?);
+    keys.set("activation.range", range);
+    Ok(())
 }
