@@ -62,7 +62,8 @@ pub(crate) fn significant(c: &[f64], epsilon: f64) -> usize {
 
 /// The sign of the second difference of three coefficients; 0 where it is not above their rounding.
 #[inline(always)]
-pub(crate) fn significant_sign(c: [f64; 3], epsilon: f64) -> f64 {
+#[doc(hidden)]
+pub fn significant_sign(c: [f64; 3], epsilon: f64) -> f64 {
     let difference = (c[2] - c[1]) - (c[1] - c[0]);
     let rounding = 0.5 * epsilon * (c[0].abs() + 2.0 * c[1].abs() + c[2].abs());
     if difference.abs() > rounding { difference.signum() } else { 0.0 }

@@ -9,6 +9,8 @@ pub(crate) mod measures;
 pub(crate) mod norm;
 mod proximal;
 
+#[doc(hidden)]
+pub use measures::significant_sign;
 pub use measures::{active_knots, bv2, significant_knots, slope_changes, tv2, values_at_0_and_1};
 pub use norm::Norm;
 pub use proximal::{ProximalTv2, Workspace, proximal_step};

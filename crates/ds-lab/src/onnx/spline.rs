@@ -1,8 +1,9 @@
 //! Linear splines in standard ops: few knots as a sum of ReLUs, many by look-up.
 
 use super::graph::{Attribute, Builder, Name};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use ds_core::activation::{Kind, LipschitzSpline, Spline};
+use ds_core::regularization::significant_sign;
 
 /// The functions of a layer in f64.
 pub(super) struct Functions {
@@ -23,29 +24,21 @@ const MOST_RELUS: usize = 24;
 
 impl Functions {
     /// Splines without a constraint.
-    pub fn of_spline(spline: &Spline) -> Result<Self> {
-        let (grid, size) = (spline.grid(), spline.grid().size());
+    pub fn of_spline(spline: &Spline) -> ds_core::Result<Self> {
+        let grid = spline.grid();
+        // In f64, where the linear term is added without rounding.
+        let values = in_f64(&spline.to(DType::F64, &Device::Cpu)?.coefficients()?)?;
         let stored = in_f64(spline.knot_parameters())?;
-        let lines = match spline.linear_term() {
-            Some(linear) => in_f64(&linear.weight)?.into_iter().zip(in_f64(&linear.bias)?).collect(),
-            None => vec![(0.0, 0.0); spline.channels()],
+        let kept = |row: &[f64]| match spline.kind() {
+            Kind::ReluSpline { .. } => (0..row.len()).filter(|&k| row[k] != 0.0).map(|k| k + 1).collect(),
+            Kind::BSpline { .. } | Kind::ExplicitLinear { .. } => bends(row),
         };
-        let knots: Vec<f64> = grid.knots().collect();
-        let rows = stored.chunks_exact(stored.len() / spline.channels().max(1)).zip(lines);
-        let function = |(row, (b1, b0)): (&[f64], (f64, f64))| {
-            let line = knots.iter().map(|x| b1 * x + b0);
-            let (values, kept) = match spline.kind() {
-                Kind::ReluSpline { .. } => {
-                    let sum =
-                        |x: &f64| row.iter().zip(&knots[1..]).map(|(a, knot)| a * (x - knot).max(0.0)).sum::<f64>();
-                    let kept = (1..size - 1).filter(|&k| row[k - 1] != 0.0).collect();
-                    (line.zip(knots.iter().map(sum)).map(|(line, sum)| line + sum).collect(), kept)
-                }
-                Kind::BSpline { .. } | Kind::ExplicitLinear { .. } => {
-                    (line.zip(row).map(|(line, c)| line + c).collect(), bends(row))
-                }
-            };
-            Function { first: knots[0], step: grid.step(), values, kept }
+        let rows = values.chunks_exact(grid.size()).zip(stored.chunks_exact(stored.len() / spline.channels()));
+        let function = |(values, stored): (&[f64], &[f64])| Function {
+            first: grid.knot(0),
+            step: grid.step(),
+            values: values.to_vec(),
+            kept: kept(stored),
         };
         Ok(Self { functions: rows.map(function).collect() })
     }
@@ -155,10 +148,7 @@ impl Function {
 
 /// The inner knots whose second difference is above the rounding of f32 values.
 fn bends(c: &[f64]) -> Vec<usize> {
-    let is_bent = |k: &usize| {
-        let [a, b, c] = [c[k - 1], c[*k], c[k + 1]];
-        ((c - b) - (b - a)).abs() > 0.5 * f64::from(f32::EPSILON) * (a.abs() + 2.0 * b.abs() + c.abs())
-    };
+    let is_bent = |&k: &usize| significant_sign([c[k - 1], c[k], c[k + 1]], f64::from(f32::EPSILON)) != 0.0;
     (1..c.len() - 1).filter(is_bent).collect()
 }
 
