@@ -4,7 +4,7 @@
 use ds_lab::config::Config;
 use ds_lab::data::Source;
 use ds_lab::device::Context;
-use ds_lab::run::checkpoint::Checkpoint;
+use ds_lab::run::checkpoint::{Checkpoint, read_network};
 use ds_lab::run::{self, Existing, RunOptions, Setup, evaluate, sparsify};
 use std::path::Path;
 
@@ -64,4 +64,26 @@ fn a_number_of_knots_needs_no_search() {
     let outcome = sparsify::run(&config, &setup, unchanged, directory.path()).unwrap();
     let knots: Vec<(usize, usize)> = outcome.curve.iter().map(|row| (row.knots, row.finetune_epochs)).collect();
     assert_eq!(knots, [(11, 0), (11, 2)]);
+}
+
+/// Pruning fits the offset of a function again, also where training leaves it alone.
+#[test]
+fn an_offset_that_is_not_trained_is_pruned_saved_and_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config("sparsify.knots = 6\nactivation.kind = \"relu_spline\"\nactivation.fixed_bias = true");
+    let setup = trained(&config, directory.path());
+    let offsets = |network: &ds_nn::Network| -> Vec<f32> {
+        let of = |spline: &&ds_core::activation::Spline| spline.linear_term().unwrap().bias.to_vec1::<f32>().unwrap();
+        network.splines().iter().flat_map(of).collect()
+    };
+    let (before, unchanged) = (offsets(&setup.network), evaluate(&setup.network, &setup.train).unwrap());
+    let outcome = sparsify::run(&config, &setup, unchanged, directory.path()).unwrap();
+    assert_eq!(offsets(&setup.network), before);
+    assert_eq!(evaluate(&setup.network, &setup.train).unwrap(), unchanged);
+
+    let pruned = run::network(&config, 1).unwrap();
+    read_network(&directory.path().join("sparsified.safetensors"), &pruned).unwrap();
+    assert_ne!(offsets(&pruned), before);
+    let accuracy = evaluate(&pruned, &setup.train).unwrap().accuracy;
+    assert_eq!(accuracy, outcome.refit.unwrap().train_accuracy);
 }

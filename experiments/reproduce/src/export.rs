@@ -13,7 +13,7 @@ use ds_lab::files;
 use ds_lab::onnx;
 use ds_lab::outln;
 use ds_lab::results::metrics::read_summary;
-use ds_lab::run::checkpoint::{Checkpoint, read_network};
+use ds_lab::run::checkpoint::{Checkpoint, read_network, write_network_with};
 use ds_lab::run::{Setup, network, verified};
 use ds_lab::torch::write_state_dict;
 use ds_nn::Network;
@@ -103,7 +103,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     match args.format {
         Format::Onnx => onnx::write(&out, &network, config.data.dataset.sample(), metadata)?,
         Format::Torch => write_state_dict(&out, &config, &network, batches(&checkpoint), metadata)?,
-        Format::Safetensors => write_tensors(&out, &network, metadata)?,
+        Format::Safetensors => write_network_with(&out, &network, metadata)?,
     }
     outln!("{}", out.display());
     if let Some(count) = args.samples {
@@ -111,16 +111,6 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         outln!("{}", samples.display());
     }
     Ok(())
-}
-
-/// All tensors of a network by the names that [`Network::with_builder`] reads, the distances of knots included.
-fn write_tensors(path: &Path, network: &Network, metadata: HashMap<String, String>) -> Result<()> {
-    let mut tensors = BTreeMap::new();
-    network.map_tensors(|name, tensor| {
-        tensors.insert(name.to_owned(), tensor.detach());
-        Ok(tensor.clone())
-    })?;
-    verified::write(path, &tensors, metadata)
 }
 
 /// Test samples and what the network makes of them.

@@ -7,7 +7,6 @@
 
 use super::optimizers::Optimizers;
 use super::verified;
-use crate::config::Config;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use ds_core::Grid;
@@ -184,7 +183,7 @@ impl Checkpoint {
             network.parameters().into_iter().map(|p| (format!("parameter/{}", p.name), p.var.into_inner()));
         let buffers = network.buffers().into_iter().map(|(name, tensor)| (format!("buffer/{name}"), tensor));
         verified::restore("the checkpoint", &self.tensors, parameters.chain(buffers))?;
-        restore_grids(&self.tensors, network)
+        restore_fixed(&self.tensors, network)
     }
 
     /// Puts the state of the optimisers back.
@@ -208,35 +207,47 @@ fn grid_steps(network: &Network) -> Result<Vec<(String, Tensor)>> {
     network.named_splines().into_iter().map(step).collect()
 }
 
-/// Moves knots to where a file has them; files of networks whose range is a number say nothing of them.
-fn restore_grids(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Result<()> {
+/// Moves knots to where a file has them, and puts back offsets that are not trained but that pruning changes. Files of earlier versions
+/// have neither.
+fn restore_fixed(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Result<()> {
     for (name, spline) in network.named_splines() {
-        let name = format!("grid_step/{name}");
-        let Some(saved) = tensors.get(&name) else { continue };
-        let step = saved.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        let [step] = step[..] else { bail!("`{name}` has {} numbers, expected one", step.len()) };
-        let grid = Grid::from_step(spline.grid().size(), step).with_context(|| format!("`{name}`"))?;
-        spline.set_grid(grid)?;
+        let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        let names = [format!("{layer}.grid_step"), format!("grid_step/{name}")];
+        if let Some((name, saved)) = names.iter().find_map(|name| Some((name, tensors.get(name)?))) {
+            let step = saved.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let [step] = step[..] else { bail!("`{name}` has {} numbers, expected one", step.len()) };
+            let grid = Grid::from_step(spline.grid().size(), step).with_context(|| format!("`{name}`"))?;
+            spline.set_grid(grid)?;
+        }
+        let name = format!("{layer}.b0");
+        if let Some(linear) = spline.linear_term().filter(|linear| linear.fixed_bias && tensors.contains_key(&name)) {
+            verified::restore("it", tensors, [(name, linear.bias.clone())].into_iter())?;
+        }
     }
     Ok(())
 }
 
-/// Writes a network without the state of its training: its parameters and running statistics by their names, with the config of
-/// the run and a digest.
+/// Writes a network without the state of its training, with the config of the run and a digest: all tensors by the names that
+/// [`Network::with_builder`] reads, the distances of knots included.
 ///
 /// # Errors
 /// If the file cannot be written, or the network is frozen.
 pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
+    write_network_with(path, network, HashMap::from([("config".to_owned(), config.to_owned())]))
+}
+
+/// The same with other metadata, of which `config` is the config of the run.
+///
+/// # Errors
+/// As for [`write_network`].
+pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<String, String>) -> Result<()> {
     network.check_variables()?;
-    let all = network.parameters().into_iter().map(|p| (p.name, p.var.into_inner())).chain(network.buffers());
-    let mut tensors = all
-        .map(|(name, tensor)| Ok((name, detached_copy(&tensor)?)))
-        .collect::<candle_core::Result<BTreeMap<_, _>>>()?;
-    if Config::from_toml(config).is_ok_and(|config| config.activation.range.is_auto()) {
-        tensors.extend(grid_steps(network)?);
-    }
-    let metadata =
-        HashMap::from([("format".to_owned(), NETWORK_FORMAT.to_owned()), ("config".to_owned(), config.to_owned())]);
+    let mut tensors = BTreeMap::new();
+    network.map_tensors(|name, tensor| {
+        tensors.insert(name.to_owned(), detached_copy(tensor)?);
+        Ok(tensor.clone())
+    })?;
+    metadata.insert("format".to_owned(), NETWORK_FORMAT.to_owned());
     verified::write(path, &tensors, metadata)
 }
 
@@ -258,7 +269,7 @@ pub fn read_network(path: &Path, network: &Network) -> Result<()> {
         network.check_variables()?;
         let parameters = network.parameters().into_iter().map(|p| (p.name, p.var.into_inner()));
         verified::restore("it", &tensors, parameters.chain(network.buffers()))?;
-        restore_grids(&tensors, network)
+        restore_fixed(&tensors, network)
     };
     parse().with_context(|| format!("{} is not a whole file of this network", path.display()))
 }

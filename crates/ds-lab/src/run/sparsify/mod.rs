@@ -55,7 +55,7 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
     let method = config.sparsify.method();
     let save = |file: &str| write_network(&directory.join(file), network, &config.to_toml());
     if method.thresholds() && !network.splines().is_empty() {
-        let saved = Saved::splines(network)?;
+        let saved = Saved::of(network)?;
         (outcome.sparsified, outcome.thresholds) = threshold::eliminated(config, setup, &saved, unchanged, directory)?;
         if outcome.sparsified.is_some() && !method.refits() {
             save(SPARSIFIED)?;
@@ -63,7 +63,7 @@ pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Pa
         saved.restore()?;
     }
     if method.refits() {
-        let saved = Saved::all(network)?;
+        let saved = Saved::of(network)?;
         let before = refit::judged(config, setup, unchanged)?;
         let refit::Refitted { chosen, curve, histograms } = refit::refitted(config, setup, before)?;
         (outcome.curve, outcome.histograms) = (curve, Some(histograms));
