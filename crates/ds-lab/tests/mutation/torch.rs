@@ -94,7 +94,7 @@ fn errors_name_the_file_and_the_entry() {
     assert_eq!(parse_archive(&good).unwrap(), 3);
     let harmful = error(&checkpoint("os\nsystem"));
     assert!(harmful.contains("os.system (entry [params][device])") && harmful.contains("not executed"), "{harmful}");
-    // The tensors are zipped, so that a changed one is told from its checksum.
+    // The ZIP archive has a checksum of each tensor.
     let mut changed = good.clone();
     let at = changed.windows(17).position(|part| part == b"checkpoint/data/1").unwrap() + 17;
     changed[at + 3] ^= 1;
