@@ -12,6 +12,7 @@ use ds_core::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signa
 use ds_core::lipschitz::bv2::{self, Exponent};
 use ds_core::lipschitz::certified;
 use ds_core::lipschitz::empirical::{Search, lower_bound};
+use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -53,6 +54,7 @@ fn apply(operators: &[Operator], x: &Tensor) -> Result<Tensor> {
                 Tensor::stack(&rows.collect::<Result<Vec<_>>>()?, 2)?
             }
             Operator::ChannelScale(scale) => x.broadcast_mul(&scale.reshape(((), 1, 1))?)?,
+            Operator::Bias(bias) => x.broadcast_add(&bias.reshape(((), 1, 1))?)?,
             Operator::Scale(scale) => (x * *scale)?,
             Operator::Activation(activation) => activation.forward(&x.contiguous()?)?,
             Operator::AveragePool(window) => pooled(&x, window, 0.0, |w| w.mean(2))?,
@@ -137,7 +139,7 @@ impl Random<'_> {
         while layers > 0 {
             let outputs = self.0.random_range(1..5);
             let smallest = signal.plane.0.min(signal.plane.1);
-            let next = match self.0.random_range(0..8) {
+            let next = match self.0.random_range(0..9) {
                 0 => Operator::Dense(self.tensor(&[outputs, signal.elements()])),
                 1 | 2 => {
                     let stride = self.0.random_range(1..3);
@@ -154,6 +156,7 @@ impl Random<'_> {
                     if kind == 4 { Operator::MaxPool(window) } else { Operator::AveragePool(window) }
                 }
                 6 => Operator::Scale(self.0.random_range(-2.0..2.0)),
+                7 => Operator::Bias(self.tensor(&[signal.channels])),
                 _ => self.activation(signal.channels),
             };
             signal = next.output(signal).unwrap();
@@ -232,6 +235,26 @@ fn no_pair_beats_a_bound() {
     }
     // A bound that is far above everything proves nothing.
     assert!(20 * tight > rounds, "only {tight} of {rounds} quotients come within 20 % of the certified bound");
+}
+
+#[test]
+fn unrolled_networks_have_the_same_values() {
+    let rng = &mut generator(3);
+    for round in 0..500 {
+        let architecture = Random(rng).architecture();
+        let Signal { channels, plane } = architecture.input;
+        let unrolled = PiecewiseLinear::new(&architecture).unwrap();
+        for _ in 0..4 {
+            let x = uniform(rng, unrolled.inputs, -2.0, 2.0);
+            let expected =
+                apply(&architecture.operators, &tensor(x.clone(), &[1, channels, plane.0, plane.1])).unwrap();
+            let expected: Vec<f64> = expected.flatten_all().unwrap().to_vec1().unwrap();
+            let size = expected.iter().fold(1.0f64, |m, y| m.max(y.abs()));
+            for (y, expected) in unrolled.value(&x).iter().zip(&expected) {
+                assert!((y - expected).abs() < 1e-11 * size, "round {round}: {y}, not {expected}: {architecture:?}");
+            }
+        }
+    }
 }
 
 #[test]

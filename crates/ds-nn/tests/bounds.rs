@@ -8,6 +8,7 @@ use ds_core::graph::{Graph, InputGraph};
 use ds_core::lipschitz::bv2::{self, Exponent};
 use ds_core::lipschitz::certified;
 use ds_core::lipschitz::empirical::{Search, lower_bound};
+use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use ds_nn::Network;
 use ds_nn::layers::Constraint;
 use ds_nn::layers::Mode;
@@ -77,6 +78,15 @@ fn what_is_found_is_below_what_is_certified() {
         let found = lower_bound(outputs, &points, search).unwrap().quotient;
         let architecture = network.architecture().unwrap();
         let certified = certified::bound(&architecture).unwrap();
+        // Biases included, the architecture is the network.
+        if architecture.input.elements() <= 20 {
+            let unrolled = PiecewiseLinear::new(&architecture).unwrap();
+            let (x, y) = (points.to_vec2::<f64>().unwrap(), outputs(&points).unwrap().to_vec2::<f64>().unwrap());
+            for (y, expected) in x.iter().map(|x| unrolled.value(x)).zip(y) {
+                let error = y.iter().zip(expected).map(|(y, expected)| (y - expected).abs()).fold(0.0, f64::max);
+                assert!(error < 1e-4, "{name}: values differ by {error}");
+            }
+        }
         // Constraints are met again in f64, to the rounding of the f32 weights.
         assert!(found > 0.0 && found <= certified * (1.0 + 1e-6), "{name}: {found} above {certified}");
         if network.lipschitz_bound_l1().unwrap().is_some() {

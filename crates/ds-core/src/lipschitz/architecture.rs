@@ -4,7 +4,9 @@ use super::certified::Geometry;
 use crate::activation::Activation;
 use candle_core::{Result, Tensor, bail};
 
-/// What a network does to a signal, from input to output. Biases change no distance and are left out.
+/// What a network does to a signal, from input to output.
+///
+/// Biases change no distance, so most bounds pass over [`Operator::Bias`]; exact constants and local bounds need them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -100,6 +102,8 @@ pub enum Operator {
     },
     /// Every channel times its element of a vector (C): batch norm in evaluation mode, which is γ/√(variance + ε).
     ChannelScale(Tensor),
+    /// Every channel plus its element of a vector (C).
+    Bias(Tensor),
     /// Everything times a number.
     Scale(f64),
     /// An activation.
@@ -134,7 +138,10 @@ impl Operator {
             Self::ChannelScale(scale) if scale.dims() != [channels] => {
                 bail!("channel scale: {:?} does not fit {channels} channels", scale.shape())
             }
-            Self::ChannelScale(_) | Self::Scale(_) | Self::Activation(_) => Ok(input),
+            Self::Bias(bias) if bias.dims() != [channels] => {
+                bail!("bias: {:?} does not fit {channels} channels", bias.shape())
+            }
+            Self::ChannelScale(_) | Self::Bias(_) | Self::Scale(_) | Self::Activation(_) => Ok(input),
             Self::AveragePool(window) | Self::MaxPool(window) => Ok(Signal { channels, plane: window.output(plane)? }),
             Self::Sum(branches) => {
                 let mut outputs = branches

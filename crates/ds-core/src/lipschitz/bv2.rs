@@ -126,6 +126,7 @@ fn through(operators: &[Operator], mut known: Known, mut signal: Signal, p: Expo
                 }
             }
             Operator::ChannelScale(scale) => known.times(Exponent::Infinity.norm(in_double_precision(scale)?)),
+            Operator::Bias(_) => known,
             Operator::Scale(scale) => known.times(scale.abs()),
             // A mean is no larger than its largest element; a pixel is a part of as many means as windows cover it.
             Operator::AveragePool(window) => match known {

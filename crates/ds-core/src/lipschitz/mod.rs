@@ -5,3 +5,4 @@ pub mod architecture;
 pub mod bv2;
 pub mod certified;
 pub mod empirical;
+pub mod piecewise_linear;

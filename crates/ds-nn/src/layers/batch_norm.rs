@@ -115,15 +115,10 @@ impl BatchNorm {
     /// # Errors
     /// If the convolution's outputs are not this layer's channels.
     pub fn folded_into(&self, conv: &Conv2d) -> Result<Conv2d> {
-        let factor = self.factors()?;
         let dtype = conv.weight.dtype();
         let weight = conv.weight.to_dtype(DType::F64)?;
-        let weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?.to_dtype(dtype)?;
-        let mut mean = self.running_mean.to_dtype(DType::F64)?;
-        if let Some(bias) = &conv.bias {
-            mean = (mean - bias.to_dtype(DType::F64)?)?;
-        }
-        let bias = (self.shift.to_dtype(DType::F64)? - (mean * factor)?)?.to_dtype(dtype)?;
+        let weight = weight.broadcast_mul(&self.factors()?.reshape(((), 1, 1, 1))?)?.to_dtype(dtype)?;
+        let bias = self.offsets_after(conv.bias.as_ref())?.to_dtype(dtype)?;
         Ok(Conv2d { weight: weight.detach(), bias: Some(bias.detach()), ..conv.clone() })
     }
 
@@ -151,15 +146,25 @@ impl BatchNorm {
         self.scale.detach().to_dtype(DType::F64)?.div(&deviation)
     }
 
-    /// The convolution and then this layer in evaluation mode, as Lipschitz bounds see them: one convolution.
+    /// β − γ·mean/√(variance + ε) in f64: what is added to each channel then, if a bias of that many channels comes before.
+    pub(super) fn offsets_after(&self, bias: Option<&Tensor>) -> Result<Tensor> {
+        let mut mean = self.running_mean.detach().to_dtype(DType::F64)?;
+        if let Some(bias) = bias {
+            mean = (mean - bias.detach().to_dtype(DType::F64)?)?;
+        }
+        self.shift.detach().to_dtype(DType::F64)? - (mean * self.factors()?)?
+    }
+
+    /// The convolution and then this layer in evaluation mode, as Lipschitz bounds see them: one convolution and a bias.
     ///
     /// # Errors
     /// If the convolution's outputs are not this layer's channels.
-    pub fn operator_after(&self, conv: &Conv2d) -> Result<Operator> {
+    pub fn operators_after(&self, conv: &Conv2d) -> Result<Vec<Operator>> {
         let weight = conv.weight.detach().to_dtype(DType::F64)?;
         let weight = weight.broadcast_mul(&self.factors()?.reshape(((), 1, 1, 1))?)?;
         let Window { stride, padding, .. } = conv.window;
-        Ok(Operator::Convolution { weight, stride, padding })
+        let bias = self.offsets_after(conv.bias.as_ref())?;
+        Ok(vec![Operator::Convolution { weight, stride, padding }, Operator::Bias(bias)])
     }
 
     /// Scale and shift.

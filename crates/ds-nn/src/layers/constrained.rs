@@ -4,6 +4,7 @@
 //! and the gradient goes through that.
 
 use super::init::{WeightInit, draw, zeros};
+use super::linear::with_bias;
 use super::mode::Mode;
 use crate::ops::Window;
 use crate::ops::almost_orthogonal::AlmostOrthogonal;
@@ -136,8 +137,8 @@ impl ConstrainedLinear {
     }
 
     /// The layer as Lipschitz bounds see it.
-    pub fn operator(&self) -> Result<Operator> {
-        Ok(Operator::Dense(self.effective_weight()?.detach()))
+    pub fn operators(&self) -> Result<Vec<Operator>> {
+        Ok(with_bias(Operator::Dense(self.effective_weight()?.detach()), Some(&self.bias)))
     }
 
     /// The layer's output in a graph; training writes an orthonormal weight back.
@@ -221,9 +222,10 @@ impl ConstrainedConv2d {
     }
 
     /// The layer as Lipschitz bounds see it.
-    pub fn operator(&self) -> Result<Operator> {
+    pub fn operators(&self) -> Result<Vec<Operator>> {
         let Window { stride, padding, .. } = self.window;
-        Ok(Operator::Convolution { weight: self.effective_weight()?.detach(), stride, padding })
+        let weight = self.effective_weight()?.detach();
+        Ok(with_bias(Operator::Convolution { weight, stride, padding }, Some(&self.bias)))
     }
 
     /// The layer's output in a graph; training writes an orthonormal weight back.

@@ -1,7 +1,7 @@
 //! The 2D convolution.
 
 use super::init::{WeightInit, draw, draw_bias};
-use super::linear::{weight_and_bias, weight_for};
+use super::linear::{weight_and_bias, weight_for, with_bias};
 use crate::ops::Window;
 use crate::ops::conv2d;
 use candle_core::{Result, Tensor};
@@ -74,9 +74,9 @@ impl Conv2d {
     }
 
     /// The layer as Lipschitz bounds see it.
-    pub fn operator(&self) -> Operator {
+    pub fn operators(&self) -> Vec<Operator> {
         let Window { stride, padding, .. } = self.window;
-        Operator::Convolution { weight: self.weight.detach(), stride, padding }
+        with_bias(Operator::Convolution { weight: self.weight.detach(), stride, padding }, self.bias.as_ref())
     }
 
     /// Weight and bias.

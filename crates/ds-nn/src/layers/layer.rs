@@ -160,29 +160,31 @@ impl Layer {
         })
     }
 
-    /// What Lipschitz bounds see of the layer in evaluation mode, for an input of this shape; `None` for layers that keep all
-    /// distances. A batch norm behind a convolution is part of it ([`operators`]).
-    fn operator(&self, input: Signal) -> Result<Option<Operator>> {
+    /// What Lipschitz bounds see of the layer in evaluation mode, for an input of this shape; nothing for layers that change no
+    /// number. A batch norm behind a convolution is part of it ([`operators`]).
+    fn operators(&self, input: Signal) -> Result<Vec<Operator>> {
         let window = |&Window { kernel, stride, padding }: &Window| PoolWindow { kernel, stride, padding };
-        Ok(Some(match self {
-            Self::Linear(linear) => linear.operator(),
-            Self::Conv2d(conv) => conv.operator(),
-            Self::BatchNorm(norm) => Operator::ChannelScale(norm.factors()?),
-            Self::Activation(activation) => Operator::Activation(activation.clone()),
-            Self::MaxPool(of) => Operator::MaxPool(window(of)),
-            Self::AveragePool(of) => Operator::AveragePool(window(of)),
+        Ok(match self {
+            Self::Linear(linear) => linear.operators(),
+            Self::Conv2d(conv) => conv.operators(),
+            Self::BatchNorm(norm) => {
+                vec![Operator::ChannelScale(norm.factors()?), Operator::Bias(norm.offsets_after(None)?)]
+            }
+            Self::Activation(activation) => vec![Operator::Activation(activation.clone())],
+            Self::MaxPool(of) => vec![Operator::MaxPool(window(of))],
+            Self::AveragePool(of) => vec![Operator::AveragePool(window(of))],
             Self::GlobalAveragePool => {
                 let side = input.plane.0;
-                Operator::AveragePool(PoolWindow { kernel: side, stride: side, padding: 0 })
+                vec![Operator::AveragePool(PoolWindow { kernel: side, stride: side, padding: 0 })]
             }
-            Self::ConstrainedLinear(linear) => linear.operator()?,
-            Self::ConstrainedConv2d(conv) => conv.operator()?,
-            Self::Scale(factor) => Operator::Scale(*factor),
+            Self::ConstrainedLinear(linear) => linear.operators()?,
+            Self::ConstrainedConv2d(conv) => conv.operators()?,
+            Self::Scale(factor) => vec![Operator::Scale(*factor)],
             Self::Residual(residual) => {
-                Operator::Sum(vec![operators(&residual.body, input)?, operators(&residual.shortcut, input)?])
+                vec![Operator::Sum(vec![operators(&residual.body, input)?, operators(&residual.shortcut, input)?])]
             }
-            Self::Dropout { .. } | Self::Flatten { .. } => return Ok(None),
-        }))
+            Self::Dropout { .. } | Self::Flatten { .. } => Vec::new(),
+        })
     }
 }
 
@@ -262,20 +264,18 @@ pub(crate) fn map_tensors(layers: &[(String, Layer)], new: &mut NewTensor<'_>) -
 pub(crate) fn operators(layers: &[(String, Layer)], input: Signal) -> Result<Vec<Operator>> {
     let (mut signal, mut operators, mut rest) = (input, Vec::new(), layers);
     while let [(_, layer), tail @ ..] = rest {
-        let operator = match (layer, tail) {
+        let of_layer = match (layer, tail) {
             (Layer::Conv2d(conv), [(_, Layer::BatchNorm(norm)), after @ ..]) => {
                 rest = after;
-                Some(norm.operator_after(conv)?)
+                norm.operators_after(conv)?
             }
             _ => {
                 rest = tail;
-                layer.operator(signal)?
+                layer.operators(signal)?
             }
         };
-        if let Some(operator) = operator {
-            signal = operator.output(signal)?;
-            operators.push(operator);
-        }
+        signal = of_layer.iter().try_fold(signal, |signal, operator| operator.output(signal))?;
+        operators.extend(of_layer);
     }
     Ok(operators)
 }

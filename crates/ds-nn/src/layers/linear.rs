@@ -58,14 +58,19 @@ impl Linear {
     }
 
     /// The layer as Lipschitz bounds see it.
-    pub fn operator(&self) -> Operator {
-        Operator::Dense(self.weight.detach())
+    pub fn operators(&self) -> Vec<Operator> {
+        with_bias(Operator::Dense(self.weight.detach()), self.bias.as_ref())
     }
 
     /// Weight and bias.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         weight_and_bias(prefix, &self.weight, self.bias.as_ref())
     }
+}
+
+/// A linear layer and, optionally, its bias, as Lipschitz bounds see them.
+pub(super) fn with_bias(linear: Operator, bias: Option<&Tensor>) -> Vec<Operator> {
+    std::iter::once(linear).chain(bias.map(|bias| Operator::Bias(bias.detach()))).collect()
 }
 
 /// The parameters of a layer with a weight and, optionally, a bias.

@@ -55,6 +55,7 @@ impl Change {
                     self.linear(convolution_norm_of(&weight, geometry), output);
                 }
                 Operator::ChannelScale(scale) => self.scale_channels(in_double_precision(scale)?),
+                Operator::Bias(_) => {}
                 Operator::Scale(scale) => self.factor *= scale.abs(),
                 // These act on pairs of channels, whose scales they mix.
                 Operator::Activation(Activation::MaxMin | Activation::Householder(_)) => {
