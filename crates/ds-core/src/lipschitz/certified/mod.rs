@@ -5,10 +5,11 @@
 
 mod convolution;
 mod matrix;
+pub(crate) mod multipliers;
 mod network;
 
 pub use convolution::Geometry;
-pub use network::bound;
+pub use network::{bound, product_of_norms};
 
 use crate::backend::real::in_double_precision;
 use candle_core::{Result, Tensor, bail};

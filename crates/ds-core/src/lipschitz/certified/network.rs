@@ -1,12 +1,52 @@
 //! The certified bound of a network, composed from its layers.
 
-use super::{Geometry, convolution_norm_of, dense_norm_of};
+use super::{Geometry, convolution_norm_of, dense_norm_of, multipliers};
 use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
 use crate::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal, geometry};
+use crate::lipschitz::piecewise_linear::PiecewiseLinear;
 use candle_core::Result;
 
 /// A bound of the Lipschitz constant in ℓ2 that holds: for no pair of inputs is ‖f(x) − f(y)‖₂ larger than that times ‖x − y‖₂.
+///
+/// It is the product of norms, or with at most 2048 neurons the smaller one by diagonal multipliers (LipSDP, Fazlyab et al. 2019)
+/// if that is less: in milliseconds for tens of neurons, in some seconds for a thousand.
+///
+/// # Errors
+/// If layers do not fit each other, or a parameter is not f32 or f64.
+pub fn bound(architecture: &Architecture) -> Result<f64> {
+    let product = product_of_norms(architecture)?;
+    // Nothing to gain, or nothing that could be computed with.
+    if product == 0.0 || !product.is_finite() || neurons(&architecture.operators, architecture.input)? > MOST_NEURONS {
+        return Ok(product);
+    }
+    let network = PiecewiseLinear::new(architecture)?;
+    Ok(multipliers::bound(&network, &multipliers::all_slopes(&network)).min(product))
+}
+
+/// More neurons than this are not unrolled into matrices.
+const MOST_NEURONS: usize = 2048;
+
+/// The numbers that go into activations and pools.
+fn neurons(operators: &[Operator], mut signal: Signal) -> Result<usize> {
+    let mut count = 0;
+    for operator in operators {
+        match operator {
+            Operator::Activation(_) | Operator::MaxPool(_) => count += signal.elements(),
+            Operator::Sum(branches) => {
+                for branch in branches {
+                    count += neurons(branch, signal)?;
+                }
+            }
+            // Unrolled, these are as large as what goes in and comes out.
+            _ => count += usize::from(signal.elements() > MOST_NEURONS) * signal.elements(),
+        }
+        signal = operator.output(signal)?;
+    }
+    Ok(count)
+}
+
+/// The certified bound of the layers one by one, in little time for any network.
 ///
 /// Each linear layer counts with its norm, each activation with its largest |slope|, channel by channel: the slopes of a layer
 /// are multiplied into the columns of the linear layer that follows, which is never worse than the largest of them times its
@@ -14,7 +54,7 @@ use candle_core::Result;
 ///
 /// # Errors
 /// If layers do not fit each other, or a parameter is not f32 or f64.
-pub fn bound(architecture: &Architecture) -> Result<f64> {
+pub fn product_of_norms(architecture: &Architecture) -> Result<f64> {
     let mut change = Change::of_input(architecture.input);
     change.pass(&architecture.operators)?;
     Ok(change.total())

@@ -23,7 +23,8 @@ impl PiecewiseLinear {
     fn lengthened(mut self, layers: usize) -> Self {
         while self.layers.len() < layers {
             let n = self.outputs();
-            let functions = vec![Arc::new(Function::identity()); n];
+            let identity = Arc::new(Function::identity());
+            let functions = std::iter::repeat_n(identity, n).collect();
             let identity = Affine { weight: Matrix::identity(n), bias: vec![0.0; n] };
             self.layers.push(Layer { affine: std::mem::replace(&mut self.output, identity), functions });
         }

@@ -146,7 +146,8 @@ fn product((a, a_transposed): (&Matrix, bool), (b, b_transposed): (&Matrix, bool
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            // Each element is summed by one thread, so that threads change no bit.
+            if rows * columns * inner > 1 << 22 { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None },
         );
     }
     out
