@@ -272,12 +272,12 @@ fn tiny_networks_have_the_pieces_of_a_fine_grid() {
     for round in 0..100 {
         let widths = [2, rng.random_range(1..=3), rng.random_range(1..=3), 1];
         let network = network(rng, &widths, |_| Function::absolute());
-        let patterns: HashSet<Vec<usize>> = grid(&[(-1.0, 1.0); 2], 500).map(|x| jacobian(&network, &x).1).collect();
+        let patterns: HashSet<Vec<usize>> = grid(&[(-1.0, 1.0); 2], 250).map(|x| jacobian(&network, &x).1).collect();
         let count = count(&network, &square(1.0));
         assert!(patterns.len() as u64 <= count, "round {round}: {} of {count}", patterns.len());
         equal += usize::from(patterns.len() as u64 == count);
     }
-    assert!(equal >= 90, "{equal} of 100 counts");
+    assert!(equal >= 80, "{equal} of 100 counts");
 }
 
 #[test]
@@ -347,7 +347,6 @@ fn bias_free_networks_have_no_pieces_at_the_origin_only() {
             let (sin, cos) = (f64::from(k) * std::f64::consts::TAU / 50_000.0 + 1e-7).sin_cos();
             directions.insert(jacobian(&network, &[cos, sin]).1);
         }
-        let started = std::time::Instant::now();
         let exact = constant(&network, Exponent::Two, &Domain::All).unwrap();
         let found = directions.len() as u64;
         assert!(found <= exact.pieces && exact.pieces <= found + 2, "{} of {}", found, exact.pieces);
@@ -358,7 +357,6 @@ fn bias_free_networks_have_no_pieces_at_the_origin_only() {
         first.bias = first.apply(&at).iter().map(|b| -b).collect();
         let moved = constant(&network, Exponent::Two, &square(2.0)).unwrap();
         assert!(moved.pieces >= exact.pieces && moved.pieces < exact.pieces + 500, "{moved:?}, {exact:?}");
-        println!("{} pieces, {} moved, {:.3} s", exact.pieces, moved.pieces, started.elapsed().as_secs_f64());
         assert!(moved.upper >= exact.upper * (1.0 - 1e-9) && moved.lower >= exact.lower * (1.0 - 1e-9));
     }
 }
@@ -401,6 +399,19 @@ fn dead_and_constant_networks_are_whole() {
     // On its knot everywhere, and no layers at all.
     constant_network.layers[0].affine.bias.fill(0.0);
     assert_eq!(count(&constant_network, &Domain::All), 1);
+    for (bias, knots) in [(0.75, [0.5, 0.75]), (0.75, [0.75, 1.0]), (0.6, [0.5, 0.75]), (3.0, [0.5, 0.75])] {
+        let layer = &mut constant_network.layers[0];
+        layer.affine.bias.fill(bias);
+        layer.functions = vec![Function::new(&knots, &[1.0, 2.0, -1.0], (0.0, 0.0)).into(); 3];
+        for domain in [Domain::All, square(3.0)] {
+            let shown = |piece: &Piece| {
+                let (value, expected) = (piece.affine.bias[0], constant_network.value(&[0.0, 0.0])[0]);
+                assert!((value - expected).abs() < 1e-14, "{value}, not {expected}");
+                Ok(())
+            };
+            assert_eq!(pieces(&constant_network, &domain, shown).unwrap(), 1);
+        }
+    }
     let affine = Affine { weight: Matrix::new(2, 1, vec![3.0, 4.0]), bias: vec![0.0; 2] };
     let line = PiecewiseLinear { inputs: 1, layers: Vec::new(), output: affine };
     for (p, expected) in NORMS.into_iter().zip([7.0, 5.0, 4.0]) {

@@ -92,7 +92,7 @@ pub(super) struct Arrangement<'a> {
 }
 
 impl<'a> Arrangement<'a> {
-    pub(super) fn new(network: &'a PiecewiseLinear, fixed: Vec<[f64; 3]>) -> Result<Self> {
+    pub(super) fn new(network: &'a PiecewiseLinear, fixed: &[[f64; 3]]) -> Result<Self> {
         let hidden = network.layers.iter().map(|layer| (&layer.affine, &layer.functions[..]));
         let (mut layers, mut frames) = (Vec::new(), Vec::new());
         let (mut roundings, mut inputs) = (0, network.inputs);
@@ -128,7 +128,7 @@ impl<'a> Arrangement<'a> {
         }
         let (low, high) = extent(fixed.iter().flatten());
         (largest, smallest) = (largest * high.max(1.0), smallest * low.min(1.0));
-        Ok(Self { layers, frames, fixed, tame: largest < 1e40, zeros: smallest > 1e-80 })
+        Ok(Self { layers, frames, fixed: fixed.to_vec(), tame: largest < 1e40, zeros: smallest > 1e-80 })
     }
 
     /// The number of layers with functions.

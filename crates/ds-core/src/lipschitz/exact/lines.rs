@@ -110,9 +110,10 @@ impl Arrangement<'_> {
     fn locate_constant(&mut self, layer: usize, neuron: usize) -> u32 {
         let value = self.exact_maps(layer)[neuron][2].clone();
         let knots = &self.layers[layer].functions[neuron].knots;
-        let below = knots.partition_point(|&knot| Dyadic::new(knot).minus(&value).sign() == Ordering::Less);
-        let equal = knots.get(below).is_some_and(|&knot| Dyadic::new(knot) == value);
-        2 * below as u32 + u32::from(equal)
+        let above = |knot: f64| value.minus(&Dyadic::new(knot)).sign();
+        let below = knots.partition_point(|&knot| above(knot) == Ordering::Greater);
+        let on = knots.get(below).is_some_and(|&knot| above(knot) == Ordering::Equal);
+        2 * below as u32 + u32::from(on)
     }
 
     fn locate(&mut self, vertex: &Vertex, layer: usize, neuron: usize) -> u32 {

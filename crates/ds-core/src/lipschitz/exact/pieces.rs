@@ -1,7 +1,7 @@
 //! The linear pieces, one after the other: each polygon is cut by the kinks of the next neuron.
 
 use super::arrangement::Arrangement;
-use super::domain::{self, Domain};
+use super::domain::{Domain, Outline};
 use super::polygon::{self, Kink, Line, Vertex};
 use crate::lipschitz::piecewise_linear::{Affine, Matrix, PiecewiseLinear};
 use candle_core::Result;
@@ -90,9 +90,9 @@ pub(super) type Visit<'a> = dyn FnMut(&mut Arrangement, &[Vertex]) -> Result<()>
 
 /// Visits all pieces, and returns their number.
 pub(super) fn enumerate(network: &PiecewiseLinear, domain: &Domain, visit: &mut Visit) -> Result<u64> {
-    let (fixed, polygon) = domain::of(domain, network.inputs)?;
-    let mut arrangement = Arrangement::new(network, fixed)?;
-    let polygon = polygon(&arrangement);
+    let outline = Outline::new(domain, network.inputs)?;
+    let mut arrangement = Arrangement::new(network, &outline.lines)?;
+    let polygon = outline.polygon(&arrangement);
     arrangement.enter(0);
     let mut pieces = Pieces { arrangement, spare: Vec::new(), count: 0, visit };
     pieces.split(0, 0, polygon)?;
