@@ -44,7 +44,8 @@ pub struct Exact {
 /// two pieces that lie side by side may have the same Jacobian. A pre-activation that is constant on a knot is in the piece left
 /// of it. Functions that jump at their knots by rounding errors are taken as if they did not.
 ///
-/// The bounds are apart only where a piece is too thin for two points in f64 with the quotient of its Jacobian.
+/// The bounds are apart only where the steepest piece is too thin for two points in f64: where many kinks meet in a point but for
+/// the rounding of biases, for example, there are triangles of that size between them.
 ///
 /// # Errors
 /// As for [`pieces`], or if no piece holds two points in f64.

@@ -13,8 +13,8 @@ use plotters::style::RGBColor;
 
 /// Colours that are told apart, each for as large a factor.
 const LEVELS: usize = 12;
-/// The steepest piece over the gradient of the lightest colour.
-const RANGE: f64 = 1e3;
+/// The steepest gradient over that of the lightest colour, at least and at most.
+const RANGES: (f64, f64) = (10.0, 1e3);
 
 type Point = (f64, f64);
 
@@ -27,6 +27,8 @@ pub struct Pieces {
     pub count: u64,
     /// The norm of the steepest one's gradient.
     pub steepest: f64,
+    /// The steepest gradient over that of the lightest colour.
+    range: f64,
     /// The norms at the middles of all cells, row by row from y = −1.
     norms: Vec<f64>,
     /// Where the output is 0, one line a piece.
@@ -41,7 +43,14 @@ impl Pieces {
     pub fn of(title: String, network: &PiecewiseLinear, most: u64) -> Result<Option<Self>> {
         let (inputs, outputs) = (network.inputs, network.outputs());
         ensure!((inputs, outputs) == (2, 1), "pieces of a network of {inputs} inputs and {outputs} outputs");
-        let mut figure = Self { title, count: 0, steepest: 0.0, norms: vec![0.0; CELLS * CELLS], decided: Vec::new() };
+        let mut figure = Self {
+            title,
+            count: 0,
+            steepest: 0.0,
+            range: RANGES.0,
+            norms: vec![0.0; CELLS * CELLS],
+            decided: Vec::new(),
+        };
         let (mut corners, mut stopped) = (Vec::new(), false);
         let shown = pieces(network, &Domain::Box(vec![(-1.0, 1.0); 2]), |piece| {
             figure.count += 1;
@@ -58,14 +67,19 @@ impl Pieces {
             figure.steepest = figure.steepest.max(norm);
             figure.fill(&corners, norm);
             let value = |(x, y): Point| gradient[0] * x + gradient[1] * y + offset;
-            if let [from, to] = crossings(&corners, |point| value(point))[..] {
+            if let [from, to] = crossings(&corners, value)[..] {
                 figure.decided.push([from, to]);
             }
             Ok(())
         });
         match shown {
             Err(_) if stopped => Ok(None),
-            shown => Ok(shown.map(|_| Some(figure))?),
+            shown => {
+                shown?;
+                let least = figure.norms.iter().copied().fold(f64::INFINITY, f64::min);
+                figure.range = (figure.steepest / least).min(RANGES.1).max(RANGES.0);
+                Ok(Some(figure))
+            }
         }
     }
 
@@ -88,19 +102,17 @@ impl Pieces {
 
     /// The place of a norm between the lightest colour and the darkest.
     fn fraction(&self, norm: f64) -> f64 {
-        1.0 + (norm / self.steepest).ln() / RANGE.ln()
+        1.0 + (norm / self.steepest).ln() / self.range.ln()
     }
 }
 
 /// The points of a polygon's edges between a corner at which a function is positive and one at which it is not.
 fn crossings(corners: &[Point], value: impl Fn(Point) -> f64) -> Vec<Point> {
     let edge = |k: usize| {
-        let ((a, from), (b, to)) = {
-            let (a, b) = (corners[k], corners[(k + 1) % corners.len()]);
-            ((a, value(a)), (b, value(b)))
-        };
+        let (a, b) = (corners[k], corners[(k + 1) % corners.len()]);
+        let (from, to) = (value(a), value(b));
         let t = from / (from - to);
-        ((from > 0.0) != (to > 0.0)).then(|| (a.0 + t * (b.0 - a.0), a.1 + t * (b.1 - a.1)))
+        ((from > 0.0) != (to > 0.0)).then_some((a.0 + t * (b.0 - a.0), a.1 + t * (b.1 - a.1)))
     };
     (0..corners.len()).filter_map(edge).collect()
 }
@@ -124,10 +136,10 @@ impl Figure for Pieces {
             canvas.line(&panel.all(line.iter().copied()), palette::SPARSE, 2.0)?;
         }
         panel.draw_frame(canvas)?;
-        let norms = Axis::logarithmic("", [self.steepest / RANGE, self.steepest], false);
+        let norms = Axis::logarithmic("", [self.steepest / self.range, self.steepest], false);
         let ticks = norms.ticks.iter().map(|(norm, text)| (self.fraction(*norm), text.as_str()));
         let ticks: Vec<_> = ticks.filter(|(fraction, _)| (0.0..=1.0).contains(fraction)).collect();
-        square::draw_bar(canvas, (LEVELS, colour), &ticks, "norm of the gradient (ℓ2)")
+        square::draw_bar(canvas, (LEVELS, colour), &ticks, "norm of the gradient")
     }
 }
 
