@@ -48,6 +48,10 @@ fn the_loss_of_a_fit_falls() {
         // Certified, and met.
         let (lower, certified) = (row.lipschitz_lower_l2.unwrap(), row.lipschitz_certified_l2.unwrap());
         assert!(lower <= certified * (1.0 + 1e-6) && certified <= 1.0 + 1e-5, "{lower} and {certified}");
+        // The constant is between the bounds.
+        let exact = row.lipschitz_exact_l2.unwrap();
+        assert!(lower <= exact * (1.0 + 1e-6) && exact <= certified, "{lower}, {exact}, {certified}");
+        assert!(row.pieces.unwrap() > 1 && row.exact_seconds.is_some());
         let rows = read_metrics(&directory.path().join("metrics.csv")).unwrap();
         let bounds: Vec<f64> = rows.iter().filter_map(|row| row.lipschitz_certified_l2).collect();
         assert!(!bounds.is_empty() && bounds.iter().all(|bound| *bound <= 1.0 + 1e-5), "{bounds:?}");

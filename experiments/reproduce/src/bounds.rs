@@ -44,7 +44,9 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         ("Aziznejad2020, p = 2", "ℓ2", bounds.papers_l2, bounds.papers_seconds),
         ("Aziznejad2020, p = 1", "ℓ1 to ℓ∞", bounds.papers_l1, bounds.papers_seconds),
     ];
-    for (name, norms, value, seconds) in rows {
+    let exact = bounds.exact_l2.zip(bounds.exact_seconds);
+    let exact = exact.map(|(value, seconds)| ("exact", "ℓ2", Some(value), seconds));
+    for (name, norms, value, seconds) in rows[..1].iter().copied().chain(exact).chain(rows[1..].iter().copied()) {
         let value = match value {
             None => "none: activations of pairs".to_owned(),
             Some(value) if value < 1e6 => format!("{value:.6}"),
@@ -53,6 +55,9 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         table.rows.push(vec![name.to_owned(), norms.to_owned(), value, format!("{seconds:.3}")]);
     }
     out!("{table}");
+    if let Some(pieces) = bounds.pieces {
+        outln!("exact: the largest gradient of {pieces} linear pieces");
+    }
     if let Some(radii) = radii(config.data.dataset)
         && let Some(accuracies) = certified_accuracy(&setup.network, &setup.test, bounds.certified_l2, &radii)?
     {

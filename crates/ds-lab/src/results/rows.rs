@@ -342,6 +342,9 @@ impl TableRow for Bounds {
             lower_seconds: 0.0,
             certified_seconds: 0.0,
             papers_seconds: 0.0,
+            exact_l2: None,
+            pieces: None,
+            exact_seconds: None,
         })
     }
 }

@@ -8,13 +8,15 @@ use ds_core::graph::{Graph, InputGraph};
 use ds_core::lipschitz::bv2::{self, Exponent};
 use ds_core::lipschitz::certified;
 use ds_core::lipschitz::empirical::{Search, lower_bound};
+use ds_core::lipschitz::exact::{Domain, Exact, constant_unless};
+use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use ds_nn::Network;
 use ds_nn::layers::Mode;
 use ds_nn::tape::Tape;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Bounds in ℓ2 of a network as a function of its inputs, and the seconds that each took: lower ≤ truth ≤ upper for both upper
+/// Bounds in ℓ2 of a network as a function of its inputs, and the seconds that each took: lower ≤ truth ≤ upper for all upper
 /// bounds. One row of `bounds.csv`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are the columns")]
@@ -28,6 +30,14 @@ pub struct Bounds {
     pub lower_seconds: f64,
     pub certified_seconds: f64,
     pub papers_seconds: f64,
+    /// The constant over all inputs, from above; of networks that [`exact`] has one of.
+    #[serde(default)]
+    pub exact_l2: Option<f64>,
+    /// The linear pieces that it is the largest of.
+    #[serde(default)]
+    pub pieces: Option<u64>,
+    #[serde(default)]
+    pub exact_seconds: Option<f64>,
 }
 
 /// Points that the search for the lower bound starts from, by default.
@@ -55,13 +65,57 @@ impl Bounds {
         let papers_l1 = network.lipschitz_bound_l1()?;
         let papers_l2 = papers_l1.map(|_| bv2::bound(&network.architecture()?, Exponent::Two)).transpose()?;
         let papers_seconds = started.elapsed().as_secs_f64();
-        Ok(Self { lower_l2, certified_l2, papers_l2, papers_l1, lower_seconds, certified_seconds, papers_seconds })
+        let started = Instant::now();
+        let exact = exact(network)?;
+        let exact_seconds = exact.is_some().then(|| started.elapsed().as_secs_f64());
+        Ok(Self {
+            lower_l2,
+            certified_l2,
+            papers_l2,
+            papers_l1,
+            lower_seconds,
+            certified_seconds,
+            papers_seconds,
+            exact_l2: exact.as_ref().map(|exact| exact.upper),
+            pieces: exact.map(|exact| exact.pieces),
+            exact_seconds,
+        })
     }
 }
 
 /// The certified bound in ℓ2.
 pub fn certified(network: &Network) -> candle_core::Result<f64> {
     certified::bound(&network.architecture()?)
+}
+
+/// The Lipschitz constant in ℓ2 of a network of one or two inputs, over all of them. `None` with more inputs, and where all linear
+/// pieces would take more than some seconds.
+pub fn exact(network: &Network) -> Result<Option<Exact>> {
+    let architecture = network.architecture()?;
+    if !(1..=2).contains(&architecture.input.elements()) {
+        return Ok(None);
+    }
+    let network = PiecewiseLinear::new(&architecture)?;
+    let (most, mut stopped) = (most_pieces(&network), false);
+    let exact = constant_unless(&network, Exponent::Two, &Domain::All, |pieces| {
+        if pieces.is_multiple_of(1024) {
+            interrupt::check().map_err(candle_core::Error::wrap)?;
+        }
+        stopped = pieces > most;
+        if stopped { candle_core::bail!("more than {most} linear pieces") } else { Ok(()) }
+    });
+    match exact {
+        Err(_) if stopped => Ok(None),
+        exact => Ok(Some(exact?)),
+    }
+}
+
+/// The linear pieces that are looked at: as many on every machine, so that all have the same rows.
+fn most_pieces(network: &PiecewiseLinear) -> u64 {
+    const NANOSECONDS: u64 = 5_000_000_000;
+    let weights: usize = network.layers.iter().map(|layer| layer.affine.weight.data().len()).sum();
+    let neurons: usize = network.layers.iter().map(|layer| layer.functions.len()).sum();
+    NANOSECONDS / (500 + 4 * weights as u64 + 300 * neurons as u64)
 }
 
 /// The largest quotient that is found from the first of the samples on, in f64.

@@ -106,6 +106,7 @@ fn check_agreement(a: &SummaryRow, b: &SummaryRow, directory: &Path, folder: &Pa
         lower_seconds: None,
         certified_seconds: None,
         papers_seconds: None,
+        exact_seconds: None,
         peak_memory_mb: None,
         device: String::new(),
         threads: 0,

@@ -123,7 +123,8 @@ struct Rates {
 
 impl Rates {
     fn add(&mut self, run: &PlannedRun, row: &SummaryRow) {
-        let after = [row.lower_seconds, row.certified_seconds, row.papers_seconds].into_iter().flatten().sum::<f64>();
+        let bounds = [row.lower_seconds, row.certified_seconds, row.papers_seconds, row.exact_seconds];
+        let after = bounds.into_iter().flatten().sum::<f64>();
         self.cost += cost(&run.config);
         self.seconds += row.seconds + after;
         self.count += 1;

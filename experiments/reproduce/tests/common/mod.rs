@@ -25,6 +25,7 @@ pub fn summary(path: &Path) -> Vec<SummaryRow> {
         lower_seconds: None,
         certified_seconds: None,
         papers_seconds: None,
+        exact_seconds: None,
         ..row
     };
     read_summary(path).unwrap().into_iter().map(without_times).collect()

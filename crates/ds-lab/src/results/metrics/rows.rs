@@ -181,6 +181,14 @@ pub struct SummaryRow {
     /// Of each layer, where ranges were fitted to the inputs; `spline_range` is empty there.
     #[serde(default)]
     pub spline_ranges_of_layers: Option<String>,
+    /// The Lipschitz constant over all inputs, of networks of one or two inputs.
+    #[serde(default)]
+    pub lipschitz_exact_l2: Option<f64>,
+    /// The linear pieces of such a network.
+    #[serde(default)]
+    pub pieces: Option<u64>,
+    #[serde(default)]
+    pub exact_seconds: Option<f64>,
 }
 
 impl SummaryRow {

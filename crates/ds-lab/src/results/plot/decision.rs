@@ -1,9 +1,10 @@
 //! What a network says over the square [−1, 1]²: its probability as colours, its decision and the true area as lines.
 
-use super::axes::{Axis, LARGE, Mark, NORMAL, Panel, SMALL, legend};
+use super::axes::{LARGE, Mark, legend};
 use super::canvas::{Anchor, Canvas, Figure};
 use super::contour::boundary;
 use super::palette::{self, INK};
+use super::square::{self, CELLS, coordinate};
 use crate::data::AreaShape;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -12,13 +13,8 @@ use ds_nn::Network;
 use ds_nn::layers::Mode;
 use plotters::backend::DrawingBackend;
 
-/// Cells of the colour map, a side.
-const CELLS: usize = 176;
 /// Colours that are told apart.
-const LEVELS: f64 = 24.0;
-const LEFT: f64 = 62.0;
-const TOP: f64 = 64.0;
-const SIDE: f64 = 440.0;
+const LEVELS: usize = 24;
 
 /// The probabilities of a network.
 #[derive(Debug, Clone)]
@@ -29,10 +25,6 @@ pub struct Decision {
     pub shape: AreaShape,
     /// The logits at (CELLS + 1)² points, row by row from y = −1.
     logits: Vec<f64>,
-}
-
-fn coordinate(k: usize) -> f64 {
-    2.0 * k as f64 / CELLS as f64 - 1.0
 }
 
 impl Decision {
@@ -80,41 +72,7 @@ impl Decision {
         let corners = [(0, 0), (1, 0), (0, 1), (1, 1)];
         let probability = |(dx, dy)| 1.0 / (1.0 + (-self.logit(column + dx, row + dy)).exp());
         let mean = corners.map(probability).iter().sum::<f64>() / 4.0;
-        (mean * LEVELS).floor().clamp(0.0, LEVELS - 1.0) as usize
-    }
-
-    /// Cells of one colour side by side are one rectangle. Each is drawn over its right and upper neighbours, which
-    /// follow, so that no gap shows between them at any scale.
-    fn draw_map<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()> {
-        let cell = SIDE / CELLS as f64;
-        for row in 0..CELLS {
-            let bottom = TOP + SIDE - row as f64 * cell;
-            let top = (bottom - 2.0 * cell).max(TOP);
-            let mut start = 0;
-            while start < CELLS {
-                let level = self.level(start, row);
-                let end = (start..CELLS).find(|&column| self.level(column, row) != level).unwrap_or(CELLS);
-                let (left, right) = (LEFT + start as f64 * cell, (LEFT + (end + 1) as f64 * cell).min(LEFT + SIDE));
-                canvas.rectangle((left, top), (right, bottom), colour(level))?;
-                start = end;
-            }
-        }
-        Ok(())
-    }
-
-    fn draw_colour_bar<B: DrawingBackend>(canvas: &mut Canvas<B>) -> Result<()> {
-        let (left, right) = (LEFT + SIDE + 18.0, LEFT + SIDE + 34.0);
-        for level in 0..LEVELS as usize {
-            let bottom = TOP + SIDE * (1.0 - level as f64 / LEVELS);
-            let top = (bottom - SIDE / LEVELS - 1.0).max(TOP);
-            canvas.rectangle((left, top), (right, bottom), colour(level))?;
-        }
-        for (p, text) in [(0.0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1")] {
-            let y = TOP + SIDE * (1.0 - p);
-            canvas.line(&[(right, y), (right + 4.0, y)], INK, 1.0)?;
-            canvas.text(text, (right + 7.0, y), SMALL, Anchor::Left)?;
-        }
-        canvas.text("probability of being inside", (right + 48.0, TOP + SIDE / 2.0), NORMAL, Anchor::Upwards)
+        square::level(mean, LEVELS)
     }
 }
 
@@ -124,12 +82,12 @@ fn between(a: (usize, usize), c: (usize, usize), t: f64) -> (f64, f64) {
 }
 
 fn colour(level: usize) -> plotters::style::RGBColor {
-    palette::probability((level as f64 + 0.5) / LEVELS)
+    palette::probability((level as f64 + 0.5) / LEVELS as f64)
 }
 
 impl Figure for Decision {
     fn size(&self) -> (u32, u32) {
-        ((LEFT + SIDE + 98.0) as u32, (TOP + SIDE + 48.0) as u32)
+        square::SIZE
     }
 
     fn draw<B: DrawingBackend>(&self, canvas: &mut Canvas<B>) -> Result<()> {
@@ -138,13 +96,9 @@ impl Figure for Decision {
             ("decision of the network (0.5)".to_owned(), INK, Mark::Line(2.0)),
             ("true boundary".to_owned(), INK, Mark::Dashes(1.5)),
         ];
-        legend(canvas, &entries, (16.0, LEFT + SIDE + 90.0), 32.0)?;
-        self.draw_map(canvas)?;
-        let panel = Panel {
-            area: [LEFT, TOP, LEFT + SIDE, TOP + SIDE],
-            x: Axis::linear("x₁", (-1.0, 1.0), 5),
-            y: Axis::linear("x₂", (-1.0, 1.0), 5),
-        };
+        legend(canvas, &entries, (16.0, f64::from(square::SIZE.0) - 8.0), 32.0)?;
+        square::draw_cells(canvas, |column, row| self.level(column, row), colour)?;
+        let panel = square::panel();
         for line in self.truth() {
             canvas.dashed(&panel.all(line), INK, 1.5, 5.0)?;
         }
@@ -152,7 +106,8 @@ impl Figure for Decision {
             canvas.line(&panel.all(line), INK, 2.0)?;
         }
         panel.draw_frame(canvas)?;
-        Self::draw_colour_bar(canvas)
+        let ticks = [(0.0, "0"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (1.0, "1")];
+        square::draw_bar(canvas, (LEVELS, colour), &ticks, "probability of being inside")
     }
 }
 
@@ -160,6 +115,7 @@ impl Figure for Decision {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::results::plot::square::{LEFT, SIDE, TOP};
     use crate::results::plot::{to_png, to_svg};
 
     /// Inside where x₁ > 0.2.
@@ -187,14 +143,14 @@ mod tests {
         let runs = 1 + levels.windows(2).filter(|w| w[0] != w[1]).count();
         let svg = to_svg(&figure).unwrap();
         // The sheet, the map and the colour bar.
-        assert_eq!(svg.matches("<rect").count(), 1 + runs * CELLS + LEVELS as usize);
+        assert_eq!(svg.matches("<rect").count(), 1 + runs * CELLS + LEVELS);
         let png = image::load_from_memory(&to_png(&figure).unwrap()).unwrap().to_rgb8();
         assert_eq!(png.dimensions(), (1200, 1104));
         let at = |x: f64, y: f64| {
             let place = |v: f64| (2.0 * v) as u32;
             png.get_pixel(place(LEFT + SIDE * (x + 1.0) / 2.0), place(TOP + SIDE * (1.0 - y) / 2.0)).0
         };
-        let (outside, inside) = (colour(0), colour(LEVELS as usize - 1));
+        let (outside, inside) = (colour(0), colour(LEVELS - 1));
         assert_eq!(at(-0.5, 0.1), [outside.0, outside.1, outside.2]);
         assert_eq!(at(0.9, 0.9), [inside.0, inside.1, inside.2]);
     }

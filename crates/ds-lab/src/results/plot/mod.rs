@@ -14,8 +14,10 @@ pub mod grouping;
 pub mod lambda;
 pub mod palette;
 pub mod parameters;
+pub mod pieces;
 pub mod pruning;
 pub mod size;
 pub mod spread;
+mod square;
 
 pub use canvas::{Canvas, Figure, to_png, to_svg};

@@ -10,11 +10,13 @@ use crate::results::plot::decision::Decision;
 use crate::results::plot::fit::Fit;
 use crate::results::plot::functions::Layer;
 use crate::results::plot::grouping::scientific;
+use crate::results::plot::pieces::Pieces;
 use crate::results::plot::spread::SpreadChart;
 use crate::results::plot::{Figure, bounds, lambda, palette, parameters, pruning, size, to_png, to_svg};
 use crate::results::{Kind, LeftOut, Output, Run, Sweep};
 use crate::run::target;
 use anyhow::{Result, bail};
+use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use ds_nn::Network;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -211,6 +213,7 @@ impl Gallery {
             let accuracy = accuracy.map_or(String::new(), |a| format!("Test accuracy {a:.2} %. "));
             let figure = Decision::of(title.clone(), shape, network)?;
             pictures.extend(self.add(&figure, "decision", &run.name, title, accuracy + origin));
+            pictures.extend(self.of_pieces(run, network, what, origin)?);
         }
         if let Some(function) = target(config) {
             let title = format!("Fit: {what}");
@@ -231,6 +234,18 @@ impl Gallery {
             pictures.extend(self.add(&figure, "activations", &run.name, title, caption));
         }
         Ok(pictures)
+    }
+
+    /// The linear pieces of a network of two inputs.
+    fn of_pieces(&mut self, run: &Run, network: &Network, what: &str, origin: &str) -> Result<Option<Picture>> {
+        /// More of them are smaller than what the picture shows.
+        const MOST: u64 = 100_000;
+        let title = format!("Linear pieces: {what}");
+        let network = PiecewiseLinear::new(&network.architecture()?)?;
+        let Some(figure) = Pieces::of(title.clone(), &network, MOST)? else { return Ok(None) };
+        let caption =
+            format!("{} pieces in the square, steepest gradient {:.4}. {origin}", figure.count, figure.steepest);
+        Ok(self.add(&figure, "pieces", &run.name, title, caption))
     }
 
     /// The training of runs on the same data with the same network, one picture each.

@@ -75,6 +75,8 @@ fn a_page_holds_what_the_folder_holds() {
             "decision-area2d-circle.svg",
             "decision-area2d-s_shape.svg",
             "parameters-sweeps-widths-circle-area.svg",
+            "pieces-area2d-circle.svg",
+            "pieces-area2d-s_shape.svg",
             "pruning-area2d-circle.svg",
             "pruning-area2d-s_shape.svg",
             "training-circle-area.svg",

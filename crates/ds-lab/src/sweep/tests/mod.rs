@@ -49,7 +49,14 @@ fn by_run(rows: &[SummaryRow]) -> SummaryRows {
 }
 
 fn without_seconds(row: &SummaryRow) -> SummaryRow {
-    SummaryRow { seconds: 0.0, lower_seconds: None, certified_seconds: None, papers_seconds: None, ..row.clone() }
+    SummaryRow {
+        seconds: 0.0,
+        lower_seconds: None,
+        certified_seconds: None,
+        papers_seconds: None,
+        exact_seconds: None,
+        ..row.clone()
+    }
 }
 
 fn without_clock(rows: &[SummaryRow]) -> Vec<SummaryRow> {
