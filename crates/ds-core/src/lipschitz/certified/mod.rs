@@ -1,14 +1,23 @@
-//! Bounds of the ℓ2 norm that hold: of matrices and convolutions, and of networks made of them.
+//! Bounds of the ℓ2 norm that hold: of matrices and convolutions, and of networks made of them, everywhere ([`bound()`]) or on a
+//! region of inputs ([`local_bound`]).
 //!
 //! Nothing here is an estimate. Bounds are of the layers in exact arithmetic, with the weights as they are stored; rounding in
 //! the computation of the bound is accounted for.
 
 mod convolution;
+mod local;
 mod matrix;
 mod network;
+mod paths;
+mod region;
+mod relaxation;
+mod slopes;
 
 pub use convolution::Geometry;
+pub use local::{local_bound, local_bounds};
 pub use network::bound;
+pub use region::Region;
+pub use slopes::slopes;
 
 use crate::backend::real::in_double_precision;
 use candle_core::{Result, Tensor, bail};
