@@ -1,15 +1,15 @@
 //! Bounds of the Lipschitz constant on a region of inputs.
 
-use super::paths;
+use super::paths::{self, that_matter};
 use super::region::Region;
-use super::slopes::slopes;
+use super::slopes::with_paths;
 use crate::lipschitz::piecewise_linear::PiecewiseLinear;
 use candle_core::Result;
 
 /// An upper bound of the Lipschitz constant in ℓ2 of a network on a region: for no two inputs x, y of it is ‖f(x) − f(y)‖₂ larger
 /// than that times ‖x − y‖₂.
 ///
-/// The slopes that the functions can have on the region ([`slopes()`]) bound the Jacobian, which is never above the bound for
+/// The slopes that the functions can have on the region ([`slopes`](super::slopes())) bound the Jacobian, which is never above the bound for
 /// all inputs. Small regions leave most slopes known, and in a region where all are, the bound is the norm of the Jacobian.
 /// It is of the network as it is given; [`PiecewiseLinear::new`] rounds where it multiplies layers.
 ///
@@ -32,7 +32,7 @@ use candle_core::Result;
 /// ```
 ///
 /// # Errors
-/// As [`slopes()`].
+/// As [`slopes`](super::slopes()).
 pub fn local_bound(network: &PiecewiseLinear, region: &Region) -> Result<f64> {
     Ok(local_bounds(network, std::slice::from_ref(region))?.into_iter().fold(0.0, f64::max))
 }
@@ -40,14 +40,21 @@ pub fn local_bound(network: &PiecewiseLinear, region: &Region) -> Result<f64> {
 /// The same for each of several regions.
 ///
 /// # Errors
-/// As [`slopes()`].
+/// As [`slopes`](super::slopes()).
 pub fn local_bounds(network: &PiecewiseLinear, regions: &[Region]) -> Result<Vec<f64>> {
-    let everywhere = bound(network, &slopes(network, &Region::All)?);
+    let everywhere = on_region(network, &Region::All)?;
     // Where few slopes are known, sums of parts can be above what holds everywhere.
-    regions.iter().map(|region| Ok(bound(network, &slopes(network, region)?).min(everywhere))).collect()
+    regions.iter().map(|region| Ok(on_region(network, region)?.min(everywhere))).collect()
 }
 
-/// The best bound of the Jacobian for slopes in these intervals.
-fn bound(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f64 {
-    paths::bound(network, slopes)
+fn on_region(network: &PiecewiseLinear, region: &Region) -> Result<f64> {
+    let (slopes, paths) = with_paths(network, region)?;
+    let slopes = that_matter(network, &slopes);
+    Ok(match (paths, slopes.last()) {
+        (Some(mut paths), Some(last)) => {
+            paths.pass(last, &network.output.weight);
+            paths.norm()
+        }
+        _ => paths::bound(network, &slopes),
+    })
 }

@@ -25,6 +25,11 @@ type Interval = (f64, f64);
 /// If the region has not as many elements as an input, is empty, or is neither bounded nor [`Region::All`]; if a parameter of
 /// the network is not finite.
 pub fn slopes(network: &PiecewiseLinear, region: &Region) -> Result<Vec<Vec<(f64, f64)>>> {
+    Ok(with_paths(network, region)?.0)
+}
+
+/// Slopes, and on a bounded region the paths to the last layer with functions.
+pub(super) fn with_paths(network: &PiecewiseLinear, region: &Region) -> Result<(Vec<Vec<Interval>>, Option<Paths>)> {
     let affine = network.layers.iter().map(|layer| &layer.affine).chain([&network.output]);
     let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
     let mut functions = network.layers.iter().flat_map(|layer| &layer.functions);
@@ -35,7 +40,7 @@ pub fn slopes(network: &PiecewiseLinear, region: &Region) -> Result<Vec<Vec<(f64
     }
     match region.bounded(network.inputs)? {
         Some(region) => Ok(on_bounded(network, &region)),
-        None => Ok(network.layers.iter().map(everywhere).collect()),
+        None => Ok((network.layers.iter().map(everywhere).collect(), None)),
     }
 }
 
@@ -43,69 +48,66 @@ fn everywhere(layer: &Layer) -> Vec<Interval> {
     layer.functions.iter().map(|f| f.slopes_on(f64::NEG_INFINITY, f64::INFINITY)).collect()
 }
 
-/// What is known before a layer.
-struct Before {
-    /// Of the layer's inputs on the region.
-    inputs: Vec<Interval>,
-    /// The same at the region's centre.
+/// What is known of the activations of a layer.
+struct Known {
+    /// On the region.
+    values: Vec<Interval>,
+    /// At its centre.
     at_centre: Vec<Interval>,
-    /// Of the Jacobian of the layer's outputs.
+    /// Of the Jacobian of the pre-activations.
     paths: Paths,
+    slopes: Vec<Interval>,
 }
 
-fn on_bounded(network: &PiecewiseLinear, region: &Bounded) -> Vec<Vec<Interval>> {
-    let mut before: Option<Before> = None;
+fn on_bounded(network: &PiecewiseLinear, region: &Bounded) -> (Vec<Vec<Interval>>, Option<Paths>) {
+    let mut before: Option<Known> = None;
     let mut relaxed: Vec<Relaxed> = Vec::with_capacity(network.layers.len());
     let mut all: Vec<Vec<Interval>> = Vec::with_capacity(network.layers.len());
-    for (k, Layer { affine, functions }) in network.layers.iter().enumerate() {
-        let mut intervals = first_intervals(affine, region, before.as_ref());
-        let ranges = |intervals: &[Interval]| -> Vec<Interval> {
-            functions.iter().zip(intervals).map(|(f, &(low, high))| f.slopes_on(low, high)).collect()
-        };
-        let mut slopes = ranges(&intervals);
-        if before.is_some() {
-            tighten(&mut intervals, &slopes, affine, &relaxed, region);
-            slopes = ranges(&intervals);
-        }
-        let sizes: Vec<f64> = match &before {
-            Some(before) => before.inputs.iter().map(|(low, high)| low.abs().max(high.abs())).collect(),
-            None => region.sizes(),
-        };
-        relaxed.push(Relaxed::new(affine, functions, &intervals, &sizes));
-        let Some(next) = network.layers.get(k + 1) else {
-            all.push(slopes);
-            return all;
-        };
-        let outputs = |intervals: &[Interval]| -> Vec<Interval> {
-            functions.iter().zip(intervals).map(|(f, &interval)| values(f, interval)).collect()
-        };
-        let (at_centre, mut paths) = match before {
-            Some(before) => (image(affine, &before.at_centre), before.paths),
-            None => {
-                let point = region.at_centre();
-                let at_centre = affine.weight.rows().zip(&affine.bias).map(|(row, &bias)| point.values(row, bias));
-                (at_centre.collect(), Paths::new(&affine.weight))
+    let mut sizes = region.sizes();
+    for Layer { affine, functions } in &network.layers {
+        let (mut intervals, at_centre, paths) = match before {
+            None => (exact(affine, region), exact(affine, &region.at_centre()), Paths::new(&affine.weight)),
+            Some(Known { values, at_centre, mut paths, slopes }) => {
+                paths.pass(&slopes, &affine.weight);
+                all.push(slopes);
+                let at_centre = image(affine, &at_centre);
+                let near = around_centre(&at_centre, paths.row_norms(), region.radius());
+                let propagated = image(affine, &values).into_iter();
+                (propagated.zip(near).map(|(a, b)| intersection(a, b)).collect(), at_centre, paths)
             }
         };
-        paths.pass(&slopes, &next.affine.weight);
-        before = Some(Before { inputs: outputs(&intervals), at_centre: outputs(&at_centre), paths });
-        all.push(slopes);
+        let slopes_on = |intervals: &[Interval]| -> Vec<Interval> {
+            functions.iter().zip(intervals).map(|(f, &(low, high))| f.slopes_on(low, high)).collect()
+        };
+        let slopes = slopes_on(&intervals);
+        tighten(&mut intervals, &slopes, affine, &relaxed, region);
+        relaxed.push(Relaxed::new(affine, functions, &intervals, &sizes));
+        let values_on = |intervals: &[Interval]| -> Vec<Interval> {
+            functions.iter().zip(intervals).map(|(f, &interval)| values(f, interval)).collect()
+        };
+        let values = values_on(&intervals);
+        sizes = values.iter().map(|(low, high)| low.abs().max(high.abs())).collect();
+        before = Some(Known { values, at_centre: values_on(&at_centre), paths, slopes: slopes_on(&intervals) });
     }
-    all
+    let paths = before.map(|Known { paths, slopes, .. }| {
+        all.push(slopes);
+        paths
+    });
+    (all, paths)
 }
 
-/// Of pre-activations: exact for the first layer, elsewhere by propagation of intervals and by a bound of the gradient.
-fn first_intervals(affine: &Affine, region: &Bounded, before: Option<&Before>) -> Vec<Interval> {
-    let Some(before) = before else {
-        return affine.weight.rows().zip(&affine.bias).map(|(row, &bias)| region.values(row, bias)).collect();
+/// Of a linear map of the region.
+fn exact(affine: &Affine, region: &Bounded) -> Vec<Interval> {
+    affine.weight.rows().zip(&affine.bias).map(|(row, &bias)| region.values(row, bias)).collect()
+}
+
+/// What a function reaches within a radius, from its values at the centre and bounds of its gradient.
+fn around_centre(at_centre: &[Interval], gradients: &[f64], radius: f64) -> Vec<Interval> {
+    let widened = |(&(low, high), gradient): (&Interval, &f64)| {
+        let reach = gradient * radius * (1.0 + gamma(1)) + TINY;
+        at_least_all((low - reach - gamma(1) * low.abs(), high + reach + gamma(1) * high.abs()))
     };
-    let radius = region.radius();
-    let near_centre =
-        image(affine, &before.at_centre).into_iter().zip(before.paths.row_norms()).map(|((low, high), norm)| {
-            let reach = norm * radius * (1.0 + gamma(1)) + TINY;
-            at_least_all((low - reach, high + reach))
-        });
-    image(affine, &before.inputs).into_iter().zip(near_centre).map(|(a, b)| intersection(a, b)).collect()
+    at_centre.iter().zip(gradients).map(widened).collect()
 }
 
 /// Both hold, so that their intersection is not empty.
@@ -131,7 +133,7 @@ fn image(affine: &Affine, inputs: &[Interval]) -> Vec<Interval> {
 /// Linear relaxation, for the neurons whose slope is not known.
 fn tighten(intervals: &mut [Interval], slopes: &[Interval], affine: &Affine, layers: &[Relaxed], region: &Bounded) {
     let open: Vec<usize> = (0..slopes.len()).filter(|&k| slopes[k].0 < slopes[k].1).collect();
-    if open.is_empty() {
+    if open.is_empty() || layers.is_empty() {
         return;
     }
     let rows: Vec<f64> = open.iter().flat_map(|&k| affine.weight.row(k)).copied().collect();
