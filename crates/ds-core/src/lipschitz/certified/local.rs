@@ -34,20 +34,41 @@ use candle_core::Result;
 /// # Errors
 /// As [`slopes`](super::slopes()).
 pub fn local_bound(network: &PiecewiseLinear, region: &Region) -> Result<f64> {
-    Ok(local_bounds(network, std::slice::from_ref(region))?.into_iter().fold(0.0, f64::max))
+    LocalBounds::new(network)?.on(region)
 }
 
-/// The same for each of several regions.
-///
-/// # Errors
-/// As [`slopes`](super::slopes()).
-pub fn local_bounds(network: &PiecewiseLinear, regions: &[Region]) -> Result<Vec<f64>> {
-    let everywhere = on_region(network, &Region::All)?;
-    // Where few slopes are known, sums of parts can be above what holds everywhere.
-    regions.iter().map(|region| Ok(on_region(network, region)?.min(everywhere))).collect()
+/// Bounds of one network on several regions ([`local_bound`]).
+#[derive(Debug, Clone)]
+pub struct LocalBounds<'a> {
+    network: &'a PiecewiseLinear,
+    everywhere: f64,
 }
 
-fn on_region(network: &PiecewiseLinear, region: &Region) -> Result<f64> {
+impl<'a> LocalBounds<'a> {
+    /// Computes the bound for all inputs, which no other is above.
+    ///
+    /// # Errors
+    /// If a parameter of the network is not finite.
+    pub fn new(network: &'a PiecewiseLinear) -> Result<Self> {
+        Ok(Self { network, everywhere: bound(network, &Region::All)? })
+    }
+
+    /// The bound for all inputs.
+    pub fn everywhere(&self) -> f64 {
+        self.everywhere
+    }
+
+    /// The bound on a region.
+    ///
+    /// # Errors
+    /// As [`local_bound`].
+    pub fn on(&self, region: &Region) -> Result<f64> {
+        // Where few slopes are known, sums of parts can be above what holds everywhere.
+        Ok(bound(self.network, region)?.min(self.everywhere))
+    }
+}
+
+fn bound(network: &PiecewiseLinear, region: &Region) -> Result<f64> {
     let (slopes, paths) = with_paths(network, region)?;
     let slopes = that_matter(network, &slopes);
     Ok(match (paths, slopes.last()) {

@@ -14,7 +14,7 @@ mod relaxation;
 mod slopes;
 
 pub use convolution::Geometry;
-pub use local::{local_bound, local_bounds};
+pub use local::{LocalBounds, local_bound};
 pub use network::bound;
 pub use region::Region;
 pub use slopes::slopes;
