@@ -2,6 +2,7 @@
 
 use crate::results::metrics::{DivergedRow, MetricsRow, PruningRow, SummaryRow, ThresholdRow};
 use crate::run::bounds::Bounds;
+use crate::run::local_bounds::LocalBoundsRow;
 use csv::{ErrorKind, StringRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -343,6 +344,14 @@ impl TableRow for Bounds {
             certified_seconds: 0.0,
             papers_seconds: 0.0,
         })
+    }
+}
+
+impl TableRow for LocalBoundsRow {
+    const FIRST_VERSION: usize = 6;
+
+    fn columns() -> Vec<String> {
+        fields(&Self::default())
     }
 }
 
