@@ -50,7 +50,8 @@ fn plain(rng: &mut ChaCha8Rng) -> PiecewiseLinear {
     for _ in 0..rng.random_range(1..=4) {
         let outputs = rng.random_range(1..=10);
         let functions = if rng.random_bool(0.5) {
-            vec![Arc::new(function(rng)); outputs]
+            let shared = Arc::new(function(rng));
+            vec![shared; outputs]
         } else {
             (0..outputs).map(|_| Arc::new(function(rng))).collect()
         };
