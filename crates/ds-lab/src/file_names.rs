@@ -20,6 +20,8 @@ pub const THRESHOLDS: &str = "thresholds.csv";
 pub const PRUNING: &str = "pruning.csv";
 /// Of a run: bounds of the Lipschitz constant, from `reproduce bounds`.
 pub const BOUNDS: &str = "bounds.csv";
+/// Of a run: the same near test samples, from `reproduce bounds --local`.
+pub const LOCAL_BOUNDS: &str = "bounds-local.csv";
 /// Of a sweep: a copy of its definition.
 pub const SWEEP: &str = "sweep.toml";
 /// Of a sweep: the runs whose loss became infinite or NaN.

@@ -1,13 +1,16 @@
 //! Bounds of the Lipschitz constant of a trained network, from its checkpoint.
 
 use crate::run_folder;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ds_lab::cli::DataArgs;
-use ds_lab::file_names::BOUNDS;
+use ds_lab::config::Config;
+use ds_lab::file_names::{BOUNDS, LOCAL_BOUNDS};
 use ds_lab::lock::DirectoryLock;
 use ds_lab::results::metrics::write_table;
+use ds_lab::results::statistics::median;
 use ds_lab::results::table::Table;
 use ds_lab::run::bounds::{Bounds, POINTS, certified_accuracy};
+use ds_lab::run::local_bounds::{LocalBoundsRow, local_bounds};
 use ds_lab::run::{Setup, radii};
 use ds_lab::{out, outln};
 use std::path::PathBuf;
@@ -22,6 +25,17 @@ pub struct BoundsArgs {
     /// Test samples that the search for the lower bound starts from.
     #[arg(long, value_name = "N", default_value_t = POINTS)]
     points: usize,
+    /// Bounds on the ball of this radius (ℓ2, normalised inputs) round each of these samples as well; bounds-local.csv is
+    /// written.
+    #[arg(long, value_name = "RADIUS", value_parser = radius)]
+    local: Option<f64>,
+}
+
+fn radius(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(radius) if f64::is_finite(radius) && radius > 0.0 => Ok(radius),
+        _ => Err("a radius is a positive number".to_owned()),
+    }
 }
 
 pub fn run(args: &BoundsArgs) -> Result<()> {
@@ -29,6 +43,10 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
     let _lock = DirectoryLock::acquire(&args.run)?;
     let file = args.run.join(BOUNDS);
     run_folder::check_table::<Bounds>(&file)?;
+    let local_file = args.run.join(LOCAL_BOUNDS);
+    if args.local.is_some() {
+        run_folder::check_table::<LocalBoundsRow>(&local_file)?;
+    }
     let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
     checkpoint.restore_network(&setup.network)?;
     let bounds = Bounds::new(&setup.network, &setup.test, args.points.max(1))?;
@@ -65,5 +83,32 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
             outln!("certified test accuracy at radius {radius:.4} (ℓ2, pixels in [0, 1]): {accuracy:.2} %");
         }
     }
+    if let Some(radius) = args.local {
+        let rows = local_bounds(&setup.network, &setup.test, radius, args.points.max(1))
+            .context("bounds near the samples; without --local there are the others")?;
+        write_table(&local_file, &rows)?;
+        out!("{}", local_table(&config, radius, &rows));
+    }
     Ok(())
+}
+
+fn local_table(config: &Config, radius: f64, rows: &[LocalBoundsRow]) -> Table {
+    let mut table = Table::new(
+        &format!("{}, seed {}, near test samples", config.name, config.seed),
+        &format!("Lipschitz constant (ℓ2) on the ball of radius {radius} round each sample, for (normalised) inputs"),
+        &["sample", "largest quotient found", "certified", "ratio", "seconds"],
+    );
+    let mut add = |name: String, lower: f64, certified: f64, ratio: f64, seconds: f64| {
+        let cells = [format!("{lower:.6}"), format!("{certified:.6}"), format!("{ratio:.3}"), format!("{seconds:.3}")];
+        table.rows.push([name].into_iter().chain(cells).collect());
+    };
+    let ratio = |row: &LocalBoundsRow| row.certified_l2 / row.lower_l2;
+    let seconds = |row: &LocalBoundsRow| row.lower_seconds + row.certified_seconds;
+    for row in rows {
+        add(row.sample.to_string(), row.lower_l2, row.certified_l2, ratio(row), seconds(row));
+    }
+    let median_of = |value: &dyn Fn(&LocalBoundsRow) -> f64| median(rows.iter().map(value).collect());
+    let medians = (median_of(&|row| row.lower_l2), median_of(&|row| row.certified_l2));
+    add("median".to_owned(), medians.0, medians.1, median_of(&ratio), median_of(&seconds));
+    table
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use ds_lab::config::Config;
-use ds_lab::file_names::{BOUNDS, CHECKPOINT, CONFIG, METRICS, OF_RUN, SUMMARY, SWEEP};
+use ds_lab::file_names::{BOUNDS, CHECKPOINT, CONFIG, LOCAL_BOUNDS, METRICS, OF_RUN, SUMMARY, SWEEP};
 use ds_lab::files::md5;
 use ds_lab::note;
 use ds_lab::results::metrics::{MetricsRow, SummaryRow};
@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// The files by which a folder is known to be that of a run or sweep, or to have results of `reproduce`.
 fn files() -> impl Iterator<Item = &'static str> {
-    OF_RUN.into_iter().chain([SWEEP, BOUNDS])
+    OF_RUN.into_iter().chain([SWEEP, BOUNDS, LOCAL_BOUNDS])
 }
 
 /// The checkpoint of a run and the config in it.

@@ -205,6 +205,18 @@ fn sparsify_and_bounds_refuse_a_checkpoint_of_another_run() {
     folder.write("results/a/bounds.csv", "mine\n");
     assert!(refused(&folder.reproduce(&["bounds", "results/a"])).contains("bounds.csv"));
     assert_eq!(folder.read("results/a/bounds.csv"), "mine\n");
+    fs::remove_file(folder.path("results/a/bounds.csv")).unwrap();
+    // Near samples.
+    let output = folder.reproduce(&["bounds", "results/a", "--points", "5", "--local", "0.1"]);
+    assert!(output.status.success() && text(&output).contains("median"), "{}", text(&output));
+    let table = folder.read("results/a/bounds-local.csv");
+    let rows: Vec<Vec<f64>> =
+        table.lines().skip(1).map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect();
+    assert!(table.starts_with("sample,radius,lower_l2,certified_l2") && rows.len() == 5, "{table}");
+    assert!(rows.iter().all(|row| row[1] == 0.1 && row[2] <= row[3] * (1.0 + 1e-8)), "{table}");
+    assert!(!folder.reproduce(&["bounds", "results/a", "--local", "-1"]).status.success());
+    folder.write("results/a/bounds-local.csv", "mine\n");
+    assert!(refused(&folder.reproduce(&["bounds", "results/a", "--local", "0.1"])).contains("bounds-local.csv"));
 }
 
 #[test]

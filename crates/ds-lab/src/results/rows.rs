@@ -2,6 +2,7 @@
 
 use crate::results::metrics::{DivergedRow, MetricsRow, PruningRow, SummaryRow, ThresholdRow};
 use crate::run::bounds::Bounds;
+use crate::run::local_bounds::LocalBoundsRow;
 use csv::{ErrorKind, StringRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -346,6 +347,14 @@ impl TableRow for Bounds {
             pieces: None,
             exact_seconds: None,
         })
+    }
+}
+
+impl TableRow for LocalBoundsRow {
+    const FIRST_VERSION: usize = 6;
+
+    fn columns() -> Vec<String> {
+        fields(&Self::default())
     }
 }
 

@@ -11,6 +11,7 @@ pub mod estimate;
 mod evaluation;
 mod execution;
 mod graph;
+pub mod local_bounds;
 pub mod memory;
 mod optimizers;
 pub mod penalty;

@@ -1,15 +1,24 @@
-//! Bounds of the ℓ2 norm that hold: of matrices and convolutions, and of networks made of them.
+//! Bounds of the ℓ2 norm that hold: of matrices and convolutions, and of networks made of them, everywhere ([`bound()`]) or on a
+//! region of inputs ([`local_bound`]).
 //!
 //! Nothing here is an estimate. Bounds are of the layers in exact arithmetic, with the weights as they are stored; rounding in
 //! the computation of the bound is accounted for.
 
 mod convolution;
+mod local;
 mod matrix;
 pub(crate) mod multipliers;
 mod network;
+mod paths;
+mod region;
+mod relaxation;
+mod slopes;
 
 pub use convolution::Geometry;
+pub use local::{LocalBounds, local_bound};
 pub use network::{bound, product_of_norms};
+pub use region::Region;
+pub use slopes::slopes;
 
 use crate::backend::real::in_double_precision;
 use candle_core::{Result, Tensor, bail};

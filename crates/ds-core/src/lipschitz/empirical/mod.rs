@@ -4,8 +4,12 @@
 //! the largest quotients climb: they move to where the quotient grows, and turn towards Jᵀ(f(y) − f(x)). What is returned is
 //! always a quotient ‖f(x) − f(y)‖₂/‖x − y‖₂, so it is below the truth but for rounding; f64 keeps that small.
 
-use super::certified::TopSingular;
+mod ball;
+
+pub use ball::lower_bound_in_ball;
+
 use crate::backend::real::in_double_precision;
+use crate::lipschitz::certified::TopSingular;
 use candle_core::{Result, Tensor, Var, bail};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
