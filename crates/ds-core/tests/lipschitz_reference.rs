@@ -8,6 +8,8 @@ use candle_core::{Device, Tensor};
 use ds_core::activation::Activation;
 use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
 use ds_core::lipschitz::certified;
+use ds_core::lipschitz::exact::{Limits, branch_and_bound};
+use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -133,5 +135,45 @@ fn certified_bounds_are_those_of_the_sdp_or_less() {
     if let Some(median) = of_convolutions.get(of_convolutions.len() / 2) {
         println!("convolutional networks: median {median:.4} of LipSDP's bound");
         assert!(*median <= 1.1, "median {median} of LipSDP's bound");
+    }
+}
+
+/// Seconds after which a search may end with a bracket of 1 %.
+const LIMIT: f64 = 600.0;
+
+#[test]
+fn exact_constants_are_those_of_others() {
+    let Some(cases) = cases() else { return };
+    for case in &cases {
+        let is_convolutional = case.layers.iter().any(|layer| layer.kind == "convolution");
+        let small = case.layers.len() == 2 && !is_convolutional;
+        if case.values.exact.is_none() && !small {
+            continue;
+        }
+        let network = PiecewiseLinear::new(&architecture(case)).unwrap();
+        let started = Instant::now();
+        let limit = if case.values.exact.is_some() { LIMIT } else { 0.1 * LIMIT };
+        let bracket =
+            branch_and_bound(&network, Limits::default(), |_| Ok(started.elapsed().as_secs_f64() < limit)).unwrap();
+        println!(
+            "{}: {:.9} ≤ constant ≤ {:.9}, {} subproblems, {:.2} s; others: {:?}",
+            case.name,
+            bracket.lower,
+            bracket.upper,
+            bracket.subproblems,
+            started.elapsed().as_secs_f64(),
+            case.values.exact
+        );
+        match case.values.exact {
+            Some(exact) => {
+                assert!(bracket.upper <= bracket.lower * (1.0 + 1e-6), "{}: {bracket:?}", case.name);
+                assert!((bracket.lower - exact).abs() <= 1e-6 * exact, "{}: {bracket:?}, not {exact}", case.name);
+            }
+            None => {
+                assert!(bracket.upper <= bracket.lower * 1.01, "{}: {bracket:?}", case.name);
+                let found = case.values.found.unwrap_or(0.0);
+                assert!(bracket.upper >= found * (1.0 - 1e-9), "{}: {bracket:?} below {found}", case.name);
+            }
+        }
     }
 }

@@ -371,7 +371,7 @@ impl<'a> Trainer<'a> {
         let regularizer = self.penalty.as_ref().map_or(Ok(0.0), |penalty| penalty.value(network))?;
         let [lr_weights, lr_splines, _] = self.optimizers.rates(epoch);
         let has_constant = config.network.kind.is_lipschitz() && split != Split::Train;
-        let certified = has_constant.then(|| bounds::certified(network)).transpose()?;
+        let certified = has_constant.then(|| bounds::product_of_norms(network)).transpose()?;
         let row = MetricsRow {
             run: config.name.clone(),
             experiment: config.experiment.to_string(),

@@ -1,4 +1,5 @@
-//! Exact Lipschitz constants of networks with one or two inputs, from all their linear pieces.
+//! Exact Lipschitz constants: of networks with one or two inputs from all their linear pieces ([`constant`]), of small networks with
+//! more inputs by branch and bound ([`branch_and_bound`]).
 //!
 //! The polygon of the inputs is cut by the kinks of each neuron in turn: in a piece of all neurons before it a pre-activation is
 //! affine, and its knots are parallel lines (as in Hanin & Rolnick 2019, who count the pieces). On which side of a line a corner
@@ -6,6 +7,7 @@
 //! it has inner points, however thin it is and however many kinks meet in a point.
 
 mod arrangement;
+mod branch;
 mod domain;
 mod dyadic;
 mod lines;
@@ -14,6 +16,7 @@ mod pieces;
 mod polygon;
 mod witness;
 
+pub use branch::{Bracket, Limits, branch_and_bound};
 pub use domain::Domain;
 pub use pieces::{Corner, Piece, pieces};
 

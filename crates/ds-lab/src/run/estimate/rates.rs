@@ -13,6 +13,8 @@ pub(super) struct Rates {
     pub(super) lower: f64,
     /// The certified bound.
     pub(super) certified: f64,
+    /// The product of the layers' norms.
+    pub(super) norms: f64,
     /// What the first steps on a GPU take, once.
     pub(super) first_steps: f64,
 }

@@ -52,8 +52,8 @@ pub(super) fn seconds(config: &Config, sizes: &Sizes, rates: &Rates) -> f64 {
     let evaluated_rows = evaluations * if sizes.validation > 0 { 2.0 } else { 1.0 };
     let logged = if config.train.log_steps > 0 { steps / config.train.log_steps as f64 } else { 0.0 };
     let is_lipschitz = config.network.kind.is_lipschitz();
-    // The rows of evaluations have a certified bound; it is computed once more at the end, where that of others is computed.
-    let certified = if is_lipschitz { evaluated_rows + 1.0 } else { 1.0 };
+    // In the rows of evaluations; the certified bound follows once at the end.
+    let norms = if is_lipschitz { evaluated_rows } else { 0.0 };
     let mut evaluated = evaluations * (validation + test) + train + validation + test;
     if is_lipschitz && radii(config.data.dataset).is_some() {
         evaluated += test;
@@ -80,7 +80,8 @@ pub(super) fn seconds(config: &Config, sizes: &Sizes, rates: &Rates) -> f64 {
         + steps * rates.step
         + (epochs + logged + evaluated_rows) * rates.row
         + evaluated * rates.sample
-        + certified * rates.certified
+        + norms * rates.norms
+        + rates.certified
         + rates.lower
 }
 
@@ -190,7 +191,8 @@ mod tests {
 
     #[test]
     fn evaluations_bounds_and_sparsification_are_counted() {
-        let rates = Rates { step: 1.0, row: 0.0, sample: 0.0, lower: 0.0, certified: 0.0, first_steps: 0.0 };
+        let rates =
+            Rates { step: 1.0, row: 0.0, sample: 0.0, lower: 0.0, certified: 0.0, norms: 0.0, first_steps: 0.0 };
         let sizes = Sizes { train: 100, validation: 0, test: 50, has_splines: true };
         let usual = config("experiment = \"area2d\"\ntrain.epochs = 7\ntrain.batch_size = 10\ntrain.eval_every = 3");
         let at = |config: &Config, rates: &Rates| seconds(config, &sizes.split_as(config), rates) - FILES;

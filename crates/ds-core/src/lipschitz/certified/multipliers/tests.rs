@@ -13,9 +13,10 @@ fn random(rng: &mut ChaCha8Rng, widths: &[usize]) -> PiecewiseLinear {
         bias: vec![0.0; outputs],
     };
     let (inner, last) = widths.split_at(widths.len() - 1);
-    let layers = inner
-        .windows(2)
-        .map(|w| Layer { affine: affine(w[0], w[1]), functions: vec![Arc::new(Function::rectifier(0.0)); w[1]] });
+    let layers = inner.windows(2).map(|w| Layer {
+        affine: affine(w[0], w[1]),
+        functions: (0..w[1]).map(|_| Arc::new(Function::rectifier(0.0))).collect(),
+    });
     let layers = layers.collect();
     PiecewiseLinear { inputs: widths[0], layers, output: affine(inner[inner.len() - 1], last[0]) }
 }

@@ -1,0 +1,125 @@
+//! Patterns: for each neuron the pieces of its function that it may be in.
+
+use super::cone::Cone;
+use crate::lipschitz::certified::multipliers::{self, Slopes};
+use crate::lipschitz::piecewise_linear::{Layer, Matrix, PiecewiseLinear};
+
+/// The first and the last piece of each neuron of each layer.
+pub(super) type Pattern = Vec<Vec<(usize, usize)>>;
+
+/// All pieces.
+pub(super) fn all(network: &PiecewiseLinear) -> Pattern {
+    network.layers.iter().map(|layer| layer.functions.iter().map(|f| (0, f.knots().len())).collect()).collect()
+}
+
+/// The slopes of a pattern.
+pub(super) fn slopes(network: &PiecewiseLinear, pattern: &Pattern) -> Slopes {
+    let of_layer = |(layer, pieces): (&Layer, &Vec<(usize, usize)>)| {
+        let of_neuron = |(f, &(first, last)): (&std::sync::Arc<crate::lipschitz::piecewise_linear::Function>, _)| {
+            let slopes: &[f64] = &f.slopes()[first..=last];
+            let low = slopes.iter().copied().fold(f64::INFINITY, f64::min);
+            (low, slopes.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        };
+        layer.functions.iter().zip(pieces).map(of_neuron).collect()
+    };
+    network.layers.iter().zip(pattern).map(of_layer).collect()
+}
+
+/// Rounded operations of any pre-activation here are fewer than 1e4, of 1.1e-16 each.
+const ROUNDING: f64 = 1e-12;
+
+/// The inputs of a pattern, as far as they are bounded by hyperplanes: of neurons that are affine because all that act on them
+/// are in one piece. Vectors are of (x, 1).
+pub(super) fn cone(network: &PiecewiseLinear, pattern: &Pattern) -> (Cone, Vec<Vec<bool>>) {
+    let n = network.inputs;
+    let mut cone = Cone::default();
+    let mut positive = vec![0.0; n + 1];
+    positive[n] = 1.0;
+    cone.push(positive, vec![0.0; n + 1]);
+    // The affine maps of the signal, their magnitudes, and whether they are known.
+    let (mut signal, mut magnitude) = (Matrix::zeros(n, n + 1), Matrix::zeros(n, n + 1));
+    for k in 0..n {
+        (signal.row_mut(k)[k], magnitude.row_mut(k)[k]) = (1.0, 1.0);
+    }
+    let mut known = vec![true; n];
+    let mut affine = Vec::new();
+    for (layer, pieces) in network.layers.iter().zip(pattern) {
+        let weight = &layer.affine.weight;
+        let mut sizes = weight.clone();
+        sizes.data_mut().iter_mut().for_each(|w| *w = w.abs());
+        let (mut z, mut z_size) = (weight.times(&signal), sizes.times(&magnitude));
+        let mut is_affine = Vec::with_capacity(pieces.len());
+        for (k, (f, &(first, last))) in layer.functions.iter().zip(pieces).enumerate() {
+            z.row_mut(k)[n] += layer.affine.bias[k];
+            z_size.row_mut(k)[n] += layer.affine.bias[k].abs();
+            let of_known = weight.row(k).iter().zip(&known).all(|(w, known)| *known || *w == 0.0);
+            is_affine.push(of_known);
+            if of_known {
+                let mut side = |sign: f64, knot: f64| {
+                    let mut row: Vec<f64> = z.row(k).iter().map(|z| sign * z).collect();
+                    row[n] -= sign * knot;
+                    let mut error: Vec<f64> = z_size.row(k).iter().map(|z| ROUNDING * z).collect();
+                    error[n] += ROUNDING * knot.abs();
+                    cone.push(row, error);
+                };
+                if first > 0 {
+                    side(1.0, f.knots()[first - 1]);
+                }
+                if last < f.knots().len() {
+                    side(-1.0, f.knots()[last]);
+                }
+            }
+            let (slope, offset) = (f.slopes()[first], f.offsets()[first]);
+            for (row, add, scale) in [(z.row_mut(k), offset, slope), (z_size.row_mut(k), offset.abs(), slope.abs())] {
+                row.iter_mut().for_each(|z| *z *= scale);
+                row[n] += add;
+            }
+        }
+        // A constant function is known whatever it is applied to.
+        let in_one_piece = |((&(first, last), &of_known), f): ((&(usize, usize), &bool), &std::sync::Arc<_>)| {
+            let f: &crate::lipschitz::piecewise_linear::Function = f;
+            first == last && (of_known || f.slopes()[first] == 0.0)
+        };
+        known = pieces.iter().zip(&is_affine).zip(&layer.functions).map(in_one_piece).collect();
+        for (k, (f, &(first, _))) in layer.functions.iter().zip(pieces).enumerate() {
+            if known[k] && f.slopes()[first] == 0.0 {
+                z.row_mut(k)[..n].fill(0.0);
+                z.row_mut(k)[n] = f.offsets()[first];
+            }
+        }
+        affine.push(is_affine);
+        (signal, magnitude) = (z, z_size);
+    }
+    (cone, affine)
+}
+
+/// The pattern at a point, if it lies inside a piece of each neuron, whatever rounding does.
+pub(super) fn at(network: &PiecewiseLinear, x: &[f64]) -> Option<Pattern> {
+    let mut signal = x.to_vec();
+    let mut error: Vec<f64> = vec![0.0; x.len()];
+    let mut pattern = Vec::with_capacity(network.layers.len());
+    for Layer { affine, functions } in &network.layers {
+        let (mut next, mut next_error, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
+        for ((row, bias), f) in affine.weight.rows().zip(&affine.bias).zip(functions) {
+            let terms = || row.iter().zip(&signal).map(|(w, v)| w * v);
+            let z = bias + terms().sum::<f64>();
+            let size = bias.abs() + terms().map(f64::abs).sum::<f64>();
+            let e = row.iter().zip(&error).map(|(w, e)| w.abs() * e).sum::<f64>() + ROUNDING * size;
+            let piece = f.piece(z - e);
+            if f.piece(z + e) != piece || f.knots().get(piece).is_some_and(|&knot| knot <= z + e) {
+                return None;
+            }
+            pieces.push((piece, piece));
+            next.push(f.slopes()[piece] * z + f.offsets()[piece]);
+            next_error.push(f.slopes()[piece].abs() * e + ROUNDING * (z.abs() + f.offsets()[piece].abs()));
+        }
+        pattern.push(pieces);
+        (signal, error) = (next, next_error);
+    }
+    Some(pattern)
+}
+
+/// A lower bound of the norm of the Jacobian of a pattern of single pieces, and the direction in which it is that steep.
+pub(super) fn norm(network: &PiecewiseLinear, pattern: &Pattern) -> (f64, Vec<f64>) {
+    multipliers::norm_of_known(network, &slopes(network, pattern))
+}
