@@ -4,13 +4,15 @@ use super::{Geometry, convolution_norm_of, dense_norm_of, multipliers};
 use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
 use crate::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal, geometry};
+use crate::lipschitz::exact::{Limits, branch_and_bound};
 use crate::lipschitz::piecewise_linear::PiecewiseLinear;
 use candle_core::Result;
 
 /// A bound of the Lipschitz constant in ℓ2 that holds: for no pair of inputs is ‖f(x) − f(y)‖₂ larger than that times ‖x − y‖₂.
 ///
 /// It is the product of norms, or with at most 2048 neurons the smaller one by diagonal multipliers (LipSDP, Fazlyab et al. 2019)
-/// if that is less: in milliseconds for tens of neurons, in some seconds for a thousand.
+/// if that is less: in milliseconds for tens of neurons, in some seconds for a thousand. With at most 256 neurons the first
+/// subproblems of [`branch_and_bound`] follow.
 ///
 /// # Errors
 /// If layers do not fit each other, or a parameter is not f32 or f64.
@@ -21,8 +23,19 @@ pub fn bound(architecture: &Architecture) -> Result<f64> {
         return Ok(product);
     }
     let network = PiecewiseLinear::new(architecture)?;
-    Ok(multipliers::bound(&network, &multipliers::all_slopes(&network)).min(product))
+    let bound = multipliers::bound(&network, &multipliers::all_slopes(&network)).min(product);
+    if bound == 0.0 || !bound.is_finite() || network.bends() > FEW_NEURONS {
+        return Ok(bound);
+    }
+    let limits = Limits { subproblems: SUBPROBLEMS, ..Limits::default() };
+    Ok(branch_and_bound(&network, limits, |_| Ok(true))?.upper.min(bound))
 }
+
+/// At most so many neurons that bend are worth the subproblems, of some milliseconds each.
+const FEW_NEURONS: usize = 256;
+
+/// Subproblems that every such network gets.
+const SUBPROBLEMS: u64 = 32;
 
 /// More neurons than this are not unrolled into matrices.
 const MOST_NEURONS: usize = 2048;

@@ -92,6 +92,11 @@ impl Matrix {
         product((self, false), (other, false))
     }
 
+    /// self·x.
+    pub fn times_vector(&self, x: &[f64]) -> Vec<f64> {
+        self.rows().map(|row| row.iter().zip(x).map(|(a, x)| a * x).sum()).collect()
+    }
+
     /// selfᵀ·other.
     ///
     /// # Panics

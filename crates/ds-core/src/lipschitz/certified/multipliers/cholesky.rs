@@ -33,6 +33,28 @@ pub(super) fn inverse_factor(a: &Matrix) -> Option<(Matrix, f64)> {
     Some((out, first_log + second_log))
 }
 
+/// A⁻¹·b, from the lower half of A; `None` if A is not positive definite, up to rounding.
+pub(super) fn solve(a: &Matrix, b: &[f64]) -> Option<Vec<f64>> {
+    let n = a.dims().0;
+    if n <= BLOCK {
+        let (l, _) = small(a)?;
+        return Some(l.transposed().times_vector(&l.times_vector(b)));
+    }
+    let half = n / 2;
+    let (first, _) = inverse_factor(&part(a, 0, 0, half, half))?;
+    let below = part(a, half, 0, n - half, half).times_transposed(&first);
+    let mut rest = part(a, half, half, n - half, n - half);
+    let update = below.times_transposed(&below);
+    rest.data_mut().iter_mut().zip(update.data()).for_each(|(a, u)| *a -= u);
+    let mut top = first.times_vector(&b[..half]);
+    let right: Vec<f64> = b[half..].iter().zip(below.times_vector(&top)).map(|(b, y)| b - y).collect();
+    let bottom = solve(&rest, &right)?;
+    top.iter_mut().zip(below.transposed().times_vector(&bottom)).for_each(|(y, x)| *y -= x);
+    let mut x = first.transposed().times_vector(&top);
+    x.extend(bottom);
+    Some(x)
+}
+
 fn part(a: &Matrix, row: usize, column: usize, rows: usize, columns: usize) -> Matrix {
     let data = (row..row + rows).flat_map(|r| &a.row(r)[column..column + columns]).copied().collect();
     Matrix::new(rows, columns, data)
@@ -112,6 +134,9 @@ mod tests {
             let expected = Matrix::identity(n);
             let errors = identity.data().iter().zip(expected.data()).map(|(a, b)| (a - b).abs());
             assert!(errors.fold(0.0, f64::max) < 1e-12, "{n}");
+            let b: Vec<f64> = (0..n).map(|k| k as f64).collect();
+            let x = solve(&a, &b).unwrap();
+            assert!(a.times_vector(&x).iter().zip(&b).all(|(y, b)| (y - b).abs() < 1e-9), "{n}");
             let mut l = a.clone();
             assert!(factorise(&mut l));
             let expected: f64 = (0..n).map(|k| 2.0 * l.row(k)[k].ln()).sum();

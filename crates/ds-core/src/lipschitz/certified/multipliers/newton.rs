@@ -5,7 +5,7 @@
 //! in intervals of each neuron's own. The derivatives of −ln det X need X⁻¹ only. X is block-diagonal but for Yᵀ·Y, of rank
 //! at most the number of outputs, so that an inverse costs the cube of the inputs and neurons before the last layer.
 
-use super::cholesky::inverse_factor;
+use super::cholesky::{inverse_factor, solve};
 use super::composite::Composite;
 use crate::lipschitz::piecewise_linear::Matrix;
 
@@ -196,10 +196,7 @@ impl Barrier<'_> {
         if t_last.iter().any(|t| *t <= 0.0) {
             return None;
         }
-        let mut scaled = g.clone();
-        scaled.scale_rows(t);
-        let mut k = g.transposed_times(&scaled);
-        k.data_mut().iter_mut().for_each(|value| *value = -*value);
+        let mut k = self.gram(t);
         for i in 0..a {
             k.row_mut(i)[i] += if i < *inputs { *rho } else { t_first[i - inputs] };
         }
@@ -229,6 +226,30 @@ impl Barrier<'_> {
         let mut last = u_last.transposed_times(&u_last);
         t_last.iter().enumerate().for_each(|(i, t)| last.row_mut(i)[i] += 1.0 / t);
         Some(Factors { first, mixed: u_first.transposed_times(&u_last), last, log_determinant })
+    }
+
+    /// The lower half of −Gᵀ·diag(t)·G; convolutions leave most of G at 0.
+    fn gram(&self, t: &[f64]) -> Matrix {
+        let g = &self.composite.g;
+        let a = g.dims().1;
+        let nonzeros: usize = g.rows().map(|row| row.iter().filter(|x| **x != 0.0).count().pow(2)).sum();
+        // A product of blocks does some ten times as many operations in the same time.
+        if 10 * nonzeros > g.dims().0 * a * a {
+            let mut scaled = g.clone();
+            scaled.scale_rows(&t.iter().map(|t| -t).collect::<Vec<_>>());
+            return g.transposed_times(&scaled);
+        }
+        let mut k = Matrix::zeros(a, a);
+        let mut row_of = Vec::new();
+        for (row, t) in g.rows().zip(t) {
+            row_of.clear();
+            row_of.extend(row.iter().copied().enumerate().filter(|(_, x)| *x != 0.0));
+            for (end, &(i, x)) in row_of.iter().enumerate() {
+                let to = k.row_mut(i);
+                row_of[..=end].iter().for_each(|&(j, y)| to[j] -= t * x * y);
+            }
+        }
+        k
     }
 
     /// G·P·Gᵀ, and the rows of P·Gᵀ that belong to the input and to the neurons.
@@ -293,23 +314,18 @@ impl Barrier<'_> {
         let scale: Vec<f64> = (0..=n).map(|k| hessian.row(k)[k].max(f64::MIN_POSITIVE).sqrt().recip()).collect();
         hessian.scale_rows(&scale);
         hessian.scale_columns(&scale);
+        let gradient: Vec<f64> = gradient.iter().zip(&scale).map(|(g, s)| g * s).collect();
         let mut shift = 1e-14;
-        let inverse = loop {
+        let solution = loop {
             (0..=n).for_each(|k| hessian.row_mut(k)[k] = 1.0 + shift);
-            match inverse_factor(&hessian) {
-                Some((inverse, _)) => break inverse,
+            match solve(&hessian, &gradient) {
+                Some(solution) => break solution,
                 None if shift < 1.0 => shift *= 100.0,
-                None => break Matrix::identity(n + 1),
+                None => break gradient.clone(),
             }
         };
-        let gradient: Vec<f64> = gradient.iter().zip(&scale).map(|(g, s)| g * s).collect();
-        let half: Vec<f64> = inverse.rows().map(|row| row.iter().zip(&gradient).map(|(l, g)| l * g).sum()).collect();
-        let mut step = vec![0.0; n + 1];
-        for (row, h) in inverse.rows().zip(&half) {
-            step.iter_mut().zip(row).for_each(|(step, l)| *step -= l * h);
-        }
-        step.iter_mut().zip(&scale).for_each(|(step, scale)| *step *= scale);
-        let decrement = half.iter().map(|h| h * h).sum::<f64>().sqrt();
+        let decrement = gradient.iter().zip(&solution).map(|(g, x)| g * x).sum::<f64>().max(0.0).sqrt();
+        let mut step: Vec<f64> = solution.iter().zip(&scale).map(|(x, scale)| -x * scale).collect();
         Step { rho: step.pop().unwrap_or_default(), t: step, decrement }
     }
 
