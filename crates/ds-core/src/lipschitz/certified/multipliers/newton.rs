@@ -190,7 +190,7 @@ impl Barrier<'_> {
     }
 
     fn factors(&self, Point { rho, t }: &Point) -> Option<Factors> {
-        let Composite { inputs, g, .. } = self.composite;
+        let inputs = &self.composite.inputs;
         let (a, b) = self.sizes();
         let (t_first, t_last) = t.split_at(t.len() - b);
         if t_last.iter().any(|t| *t <= 0.0) {

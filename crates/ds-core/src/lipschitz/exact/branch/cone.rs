@@ -17,8 +17,8 @@ pub(super) enum Inner {
     Point(Vec<f64>),
     /// There is none, which is proven.
     Empty,
-    /// Neither was found.
-    Unknown,
+    /// Neither was found; by rounding the hull of these vectors holds 0.
+    Unknown(Vec<usize>),
 }
 
 impl Cone {
@@ -38,7 +38,7 @@ impl Cone {
     /// a positive combination of some g is 0, and there is no y.
     pub fn inner(&self) -> Inner {
         let gram = |i: usize, j: usize| dot(&self.rows[i], &self.rows[j]);
-        let Some(first) = self.rows.first() else { return Inner::Unknown };
+        let Some(first) = self.rows.first() else { return Inner::Unknown(Vec::new()) };
         let (mut support, mut weights, mut p) = (vec![0], vec![1.0], first.clone());
         for _ in 0..20 * (self.rows.len() + 10) {
             let products = self.rows.iter().map(|row| dot(row, &p)).enumerate();
@@ -82,10 +82,11 @@ impl Cone {
     /// Whether 0 is inside the simplex of these vectors whatever their errors are: one more than their dimension, of which the
     /// last is a combination of the others with negative factors (a linear system solved with a bound of its error, Rump 2010).
     fn proven(&self, support: &[usize]) -> Inner {
-        let Some((&last, others)) = support.split_last() else { return Inner::Unknown };
+        let unknown = || Inner::Unknown(support.to_vec());
+        let Some((&last, others)) = support.split_last() else { return unknown() };
         let d = self.rows[last].len();
         if others.len() != d {
-            return Inner::Unknown;
+            return unknown();
         }
         // Column k is the k-th vector.
         let column = |values: &[Vec<f64>]| {
@@ -97,7 +98,7 @@ impl Cone {
         };
         let (b, errors) = (column(&self.rows), column(&self.errors));
         // (BᵀB)⁻¹Bᵀ is near B⁻¹.
-        let Some(normal) = inverse(&b.transposed_times(&b)) else { return Inner::Unknown };
+        let Some(normal) = inverse(&b.transposed_times(&b)) else { return unknown() };
         let c = normal.times_transposed(&b);
         let size: Vec<f64> = c.rows().map(|row| row.iter().map(|x| x.abs()).sum()).collect();
         let rounding = 1e-15 * (d + 4) as f64;
@@ -108,8 +109,8 @@ impl Cone {
             row.sum::<f64>() + of_errors + rounding * d as f64 * size[i]
         });
         let far = far.fold(0.0, f64::max);
-        if !(far < 0.5) {
-            return Inner::Unknown;
+        if far.is_nan() || far >= 0.5 {
+            return unknown();
         }
         let (g, error) = (&self.rows[last], &self.errors[last]);
         let factors: Vec<f64> = c.rows().map(|row| -dot(row, g)).collect();
@@ -123,7 +124,7 @@ impl Cone {
         let error =
             c.rows().map(|row| row.iter().zip(&rest).map(|(c, r)| c.abs() * r).sum::<f64>()).fold(0.0, f64::max);
         let error = 1.01 * error / (1.0 - far);
-        if factors.iter().all(|factor| *factor > error) { Inner::Empty } else { Inner::Unknown }
+        if factors.iter().all(|factor| *factor > error) { Inner::Empty } else { unknown() }
     }
 }
 
@@ -162,7 +163,7 @@ mod tests {
                     assert!(!feasible);
                     proofs += 1;
                 }
-                Inner::Unknown => assert!(!feasible, "a point was not found"),
+                Inner::Unknown(_) => assert!(!feasible, "a point was not found"),
             }
         }
         assert!(points > 250 && proofs > 100, "{points} points, {proofs} proofs");

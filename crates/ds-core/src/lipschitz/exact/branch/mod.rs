@@ -5,13 +5,14 @@
 //! when both are as near as is asked for. ExLipBaB (arXiv 2602.15499) bounds by products of norms.
 
 mod cone;
+mod elimination;
 mod patterns;
 
 use super::super::certified::multipliers::{self, Subproblem};
 use super::super::piecewise_linear::PiecewiseLinear;
 use candle_core::{Result, bail};
 use cone::Inner;
-use patterns::Pattern;
+use patterns::{Inputs, Pattern, Side};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -176,11 +177,16 @@ impl<'a> Search<'a> {
 
     /// The bound of a subproblem; `None` if it has no inner points.
     fn bounded(&mut self, pattern: Pattern, parent: Option<&Node>, gap: f64) -> Option<Node> {
-        let (cone, affine) = patterns::cone(self.network, &pattern);
+        let Inputs { cone, sides, affine } = patterns::inputs(self.network, &pattern);
         match cone.inner() {
             Inner::Empty => return None,
             Inner::Point(y) => self.try_homogeneous(&y),
-            Inner::Unknown => {}
+            Inner::Unknown(support) => {
+                let sides: Vec<Side> = support.into_iter().map(|k| sides[k]).collect();
+                if elimination::is_empty(self.network, &pattern, &sides) {
+                    return None;
+                }
+            }
         }
         let slopes = patterns::slopes(self.network, &pattern);
         let cutoff = (self.lower * (1.0 + 0.9 * gap)).powi(2);
@@ -189,7 +195,7 @@ impl<'a> Search<'a> {
         // The slopes of the worst case may be those of inputs.
         if bound > self.lower * (1.0 + gap) && !subproblem.open.is_empty() {
             let worst = self.worst(&pattern, &subproblem);
-            if let Inner::Point(y) = patterns::cone(self.network, &worst).0.inner() {
+            if let Inner::Point(y) = patterns::inputs(self.network, &worst).cone.inner() {
                 self.try_homogeneous(&y);
             }
         }

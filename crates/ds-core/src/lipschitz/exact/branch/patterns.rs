@@ -2,7 +2,8 @@
 
 use super::cone::Cone;
 use crate::lipschitz::certified::multipliers::{self, Slopes};
-use crate::lipschitz::piecewise_linear::{Layer, Matrix, PiecewiseLinear};
+use crate::lipschitz::piecewise_linear::{Function, Layer, Matrix, PiecewiseLinear};
+use std::sync::Arc;
 
 /// The first and the last piece of each neuron of each layer.
 pub(super) type Pattern = Vec<Vec<(usize, usize)>>;
@@ -15,7 +16,7 @@ pub(super) fn all(network: &PiecewiseLinear) -> Pattern {
 /// The slopes of a pattern.
 pub(super) fn slopes(network: &PiecewiseLinear, pattern: &Pattern) -> Slopes {
     let of_layer = |(layer, pieces): (&Layer, &Vec<(usize, usize)>)| {
-        let of_neuron = |(f, &(first, last)): (&std::sync::Arc<crate::lipschitz::piecewise_linear::Function>, _)| {
+        let of_neuron = |(f, &(first, last)): (&Arc<Function>, &(usize, usize))| {
             let slopes: &[f64] = &f.slopes()[first..=last];
             let low = slopes.iter().copied().fold(f64::INFINITY, f64::min);
             (low, slopes.iter().copied().fold(f64::NEG_INFINITY, f64::max))
@@ -25,17 +26,37 @@ pub(super) fn slopes(network: &PiecewiseLinear, pattern: &Pattern) -> Slopes {
     network.layers.iter().zip(pattern).map(of_layer).collect()
 }
 
+/// A half-space: sign·(z − knot) > 0 for a pre-activation z, or the 1 of (x, 1) above 0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Side {
+    /// Layer and index of the neuron; `None` for the 1.
+    pub of: Option<(usize, usize)>,
+    pub sign: f64,
+    pub knot: f64,
+}
+
+/// The inputs of a pattern.
+pub(super) struct Inputs {
+    /// The half-spaces that are known.
+    pub cone: Cone,
+    /// Where each of its vectors comes from.
+    pub sides: Vec<Side>,
+    /// Whether the pre-activation of each neuron is affine on them.
+    pub affine: Vec<Vec<bool>>,
+}
+
 /// Rounded operations of any pre-activation here are fewer than 1e4, of 1.1e-16 each.
 const ROUNDING: f64 = 1e-12;
 
 /// The inputs of a pattern, as far as they are bounded by hyperplanes: of neurons that are affine because all that act on them
 /// are in one piece. Vectors are of (x, 1).
-pub(super) fn cone(network: &PiecewiseLinear, pattern: &Pattern) -> (Cone, Vec<Vec<bool>>) {
+pub(super) fn inputs(network: &PiecewiseLinear, pattern: &Pattern) -> Inputs {
     let n = network.inputs;
     let mut cone = Cone::default();
     let mut positive = vec![0.0; n + 1];
     positive[n] = 1.0;
     cone.push(positive, vec![0.0; n + 1]);
+    let mut sides = vec![Side { of: None, sign: 1.0, knot: 0.0 }];
     // The affine maps of the signal, their magnitudes, and whether they are known.
     let (mut signal, mut magnitude) = (Matrix::zeros(n, n + 1), Matrix::zeros(n, n + 1));
     for k in 0..n {
@@ -61,6 +82,7 @@ pub(super) fn cone(network: &PiecewiseLinear, pattern: &Pattern) -> (Cone, Vec<V
                     let mut error: Vec<f64> = z_size.row(k).iter().map(|z| ROUNDING * z).collect();
                     error[n] += ROUNDING * knot.abs();
                     cone.push(row, error);
+                    sides.push(Side { of: Some((affine.len(), k)), sign, knot });
                 };
                 if first > 0 {
                     side(1.0, f.knots()[first - 1]);
@@ -76,8 +98,7 @@ pub(super) fn cone(network: &PiecewiseLinear, pattern: &Pattern) -> (Cone, Vec<V
             }
         }
         // A constant function is known whatever it is applied to.
-        let in_one_piece = |((&(first, last), &of_known), f): ((&(usize, usize), &bool), &std::sync::Arc<_>)| {
-            let f: &crate::lipschitz::piecewise_linear::Function = f;
+        let in_one_piece = |((&(first, last), &of_known), f): ((&(usize, usize), &bool), &Arc<Function>)| {
             first == last && (of_known || f.slopes()[first] == 0.0)
         };
         known = pieces.iter().zip(&is_affine).zip(&layer.functions).map(in_one_piece).collect();
@@ -90,7 +111,7 @@ pub(super) fn cone(network: &PiecewiseLinear, pattern: &Pattern) -> (Cone, Vec<V
         affine.push(is_affine);
         (signal, magnitude) = (z, z_size);
     }
-    (cone, affine)
+    Inputs { cone, sides, affine }
 }
 
 /// The pattern at a point, if it lies inside a piece of each neuron, whatever rounding does.
