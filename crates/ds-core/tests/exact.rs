@@ -227,7 +227,7 @@ fn lines(lines: &[[f64; 3]], function: &Function) -> PiecewiseLinear {
     let weight = Matrix::new(lines.len(), 2, lines.iter().flat_map(|&[a, b, _]| [a, b]).collect());
     let affine = Affine { weight, bias: lines.iter().map(|&[_, _, c]| c).collect() };
     let output = Affine { weight: Matrix::new(1, lines.len(), vec![1.0; lines.len()]), bias: vec![0.0] };
-    let functions = vec![Arc::new(function.clone()); lines.len()];
+    let functions = lines.iter().map(|_| Arc::new(function.clone())).collect();
     PiecewiseLinear { inputs: 2, layers: vec![Layer { affine, functions }], output }
 }
 
@@ -423,7 +423,7 @@ fn dead_and_constant_networks_are_whole() {
     // Neurons that cancel but for rounding: 0.1 + 0.2 − 0.3.
     let weight = Matrix::new(3, 2, vec![0.1, 0.0, 0.2, 0.0, 0.3, 0.0]);
     let first = Affine { weight, bias: vec![0.0; 3] };
-    let functions = vec![Arc::new(Function::identity()); 3];
+    let functions = (0..3).map(|_| Arc::new(Function::identity())).collect();
     let second = Affine { weight: Matrix::new(1, 3, vec![1.0, 1.0, -1.0]), bias: vec![0.0] };
     let cancels = PiecewiseLinear {
         inputs: 2,

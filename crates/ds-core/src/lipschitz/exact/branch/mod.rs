@@ -170,7 +170,7 @@ impl<'a> Search<'a> {
         let n = self.network.inputs;
         for k in 0..4 * n {
             let mut x: Vec<f64> = (0..n).map(|i| 1e-3 * (i as f64 + 1.0)).collect();
-            x[k % n] += if k < 2 * n { 1.0 } else { 10.0 } * if k / n % 2 == 0 { 1.0 } else { -1.0 };
+            x[k % n] += if k < 2 * n { 1.0 } else { 10.0 } * if (k / n).is_multiple_of(2) { 1.0 } else { -1.0 };
             self.try_point(&x);
         }
     }
