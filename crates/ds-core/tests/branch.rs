@@ -125,3 +125,32 @@ fn limits_leave_a_bracket() {
     let local = certified::local_bound(&network, &certified::Region::All).unwrap();
     assert!(last <= local * (1.0 + 1e-9), "{last} above {local}");
 }
+
+#[test]
+fn neurons_that_are_constant_on_a_knot_are_in_one_of_its_pieces() {
+    // max(0, 0·x) + |x − y| + max(0, max(0, x) − max(0, x)), whose gradient is (±1, ∓1).
+    let relu = || Arc::new(Function::rectifier(0.0));
+    let network = PiecewiseLinear {
+        inputs: 2,
+        layers: vec![
+            Layer {
+                affine: Affine {
+                    weight: Matrix::new(4, 2, vec![0.0, 0.0, 1.0, -1.0, 1.0, 0.0, 1.0, 0.0]),
+                    bias: vec![0.0; 4],
+                },
+                functions: vec![relu(), Arc::new(Function::absolute()), relu(), relu()],
+            },
+            Layer {
+                affine: Affine {
+                    weight: Matrix::new(3, 4, vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, -1.0]),
+                    bias: vec![0.0; 3],
+                },
+                functions: vec![relu(), relu(), relu()],
+            },
+        ],
+        output: Affine { weight: Matrix::new(1, 3, vec![1.0, 1.0, 1.0]), bias: vec![0.0] },
+    };
+    let bracket = branch_and_bound(&network, Limits { subproblems: 5000, ..Limits::default() }, |_| Ok(true)).unwrap();
+    let constant = 2f64.sqrt();
+    assert!(bracket.lower <= constant * (1.0 + 1e-9) && bracket.upper >= constant * (1.0 - 1e-9), "{bracket:?}");
+}

@@ -215,7 +215,10 @@ fn no_pair_beats_a_bound() {
     let (mut tight, mut rounds) = (0, 0);
     for round in 0..2000 {
         let architecture = Random(rng).architecture();
-        let certified = certified::bound(&architecture).unwrap();
+        let product = certified::product_of_norms(&architecture).unwrap();
+        // Multipliers and subproblems take up to a second.
+        let certified = if round % 20 == 0 { certified::bound(&architecture).unwrap() } else { product };
+        assert!(certified <= product, "round {round}: {certified} above the product {product}");
         for (p, quotient) in NORMS.into_iter().zip(largest_quotients(&architecture, rng)) {
             if let Ok(bound) = bv2::bound(&architecture, p) {
                 assert!(
@@ -306,8 +309,11 @@ fn linear_networks_have_their_norm() {
         ],
     };
     // ‖diag(1·0.2, 0.25·5)‖·‖diag(3, 0.5)‖, not 5·3.
+    let product = certified::product_of_norms(&architecture).unwrap();
+    assert!((product - 1.25 * 3.0).abs() < 1e-5, "{product}");
+    // The directions are known where layers are taken together.
     let bound = certified::bound(&architecture).unwrap();
-    assert!((bound - 1.25 * 3.0).abs() < 1e-5, "{bound}");
+    assert!((bound - 1.25 * 0.5).abs() < 1e-6, "{bound}");
     let points = tensor(vec![0.1, 0.2], &[1, 2]);
     let network = |x: &Tensor| apply(&architecture.operators, x)?.flatten_from(1);
     let found = lower_bound(network, &points, Search::default()).unwrap().quotient;

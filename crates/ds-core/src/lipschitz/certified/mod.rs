@@ -9,7 +9,7 @@ mod local;
 mod matrix;
 pub(crate) mod multipliers;
 mod network;
-mod paths;
+pub(crate) mod paths;
 mod region;
 mod relaxation;
 mod slopes;

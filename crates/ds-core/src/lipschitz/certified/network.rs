@@ -11,7 +11,7 @@ use candle_core::Result;
 /// A bound of the Lipschitz constant in ℓ2 that holds: for no pair of inputs is ‖f(x) − f(y)‖₂ larger than that times ‖x − y‖₂.
 ///
 /// It is the product of norms, or with at most 2048 neurons the smaller one by diagonal multipliers (LipSDP, Fazlyab et al. 2019)
-/// if that is less: in milliseconds for tens of neurons, in some seconds for a thousand. With at most 256 neurons the first
+/// if that is less: in milliseconds for tens of neurons, in some seconds for a thousand. With at most 96 neurons the first
 /// subproblems of [`branch_and_bound`] follow.
 ///
 /// # Errors
@@ -32,7 +32,7 @@ pub fn bound(architecture: &Architecture) -> Result<f64> {
 }
 
 /// At most so many neurons that bend are worth the subproblems, of some milliseconds each.
-const FEW_NEURONS: usize = 256;
+const FEW_NEURONS: usize = 96;
 
 /// Subproblems that every such network gets.
 const SUBPROBLEMS: u64 = 32;

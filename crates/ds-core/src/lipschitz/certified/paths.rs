@@ -29,7 +29,7 @@ pub(super) fn bound(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f6
 
 /// The slopes that the Jacobian depends on, and (0, 0) for those of neurons that are the same for all inputs: at a maximum of two
 /// of them, both slopes count otherwise.
-pub(super) fn that_matter(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> Vec<Vec<(f64, f64)>> {
+pub(crate) fn that_matter(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> Vec<Vec<(f64, f64)>> {
     let mut moving = vec![true; network.inputs];
     let of_layer = |(layer, slopes): (&Layer, &Vec<(f64, f64)>)| {
         let slopes = of_moving(slopes, &moved(&layer.affine.weight, &moving));

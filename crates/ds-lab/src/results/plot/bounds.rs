@@ -1,4 +1,4 @@
-//! Bounds of the Lipschitz constant against the weight λ of the splines' penalty: from below, certified, and the papers'.
+//! The Lipschitz constant and its bounds against the weight λ of the splines' penalty: from below, exact, certified, and the papers'.
 
 use super::grouping::{band_note, distinct};
 use super::lambda::{lambda, lambda_key};
@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 
 type Bound = (&'static str, fn(&SummaryRow) -> Option<f64>);
 
-const BOUNDS: [Bound; 3] = [
+const BOUNDS: [Bound; 4] = [
     ("papers, p = 2", |row| row.lipschitz_papers_l2),
     ("certified", |row| row.lipschitz_certified_l2),
     ("found from below", |row| row.lipschitz_lower_l2),
+    ("exact", |row| row.lipschitz_exact_l2),
 ];
 
 /// The chart of the rows of one data set and network with splines of one kind: a line for each bound and norm, dashed for BV²;
@@ -73,6 +74,10 @@ mod tests {
         assert_eq!(lines.len(), 9);
         assert!(lines[0].label == "papers, p = 2, no penalty" && lines[0].points[0].x == 0.0);
         assert!(lines[2].dashed && lines[1].colour == lines[2].colour && lines[1].colour != lines[4].colour);
+        let exact: Vec<SummaryRow> =
+            rows.iter().map(|row| SummaryRow { lipschitz_exact_l2: Some(5.0), ..row.clone() }).collect();
+        let with_exact = super::chart(String::new(), &exact.iter().collect::<Vec<_>>()).unwrap();
+        assert!(with_exact.stacks[0].lines[9].label.starts_with("exact"), "{}", with_exact.stacks[0].lines[9].label);
         assert_eq!(lines[4].points.iter().map(|p| p.median).collect::<Vec<_>>(), [7.0; 3]);
         assert!(to_svg(&chart).unwrap().contains("Lipschitz constant"));
         // Rows without a certified bound are of an older version.

@@ -11,7 +11,14 @@ const MOST: usize = 9;
 
 /// Whether a combination of these vectors with factors of one sign is exactly 0, so that no y has g·y > 0 for all of them.
 pub(super) fn is_empty(network: &PiecewiseLinear, pattern: &Pattern, sides: &[Side]) -> bool {
-    (1..=MOST).contains(&sides.len()) && combine_to_zero(&exact_rows(network, pattern, sides), sides.len())
+    if !(1..=MOST).contains(&sides.len()) {
+        return false;
+    }
+    let rows = exact_rows(network, pattern, sides).into_iter().zip(sides);
+    // A neuron that is constant and on the knot is in the piece left of it.
+    let is_met = |row: &[Dyadic], side: &Side| side.sign < 0.0 && row.iter().all(|x| x.sign() == Ordering::Equal);
+    let rows: Vec<_> = rows.filter(|(row, side)| !is_met(row, side)).map(|(row, _)| row).collect();
+    !rows.is_empty() && combine_to_zero(&rows, rows.len())
 }
 
 /// Whether a combination of the vectors, or of some of the first `droppable` and the others, is 0.

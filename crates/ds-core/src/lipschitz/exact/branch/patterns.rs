@@ -2,6 +2,7 @@
 
 use super::cone::Cone;
 use crate::lipschitz::certified::multipliers::{self, Slopes};
+use crate::lipschitz::certified::paths::that_matter;
 use crate::lipschitz::piecewise_linear::{Function, Layer, Matrix, PiecewiseLinear};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ pub(super) fn all(network: &PiecewiseLinear) -> Pattern {
     network.layers.iter().map(|layer| layer.functions.iter().map(|f| (0, f.knots().len())).collect()).collect()
 }
 
-/// The slopes of a pattern.
+/// The slopes of a pattern that its Jacobians depend on: 0 for neurons that are the same for all of its inputs.
 pub(super) fn slopes(network: &PiecewiseLinear, pattern: &Pattern) -> Slopes {
     let of_layer = |(layer, pieces): (&Layer, &Vec<(usize, usize)>)| {
         let of_neuron = |(f, &(first, last)): (&Arc<Function>, &(usize, usize))| {
@@ -23,7 +24,8 @@ pub(super) fn slopes(network: &PiecewiseLinear, pattern: &Pattern) -> Slopes {
         };
         layer.functions.iter().zip(pieces).map(of_neuron).collect()
     };
-    network.layers.iter().zip(pattern).map(of_layer).collect()
+    let slopes: Slopes = network.layers.iter().zip(pattern).map(of_layer).collect();
+    that_matter(network, &slopes)
 }
 
 /// A half-space: sign·(z − knot) > 0 for a pre-activation z, or the 1 of (x, 1) above 0.
@@ -79,6 +81,10 @@ pub(super) fn inputs(network: &PiecewiseLinear, pattern: &Pattern) -> Inputs {
                 let mut side = |sign: f64, knot: f64| {
                     let mut row: Vec<f64> = z.row(k).iter().map(|z| sign * z).collect();
                     row[n] -= sign * knot;
+                    // Constant and on the knot, which is part of the piece left of it.
+                    if sign < 0.0 && row.iter().all(|x| *x == 0.0) {
+                        return;
+                    }
                     let mut error: Vec<f64> = z_size.row(k).iter().map(|z| ROUNDING * z).collect();
                     error[n] += ROUNDING * knot.abs();
                     cone.push(row, error);
@@ -114,28 +120,33 @@ pub(super) fn inputs(network: &PiecewiseLinear, pattern: &Pattern) -> Inputs {
     Inputs { cone, sides, affine }
 }
 
-/// The pattern at a point, if it lies inside a piece of each neuron, whatever rounding does.
+/// The pattern at a point, if it lies inside a piece of each neuron that is not the same for all inputs round it, whatever
+/// rounding does.
 pub(super) fn at(network: &PiecewiseLinear, x: &[f64]) -> Option<Pattern> {
     let mut signal = x.to_vec();
     let mut error: Vec<f64> = vec![0.0; x.len()];
+    let mut moving = vec![true; x.len()];
     let mut pattern = Vec::with_capacity(network.layers.len());
     for Layer { affine, functions } in &network.layers {
-        let (mut next, mut next_error, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut next, mut next_error, mut next_moving, mut pieces) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for ((row, bias), f) in affine.weight.rows().zip(&affine.bias).zip(functions) {
             let terms = || row.iter().zip(&signal).map(|(w, v)| w * v);
             let z = bias + terms().sum::<f64>();
             let size = bias.abs() + terms().map(f64::abs).sum::<f64>();
             let e = row.iter().zip(&error).map(|(w, e)| w.abs() * e).sum::<f64>() + ROUNDING * size;
+            let moves = row.iter().zip(&moving).any(|(w, moves)| *moves && *w != 0.0);
             let piece = f.piece(z - e);
-            if f.piece(z + e) != piece || f.knots().get(piece).is_some_and(|&knot| knot <= z + e) {
+            if moves && (f.piece(z + e) != piece || f.knots().get(piece).is_some_and(|&knot| knot <= z + e)) {
                 return None;
             }
+            next_moving.push(moves && f.slopes()[piece] != 0.0);
             pieces.push((piece, piece));
             next.push(f.slopes()[piece] * z + f.offsets()[piece]);
-            next_error.push(f.slopes()[piece].abs() * e + ROUNDING * (z.abs() + f.offsets()[piece].abs()));
+            let (low, high) = f.slopes_on(z - e, z + e);
+            next_error.push(low.abs().max(high.abs()) * e + ROUNDING * (z.abs() + f.offsets()[piece].abs()));
         }
         pattern.push(pieces);
-        (signal, error) = (next, next_error);
+        (signal, error, moving) = (next, next_error, next_moving);
     }
     Some(pattern)
 }
