@@ -179,9 +179,12 @@ impl Barrier<'_> {
             let squares: f64 = inverse.data().iter().map(|p| p * p).sum();
             // Newton's step for 1/trace, which is nearly linear in the shift.
             let mut change = (1.0 / tau - 1.0 / trace) * trace * trace / squares;
-            while shifted_inverse(&inner, shift + change).is_none() {
-                change *= 0.5;
-            }
+            let halvings = (0..60).find(|_| {
+                let is_inside = change.is_finite() && shifted_inverse(&inner, shift + change).is_some();
+                change *= if is_inside { 1.0 } else { 0.5 };
+                is_inside
+            });
+            halvings?;
             shift += change;
         }
         point.rho += shift;
