@@ -10,7 +10,7 @@ use candle_core::Result;
 
 /// A bound of the Lipschitz constant in ℓ2 that holds: for no pair of inputs is ‖f(x) − f(y)‖₂ larger than that times ‖x − y‖₂.
 ///
-/// It is the product of norms, or with at most 2048 neurons the smaller one by diagonal multipliers (LipSDP, Fazlyab et al. 2019)
+/// It is the product of norms, or with at most 1600 neurons the smaller one by diagonal multipliers (LipSDP, Fazlyab et al. 2019)
 /// if that is less: in milliseconds for tens of neurons, in some seconds for a thousand. With at most 96 neurons the first
 /// subproblems of [`branch_and_bound`] follow.
 ///
@@ -38,7 +38,7 @@ const FEW_NEURONS: usize = 96;
 const SUBPROBLEMS: u64 = 32;
 
 /// More neurons than this are not unrolled into matrices.
-const MOST_NEURONS: usize = 2048;
+const MOST_NEURONS: usize = 1600;
 
 /// The numbers that go into activations and pools.
 fn neurons(operators: &[Operator], mut signal: Signal) -> Result<usize> {

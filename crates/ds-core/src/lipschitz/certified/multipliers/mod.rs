@@ -23,8 +23,11 @@ pub(crate) fn all_slopes(network: &PiecewiseLinear) -> Slopes {
     network.layers.iter().map(of_layer).collect()
 }
 
-/// More inputs and neurons before the last layer than this, or more neurons at all than twice as many, are too many.
-const MOST_NEURONS: usize = 1024;
+/// More inputs and neurons before the last layer than this are too many: a step takes the cube of their number.
+const MOST_BEFORE_LAST: usize = 640;
+
+/// More neurons than this are too many: a step takes the cube of their number, too.
+const MOST_NEURONS: usize = 1600;
 
 /// An upper bound of the largest ‖J‖₂ of all Jacobians of slopes in these intervals: never above the product of norms of the
 /// layers, each scaled by the largest |slope| of its neurons, and infinite only if a number is not finite.
@@ -37,7 +40,7 @@ pub(crate) fn bound(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f6
     let free = |slopes: &Vec<(f64, f64)>| slopes.iter().filter(|(low, high)| low != high).count();
     let neurons: usize = slopes.iter().map(free).sum();
     let before_last = neurons - slopes.last().map_or(0, free);
-    if before_last + network.inputs.min(shortest(network)) > MOST_NEURONS || neurons > 2 * MOST_NEURONS {
+    if before_last + network.inputs.min(shortest(network)) > MOST_BEFORE_LAST || neurons > MOST_NEURONS {
         return product;
     }
     let composite = Composite::new(network, slopes);
