@@ -55,6 +55,12 @@ pub(super) fn solve(a: &Matrix, b: &[f64]) -> Option<Vec<f64>> {
     Some(x)
 }
 
+/// The inverse of a positive definite matrix; `None` for others.
+pub(crate) fn inverse(matrix: &Matrix) -> Option<Matrix> {
+    let (l, _) = inverse_factor(matrix)?;
+    Some(l.transposed_times(&l))
+}
+
 fn part(a: &Matrix, row: usize, column: usize, rows: usize, columns: usize) -> Matrix {
     let data = (row..row + rows).flat_map(|r| &a.row(r)[column..column + columns]).copied().collect();
     Matrix::new(rows, columns, data)

@@ -10,6 +10,7 @@ mod newton;
 use super::matrix::{Goal as NormGoal, gamma, largest_singular_value};
 use super::{TopSingular, dense_norm_of};
 use crate::lipschitz::piecewise_linear::{Layer, Matrix, PiecewiseLinear};
+pub(crate) use cholesky::inverse;
 use composite::{Composite, middle, radius};
 use newton::{Goal, Solution, minimise};
 
@@ -60,12 +61,6 @@ pub(crate) fn bound(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f6
         check::certified_square(network, slopes, &composite, rho, &multipliers)
     });
     square.map_or(product, |square| (square.sqrt() * (1.0 + 4.0 * f64::EPSILON)).min(product))
-}
-
-/// The inverse of a positive definite matrix; `None` for others.
-pub(crate) fn inverse(matrix: &Matrix) -> Option<Matrix> {
-    let (l, _) = cholesky::inverse_factor(matrix)?;
-    Some(l.transposed_times(&l))
 }
 
 /// A bound of all Jacobians of slopes in intervals, and what a search learns from it.

@@ -87,7 +87,7 @@ fn shifted_inverse(a: &Matrix, shift: f64) -> Option<Matrix> {
     for k in 0..a.dims().0 {
         a.row_mut(k)[k] += shift;
     }
-    super::inverse(&a)
+    super::cholesky::inverse(&a)
 }
 
 struct Barrier<'a> {
@@ -168,7 +168,7 @@ impl Barrier<'_> {
         for row in 0..inputs {
             block.row_mut(row).copy_from_slice(&factors.first.row(row)[..inputs]);
         }
-        let inner = super::inverse(&block)?;
+        let inner = super::cholesky::inverse(&block)?;
         let mut shift = 0.0;
         for _ in 0..30 {
             let inverse = shifted_inverse(&inner, shift)?;
