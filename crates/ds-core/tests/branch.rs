@@ -3,7 +3,10 @@
 
 mod common;
 
+use candle_core::{Device, Tensor};
 use common::{generator, uniform};
+use ds_core::activation::Activation;
+use ds_core::lipschitz::architecture::{Architecture, Operator, Signal};
 use ds_core::lipschitz::bv2::Exponent;
 use ds_core::lipschitz::certified;
 use ds_core::lipschitz::exact::{Domain, Limits, branch_and_bound, constant};
@@ -153,4 +156,27 @@ fn neurons_that_are_constant_on_a_knot_are_in_one_of_its_pieces() {
     let bracket = branch_and_bound(&network, Limits { subproblems: 5000, ..Limits::default() }, |_| Ok(true)).unwrap();
     let constant = 2f64.sqrt();
     assert!(bracket.lower <= constant * (1.0 + 1e-9) && bracket.upper >= constant * (1.0 - 1e-9), "{bracket:?}");
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_named_and_end_no_bound() {
+    let rng = &mut generator(4);
+    let mut network = network(rng, 3);
+    network.layers[0].affine.bias[0] = f64::NAN;
+    let error = branch_and_bound(&network, Limits::default(), |_| Ok(true)).unwrap_err().to_string();
+    assert!(error.contains("not all parameters"), "{error}");
+    let vector = |values: &[f64]| Tensor::new(values, &Device::Cpu).unwrap();
+    let dense = |values: &[f64]| Operator::Dense(vector(values).reshape((2, 2)).unwrap());
+    let architecture = Architecture {
+        input: Signal::vector(2),
+        operators: vec![
+            dense(&[1.0, 0.0, 0.0, 2.0]),
+            Operator::Bias(vector(&[f64::NAN, 0.0])),
+            Operator::Activation(Activation::Relu),
+            dense(&[1.0, 0.0, 0.0, 1.0]),
+        ],
+    };
+    // A bias is in no bound of all inputs.
+    let bound = certified::bound(&architecture).unwrap();
+    assert!((bound - 2.0).abs() < 1e-6, "{bound}");
 }

@@ -1,6 +1,6 @@
-//! Bounds of the Lipschitz constant of a network: the papers' ([`bv2`]) and a certified one ([`certified`]) from above, both
-//! composed from its layers ([`architecture`]), and one from below with the pair of inputs that shows it ([`empirical`]). With one or
-//! two inputs the constant itself ([`exact`]).
+//! The Lipschitz constant of a network: exact for small ones ([`exact`]), certified from above ([`certified`]), from below with the
+//! pair of inputs that shows it ([`empirical`]), and the papers' bound ([`bv2`]). A network is given as its layers ([`architecture`]),
+//! or unrolled into matrices and functions of single numbers ([`piecewise_linear`]).
 
 pub mod architecture;
 pub mod bv2;

@@ -1,5 +1,6 @@
 //! The certified bound of a network, composed from its layers.
 
+use super::slopes::everywhere;
 use super::{Geometry, convolution_norm_of, dense_norm_of, multipliers};
 use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
@@ -23,8 +24,8 @@ pub fn bound(architecture: &Architecture) -> Result<f64> {
         return Ok(product);
     }
     let network = PiecewiseLinear::new(architecture)?;
-    let bound = multipliers::bound(&network, &multipliers::all_slopes(&network)).min(product);
-    if bound == 0.0 || !bound.is_finite() || network.bends() > FEW_NEURONS {
+    let bound = multipliers::bound(&network, &everywhere(&network)).min(product);
+    if bound == 0.0 || !network.is_finite() || network.bends() > FEW_NEURONS {
         return Ok(bound);
     }
     let limits = Limits { subproblems: SUBPROBLEMS, ..Limits::default() };

@@ -30,22 +30,20 @@ pub fn slopes(network: &PiecewiseLinear, region: &Region) -> Result<Vec<Vec<(f64
 
 /// Slopes, and on a bounded region the paths to the last layer with functions.
 pub(super) fn with_paths(network: &PiecewiseLinear, region: &Region) -> Result<(Vec<Vec<Interval>>, Option<Paths>)> {
-    let affine = network.layers.iter().map(|layer| &layer.affine).chain([&network.output]);
-    let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
-    let mut functions = network.layers.iter().flat_map(|layer| &layer.functions);
-    if !affine.into_iter().all(|affine| finite(affine.weight.data()) && finite(&affine.bias))
-        || !functions.all(|f| finite(f.knots()) && finite(f.slopes()) && finite(f.offsets()))
-    {
+    if !network.is_finite() {
         bail!("slopes of a network: not all parameters are finite");
     }
     match region.bounded(network.inputs)? {
         Some(region) => Ok(on_bounded(network, &region)),
-        None => Ok((network.layers.iter().map(everywhere).collect(), None)),
+        None => Ok((everywhere(network), None)),
     }
 }
 
-fn everywhere(layer: &Layer) -> Vec<Interval> {
-    layer.functions.iter().map(|f| f.slopes_on(f64::NEG_INFINITY, f64::INFINITY)).collect()
+/// All slopes of each function.
+pub(super) fn everywhere(network: &PiecewiseLinear) -> Vec<Vec<Interval>> {
+    let of_layer =
+        |layer: &Layer| layer.functions.iter().map(|f| f.slopes_on(f64::NEG_INFINITY, f64::INFINITY)).collect();
+    network.layers.iter().map(of_layer).collect()
 }
 
 /// What is known of the activations of a layer.

@@ -68,6 +68,15 @@ impl PiecewiseLinear {
         self.output.apply(&signal)
     }
 
+    /// Whether all parameters are finite numbers.
+    pub fn is_finite(&self) -> bool {
+        let finite = |values: &[f64]| values.iter().all(|value| value.is_finite());
+        let mut maps = self.layers.iter().map(|layer| &layer.affine).chain([&self.output]);
+        let mut functions = self.layers.iter().flat_map(|layer| &layer.functions);
+        maps.all(|map| finite(map.weight.data()) && finite(&map.bias))
+            && functions.all(|f| finite(f.knots()) && finite(f.slopes()) && finite(f.offsets()))
+    }
+
     /// The number of functions that are no straight lines.
     pub fn bends(&self) -> usize {
         self.layers.iter().flat_map(|layer| &layer.functions).filter(|f| !f.knots().is_empty()).count()

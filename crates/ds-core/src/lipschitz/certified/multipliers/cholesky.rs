@@ -11,13 +11,7 @@ pub(super) fn inverse_factor(a: &Matrix) -> Option<(Matrix, f64)> {
     if n <= BLOCK {
         return small(a);
     }
-    let half = n / 2;
-    let (first, first_log) = inverse_factor(&part(a, 0, 0, half, half))?;
-    // L₂₁ = A₂₁·L₁₁⁻ᵀ.
-    let below = part(a, half, 0, n - half, half).times_transposed(&first);
-    let mut rest = part(a, half, half, n - half, n - half);
-    let update = below.times_transposed(&below);
-    rest.data_mut().iter_mut().zip(update.data()).for_each(|(a, u)| *a -= u);
+    let Eliminated { half, first, first_log, below, rest } = eliminated(a)?;
     let (second, second_log) = inverse_factor(&rest)?;
     // −L₂₂⁻¹·L₂₁·L₁₁⁻¹.
     let corner = second.times(&below).times(&first);
@@ -33,6 +27,30 @@ pub(super) fn inverse_factor(a: &Matrix) -> Option<(Matrix, f64)> {
     Some((out, first_log + second_log))
 }
 
+/// The first half of A's rows and columns, factorised.
+struct Eliminated {
+    half: usize,
+    /// L₁₁⁻¹, and ln det A₁₁.
+    first: Matrix,
+    first_log: f64,
+    /// L₂₁.
+    below: Matrix,
+    /// A₂₂ − L₂₁·L₂₁ᵀ, what is left to be factorised.
+    rest: Matrix,
+}
+
+fn eliminated(a: &Matrix) -> Option<Eliminated> {
+    let n = a.dims().0;
+    let half = n / 2;
+    let (first, first_log) = inverse_factor(&part(a, 0, 0, half, half))?;
+    // L₂₁ = A₂₁·L₁₁⁻ᵀ.
+    let below = part(a, half, 0, n - half, half).times_transposed(&first);
+    let mut rest = part(a, half, half, n - half, n - half);
+    let update = below.times_transposed(&below);
+    rest.data_mut().iter_mut().zip(update.data()).for_each(|(a, u)| *a -= u);
+    Some(Eliminated { half, first, first_log, below, rest })
+}
+
 /// A⁻¹·b, from the lower half of A; `None` if A is not positive definite, up to rounding.
 pub(super) fn solve(a: &Matrix, b: &[f64]) -> Option<Vec<f64>> {
     let n = a.dims().0;
@@ -40,12 +58,7 @@ pub(super) fn solve(a: &Matrix, b: &[f64]) -> Option<Vec<f64>> {
         let (l, _) = small(a)?;
         return Some(l.transposed().times_vector(&l.times_vector(b)));
     }
-    let half = n / 2;
-    let (first, _) = inverse_factor(&part(a, 0, 0, half, half))?;
-    let below = part(a, half, 0, n - half, half).times_transposed(&first);
-    let mut rest = part(a, half, half, n - half, n - half);
-    let update = below.times_transposed(&below);
-    rest.data_mut().iter_mut().zip(update.data()).for_each(|(a, u)| *a -= u);
+    let Eliminated { half, first, below, rest, .. } = eliminated(a)?;
     let mut top = first.times_vector(&b[..half]);
     let right: Vec<f64> = b[half..].iter().zip(below.times_vector(&top)).map(|(b, y)| b - y).collect();
     let bottom = solve(&rest, &right)?;
@@ -110,7 +123,7 @@ pub(super) fn factorise(a: &mut Matrix) -> bool {
     true
 }
 
-/// In four sums, which the processor adds side by side.
+/// In eight sums, which the processor adds side by side.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a_blocks, b_blocks) = (a.chunks_exact(8), b.chunks_exact(8));

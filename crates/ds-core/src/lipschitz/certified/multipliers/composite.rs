@@ -1,6 +1,7 @@
 //! A network whose slopes lie in intervals, as one linear map with unknown factors in a loop.
 
 use super::super::matrix::gamma;
+use super::super::region::middle_and_half;
 use super::cholesky::factorise;
 use crate::lipschitz::piecewise_linear::{Matrix, PiecewiseLinear};
 
@@ -47,11 +48,12 @@ impl Composite {
         let (mut g, mut neurons) = (Matrix::zeros(count, a), Vec::with_capacity(count));
         let mut operations = first.weight.dims().1 + 2;
         for (depth, slopes) in slopes.iter().enumerate() {
-            let factors: Vec<f64> = slopes.iter().map(|&slopes| map(middle(slopes))).collect();
+            let factors: Vec<f64> = slopes.iter().map(|&(low, high)| map(middle_and_half(low, high).0)).collect();
             let mut free = Vec::new();
-            for (index, slopes) in slopes.iter().enumerate().filter(|(_, slopes)| is_free(slopes)) {
+            for (index, &(low, high)) in slopes.iter().enumerate().filter(|(_, slopes)| is_free(slopes)) {
+                let radius = middle_and_half(low, high).1;
                 let row = g.row_mut(neurons.len());
-                row.iter_mut().zip(signal.row(index)).for_each(|(g, z)| *g = radius(*slopes) * z);
+                row.iter_mut().zip(signal.row(index)).for_each(|(g, z)| *g = radius * z);
                 free.push((index, inputs + neurons.len()));
                 neurons.push((depth, index));
             }
@@ -67,18 +69,6 @@ impl Composite {
         }
         Self { inputs, neurons, g, y: signal, operations }
     }
-}
-
-/// (α + β)/2.
-pub(super) fn middle((low, high): (f64, f64)) -> f64 {
-    0.5 * (low + high)
-}
-
-/// (β − α)/2, and no less.
-pub(super) fn radius((low, high): (f64, f64)) -> f64 {
-    let middle = middle((low, high));
-    // The larger distance from the rounded middle, rounded up.
-    (high - middle).max(middle - low) * (1.0 + f64::EPSILON)
 }
 
 /// A matrix of fewer columns whose product with its transposed is no smaller than W·Wᵀ, and larger by rounding only: no

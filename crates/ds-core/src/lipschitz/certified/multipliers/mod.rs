@@ -6,23 +6,18 @@ mod check;
 mod cholesky;
 mod composite;
 mod newton;
+pub(crate) mod subproblem;
 
-use super::matrix::{Goal as NormGoal, gamma, largest_singular_value};
-use super::{TopSingular, dense_norm_of};
-use crate::lipschitz::piecewise_linear::{Layer, Matrix, PiecewiseLinear};
+use super::dense_norm_of;
+use super::matrix::gamma;
+use super::region::middle_and_half;
+use crate::lipschitz::piecewise_linear::{Matrix, PiecewiseLinear};
 pub(crate) use cholesky::inverse;
-use composite::{Composite, middle, radius};
+use composite::Composite;
 use newton::{Goal, Solution, minimise};
 
 /// Intervals [α, β] of the slopes of each neuron of each layer.
 pub type Slopes = Vec<Vec<(f64, f64)>>;
-
-/// The intervals over all inputs.
-pub(crate) fn all_slopes(network: &PiecewiseLinear) -> Slopes {
-    let of_layer =
-        |layer: &Layer| layer.functions.iter().map(|f| f.slopes_on(f64::NEG_INFINITY, f64::INFINITY)).collect();
-    network.layers.iter().map(of_layer).collect()
-}
 
 /// More inputs and neurons before the last layer than this are too many: a step takes the cube of their number.
 const MOST_BEFORE_LAST: usize = 640;
@@ -63,106 +58,6 @@ pub(crate) fn bound(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f6
     square.map_or(product, |square| (square.sqrt() * (1.0 + 4.0 * f64::EPSILON)).min(product))
 }
 
-/// A bound of all Jacobians of slopes in intervals, and what a search learns from it.
-#[derive(Debug, Clone)]
-pub(crate) struct Subproblem {
-    /// No Jacobian has a larger ℓ2 norm.
-    pub bound: f64,
-    /// Layer and index of each neuron whose slope is open.
-    pub neurons: Vec<(usize, usize)>,
-    /// The share of the bound that each of them leaves open.
-    pub open: Vec<f64>,
-    /// Where between its smallest slope, −1, and its largest, 1, the worst case has each.
-    pub worst: Vec<f64>,
-    rho: f64,
-    multipliers: Vec<f64>,
-    slopes: Slopes,
-}
-
-/// A subproblem, from the multipliers of one with larger intervals on if that is given. The bound is as good as it needs to be to
-/// say whether its square is below `cutoff`.
-pub(crate) fn subproblem(
-    network: &PiecewiseLinear,
-    slopes: &Slopes,
-    parent: Option<&Subproblem>,
-    cutoff: f64,
-) -> Subproblem {
-    let composite = Composite::new(network, slopes);
-    let neurons = composite.neurons.clone();
-    let known = |bound: f64| Subproblem {
-        bound,
-        neurons: Vec::new(),
-        open: Vec::new(),
-        worst: Vec::new(),
-        rho: bound * bound,
-        multipliers: Vec::new(),
-        slopes: slopes.clone(),
-    };
-    if neurons.is_empty() {
-        return known(linear(network, slopes, &composite));
-    }
-    let goal = Goal { gap: 1e-2, cutoff: Some(cutoff), first_weight: 1.0, decrement: 0.5, steps: 100 };
-    // |w| ≤ r·|z| with the smaller r and another middle follows from the larger interval with t·r/r′ for t.
-    let from_parent = parent.and_then(|parent| {
-        let mut multipliers = Vec::with_capacity(neurons.len());
-        let mut of_parent = parent.neurons.iter().zip(&parent.multipliers);
-        for &(layer, neuron) in &neurons {
-            let (_, t) = of_parent.find(|(of, _)| **of == (layer, neuron))?;
-            multipliers.push(t * radius(parent.slopes[layer][neuron]) / radius(slopes[layer][neuron]));
-        }
-        minimise(&composite, (parent.rho, &multipliers), Goal { first_weight: 3.0, ..goal })
-    });
-    let solution = from_parent.or_else(|| {
-        let start = start(network, slopes);
-        minimise(&composite, (start.rho, &start.multipliers), goal)
-    });
-    let Some(Solution { rho, multipliers, open, worst }) = solution else {
-        let product = start(network, slopes).product.sqrt();
-        return if product > 0.0 {
-            Subproblem { open: vec![0.0; neurons.len()], worst: vec![0.0; neurons.len()], neurons, ..known(product) }
-        } else {
-            known(0.0)
-        };
-    };
-    let square = check::certified_square(network, slopes, &composite, rho, &multipliers).unwrap_or(f64::INFINITY);
-    Subproblem {
-        bound: square.sqrt() * (1.0 + 4.0 * f64::EPSILON),
-        neurons,
-        open,
-        worst,
-        rho,
-        multipliers,
-        slopes: slopes.clone(),
-    }
-}
-
-/// A lower bound of the norm of the Jacobian of known slopes, and the direction in which it is that steep.
-pub(crate) fn norm_of_known(network: &PiecewiseLinear, slopes: &Slopes) -> (f64, Vec<f64>) {
-    let mut jacobian = network.layers.first().map_or(&network.output, |layer| &layer.affine).weight.clone();
-    let mut sizes = jacobian.clone();
-    sizes.data_mut().iter_mut().for_each(|w| *w = w.abs());
-    let mut operations = jacobian.dims().1;
-    for (depth, slopes) in slopes.iter().enumerate() {
-        let factors: Vec<f64> = slopes.iter().map(|slopes| slopes.0).collect();
-        jacobian.scale_rows(&factors);
-        sizes.scale_rows(&factors.iter().map(|f| f.abs()).collect::<Vec<_>>());
-        let next = &network.layers.get(depth + 1).map_or(&network.output, |layer| &layer.affine).weight;
-        let mut next_sizes = next.clone();
-        next_sizes.data_mut().iter_mut().for_each(|w| *w = w.abs());
-        operations += next.dims().1 + 4;
-        (jacobian, sizes) = (next.times(&jacobian), next_sizes.times(&sizes));
-    }
-    let (rows, columns) = jacobian.dims();
-    let direction = TopSingular::new(rows, columns, jacobian.data()).right;
-    // ‖J·v‖/‖v‖ is attained.
-    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-    let image = norm(&mut jacobian.rows().map(|row| row.iter().zip(&direction).map(|(j, v)| j * v).sum()));
-    let length = norm(&mut direction.iter().copied());
-    let error = gamma(operations + columns + rows) * norm(&mut sizes.data().iter().copied());
-    let quotient = if length > 0.0 { image / length * (1.0 - 1e-14) - 2.0 * error } else { 0.0 };
-    (quotient.max(0.0), direction)
-}
-
 /// The number of outputs of the first layer, which its inputs can be replaced by.
 fn shortest(network: &PiecewiseLinear) -> usize {
     network.layers.first().map_or(network.outputs(), |layer| layer.affine.bias.len())
@@ -192,7 +87,7 @@ fn start(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> Start {
     const ROOM: f64 = 1.1;
     let norm = |matrix: &Matrix| {
         let (rows, columns) = matrix.dims();
-        largest_singular_value(rows, columns, matrix.data(), NormGoal::within(1e-7)).upper
+        dense_norm_of(rows, columns, matrix.data())
     };
     let mut product = norm(&network.output.weight).powi(2) * ABOVE_ROUNDING;
     let mut rho = product * ROOM;
@@ -200,7 +95,8 @@ fn start(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> Start {
     for (layer, slopes) in network.layers.iter().zip(slopes).rev() {
         let (mut factors, mut largest_share) = (Vec::with_capacity(slopes.len()), 1.0f64);
         for &slopes in slopes.iter().rev() {
-            let (m, r) = (middle(slopes).abs(), radius(slopes));
+            let (m, r) = middle_and_half(slopes.0, slopes.1);
+            let m = m.abs();
             factors.push(m + r);
             if slopes.0 == slopes.1 {
                 continue;

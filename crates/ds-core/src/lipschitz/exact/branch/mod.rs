@@ -8,7 +8,7 @@ mod cone;
 mod elimination;
 mod patterns;
 
-use super::super::certified::multipliers::{self, Subproblem};
+use super::super::certified::multipliers::subproblem::{Subproblem, subproblem};
 use super::super::piecewise_linear::PiecewiseLinear;
 use candle_core::{Result, bail};
 use cone::Inner;
@@ -77,6 +77,9 @@ pub fn branch_and_bound(
     limits: Limits,
     mut check: impl FnMut(u64) -> Result<bool>,
 ) -> Result<Bracket> {
+    if !network.is_finite() {
+        bail!("branch and bound: not all parameters of the network are finite");
+    }
     let mut search = Search::new(network);
     search.look_around();
     let all = patterns::all(network);
@@ -92,9 +95,6 @@ pub fn branch_and_bound(
             ended |= !check(count)? || count > limits.subproblems;
             match search.bounded(pattern, parent.as_ref(), limits.gap) {
                 None => {}
-                Some(node) if !node.bound.is_finite() => {
-                    bail!("branch and bound: the network has numbers that are not finite")
-                }
                 Some(node) if node.bound <= search.lower * (1.0 + limits.gap) || node.subproblem.open.is_empty() => {
                     closed = closed.max(node.bound);
                 }
@@ -190,7 +190,7 @@ impl<'a> Search<'a> {
         }
         let slopes = patterns::slopes(self.network, &pattern);
         let cutoff = (self.lower * (1.0 + 0.9 * gap)).powi(2);
-        let subproblem = multipliers::subproblem(self.network, &slopes, parent.map(|node| &node.subproblem), cutoff);
+        let subproblem = subproblem(self.network, &slopes, parent.map(|node| &node.subproblem), cutoff);
         let bound = subproblem.bound.min(parent.map_or(f64::INFINITY, |node| node.bound));
         // The slopes of the worst case may be those of inputs.
         if bound > self.lower * (1.0 + gap) && !subproblem.open.is_empty() {

@@ -1,7 +1,7 @@
 //! Patterns: for each neuron the pieces of its function that it may be in.
 
 use super::cone::Cone;
-use crate::lipschitz::certified::multipliers::{self, Slopes};
+use crate::lipschitz::certified::multipliers::{Slopes, subproblem};
 use crate::lipschitz::certified::paths::that_matter;
 use crate::lipschitz::piecewise_linear::{Function, Layer, Matrix, PiecewiseLinear};
 use std::sync::Arc;
@@ -153,5 +153,5 @@ pub(super) fn at(network: &PiecewiseLinear, x: &[f64]) -> Option<Pattern> {
 
 /// A lower bound of the norm of the Jacobian of a pattern of single pieces, and the direction in which it is that steep.
 pub(super) fn norm(network: &PiecewiseLinear, pattern: &Pattern) -> (f64, Vec<f64>) {
-    multipliers::norm_of_known(network, &slopes(network, pattern))
+    subproblem::norm_of_known(network, &slopes(network, pattern))
 }
