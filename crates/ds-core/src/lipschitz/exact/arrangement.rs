@@ -1,8 +1,7 @@
 //! The affine maps of all layers in one piece, in f64 with an error bound for each coefficient, and without rounding where that
 //! is asked for.
 
-use super::dyadic::Dyadic;
-use super::lines::rounded;
+use super::dyadic::{Dyadic, rounded};
 use crate::lipschitz::piecewise_linear::{Function, PiecewiseLinear};
 use candle_core::{Result, bail};
 

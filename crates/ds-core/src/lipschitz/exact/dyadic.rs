@@ -176,6 +176,21 @@ pub(super) fn dot(a: &[Dyadic; 3], b: &[Dyadic; 3]) -> Dyadic {
     a[0].times(&b[0]).plus(&a[1].times(&b[1])).plus(&a[2].times(&b[2]))
 }
 
+/// Far above what the smallest numbers lose, for a network that is tame.
+pub(super) const FLOOR: f64 = 1e-200;
+
+/// Numbers·2^−exponent, and their errors.
+pub(super) fn rounded(exact: &[Dyadic; 3], exponent: i64) -> ([f64; 3], [f64; 3]) {
+    let at = exact.each_ref().map(|x| match (x.rounded(exponent), x.sign()) {
+        // Too small beside the others, but its sign counts.
+        (0.0, Ordering::Less) => -f64::MIN_POSITIVE,
+        (0.0, Ordering::Greater) => f64::MIN_POSITIVE,
+        (rounded, _) => rounded,
+    });
+    let error = |k: usize| if exact[k].sign() == Ordering::Equal { 0.0 } else { 1e-15 * at[k].abs() + FLOOR };
+    (at, [error(0), error(1), error(2)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,12 +3,9 @@
 //! Signs are first taken from f64 with error bounds; those that these leave open are taken from exact numbers.
 
 use super::arrangement::{Arrangement, Map};
-use super::dyadic::{self, Dyadic};
+use super::dyadic::{self, Dyadic, FLOOR, rounded};
 use super::polygon::{self, Kink, Line, PARALLEL, Vertex, on_knot};
 use std::cmp::Ordering;
-
-/// Far above what the smallest numbers lose, for a network that is tame.
-const FLOOR: f64 = 1e-200;
 
 impl Arrangement<'_> {
     /// The coefficients of a line, and their errors.
@@ -213,16 +210,4 @@ fn product((a, a_error): (&[f64; 3], &[f64; 3]), (b, b_error): (&[f64; 3], &[f64
         error += 2.0 * f64::EPSILON * term.abs() + a_error[k] * (b[k].abs() + b_error[k]) + a[k].abs() * b_error[k];
     }
     (value, 1.01 * error)
-}
-
-/// Numbers·2^−exponent, and their errors.
-pub(super) fn rounded(exact: &[Dyadic; 3], exponent: i64) -> ([f64; 3], [f64; 3]) {
-    let at = exact.each_ref().map(|x| match (x.rounded(exponent), x.sign()) {
-        // Too small beside the others, but its sign counts.
-        (0.0, Ordering::Less) => -f64::MIN_POSITIVE,
-        (0.0, Ordering::Greater) => f64::MIN_POSITIVE,
-        (rounded, _) => rounded,
-    });
-    let error = |k: usize| if exact[k].sign() == Ordering::Equal { 0.0 } else { 1e-15 * at[k].abs() + FLOOR };
-    (at, [error(0), error(1), error(2)])
 }
