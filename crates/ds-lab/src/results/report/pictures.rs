@@ -242,6 +242,9 @@ impl Gallery {
         const MOST: u64 = 100_000;
         let title = format!("Linear pieces: {what}");
         let network = PiecewiseLinear::new(&network.architecture()?)?;
+        if !network.is_finite() {
+            return Ok(None);
+        }
         let Some(figure) = Pieces::of(title.clone(), &network, MOST)? else { return Ok(None) };
         let caption =
             format!("{} pieces in the square, steepest gradient {:.4}. {origin}", figure.count, figure.steepest);
