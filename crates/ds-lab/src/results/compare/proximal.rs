@@ -40,8 +40,12 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             let alike = SummaryRow { run: other.run.clone(), training_md5: other.training_md5.clone(), ..alike };
             other.seed == row.seed && groups([**other, &alike]).len() == 1
         };
+        // Of several such runs the one that was made with it: others may differ in what rows do not tell.
+        let partner = |row: &SummaryRow| {
+            others.iter().filter(|other| same(other, row)).min_by_key(|other| other.revision != row.revision).copied()
+        };
         let pairs: Vec<(&SummaryRow, &SummaryRow)> =
-            group.iter().filter_map(|row| Some((*row, *others.iter().find(|other| same(other, row))?))).collect();
+            group.iter().filter_map(|row| Some((*row, partner(row)?))).collect();
         let of_pairs = |value: &dyn Fn(&SummaryRow, &SummaryRow) -> Option<f64>| -> Vec<f64> {
             pairs.iter().filter_map(|(ours, adam)| value(ours, adam)).collect()
         };

@@ -131,6 +131,10 @@ fn proximal_steps_are_compared_with_the_same_seeds() {
     // scipy.stats.ttest_1samp
     assert_eq!(cell(&table, 0, "ratio"), "× 0.918 (0.752 to 1.120)");
     assert_eq!(cell(&table, 0, "difference"), "-0.05 (-0.35 to +0.25)");
+    // Runs of another revision come after those of the same.
+    let older = rows("adam", [(9.0, 50.0); 4]).map(|row| SummaryRow { revision: "older".to_owned(), ..row });
+    let with_older: Vec<SummaryRow> = older.chain(all.iter().cloned()).collect();
+    assert_eq!(proximal::table(&with_older).unwrap().rows, table.rows);
     // Another optimiser of the same splines is no pair.
     let sgd: Vec<SummaryRow> = rows("prox_adam", proximal).chain(rows("sgd", adam)).collect();
     assert!(proximal::table(&sgd).is_none() && proximal::table(&all[..4]).is_none());
