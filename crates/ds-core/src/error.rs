@@ -90,9 +90,16 @@ pub enum Error {
         /// The names that there are.
         allowed: String,
     },
-    /// The images of a network are not made of 4×4 squares.
-    #[error("the side of a network's images is {0}: it must be a multiple of 4, and not 0")]
-    ImageSide(usize),
+    /// The resolution of the images of a network cannot be halved that often.
+    #[error(
+        "the side of a network's images is {side}: it must be a multiple of 2^{stages} for {stages} stages, and not 0"
+    )]
+    ImageSide {
+        /// H = W.
+        side: usize,
+        /// How often it is halved.
+        stages: usize,
+    },
     /// An error of Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -143,8 +143,19 @@ mod bench {
                 }
             }
         }
+        // The network of configs/cifar10-lipschitz.toml.
+        for kind in ["max_min", "absolute", "lipschitz_spline"] {
+            for (precision, suffix) in PRECISIONS {
+                let of = format!("lipschitz_conv step, batch 128, {kind}{suffix}");
+                measure(of, &|| step(&device, graphs, ("lipschitz_conv", kind, "adam"), precision))?;
+            }
+        }
         Ok(rows)
     }
+
+    /// The sizes of configs/cifar10-lipschitz.toml.
+    const LIPSCHITZ_CONV: &str = "network.hidden = [64]\nnetwork.stages = 3\nnetwork.depth = 3\nactivation.size = 5\n\
+        activation.init = \"max_min\"\nregularization.lambda = 0.0\n";
 
     /// What is measured of one row.
     struct Measured {
@@ -208,9 +219,10 @@ mod bench {
         (name, kind, optimizer): (&str, &str, &str),
         precision: Precision,
     ) -> Result<Measured> {
+        let more = if name == "lipschitz_conv" { LIPSCHITZ_CONV } else { "" };
         let text = format!(
             "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n\
-             optimizer.splines.kind = \"{optimizer}\"\n"
+             optimizer.splines.kind = \"{optimizer}\"\n{more}"
         );
         let config = Config::from_toml(&text)?;
         let network = network(&config, 10)?.to(DType::F32, device)?;

@@ -1,13 +1,11 @@
 //! The device that a run computes on, and how.
 
-use crate::config::{NetworkKind, Precision};
+use crate::config::Precision;
 use crate::note;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use ds_core::backend::gpu::cuda;
 use ds_nn::ops::conv2d;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The device to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -29,10 +27,6 @@ pub struct Context {
     pub cuda_graphs: bool,
     /// The arithmetic of convolutions on a GPU.
     pub convolutions: conv2d::Options,
-    /// Whether the GPU was asked for by name, so that nothing else may be taken in its place.
-    required: bool,
-    /// Whether it was said that a network has no kernels for the GPU; clones share it.
-    warned: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -44,7 +38,7 @@ impl Context {
     /// A device that was opened before.
     pub fn on(device: Device) -> Self {
         let convolutions = conv2d::Options::default();
-        Self { device, cuda_graphs: true, convolutions, required: false, warned: Arc::default() }
+        Self { device, cuda_graphs: true, convolutions }
     }
 
     /// The device of a choice; of several GPUs the one with this number.
@@ -59,24 +53,7 @@ impl Context {
         if let Some(note) = note {
             note!("{note}");
         }
-        Ok(Self { required: choice == DeviceChoice::Cuda, ..Self::on(device) })
-    }
-
-    /// The device that a network of this kind trains on: this one, or the CPU for a network without GPU kernels.
-    ///
-    /// # Errors
-    /// If the network has no GPU kernels and `--device cuda` was given.
-    pub fn device_of(&self, kind: NetworkKind) -> Result<Device> {
-        if self.device.is_cpu() || !kind.is_lipschitz() {
-            return Ok(self.device.clone());
-        }
-        if self.required {
-            bail!("--device cuda: {kind} networks have no GPU kernels; use --device cpu");
-        }
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            note!("NOTE: {kind} networks have no GPU kernels: they are trained on the CPU");
-        }
-        Ok(Device::Cpu)
+        Ok(Self::on(device))
     }
 
     /// Refuses a precision that the device does not train in.
@@ -210,17 +187,5 @@ mod tests {
         assert_eq!(description(&Device::Cpu, 1), "cpu");
         assert_eq!(description(&Device::Cpu, 2), "2 × cpu");
         assert!(Context::cpu().check_precision(Precision::Bf16).is_err());
-    }
-
-    #[test]
-    fn networks_without_gpu_kernels_are_trained_on_the_cpu() {
-        assert!(Context::cpu().device_of(NetworkKind::Lipschitz).unwrap().is_cpu());
-        let Ok(gpu) = gpu(0) else { return };
-        let context = Context::on(gpu);
-        assert!(context.device_of(NetworkKind::Lipschitz).unwrap().is_cpu());
-        assert!(context.warned.load(Ordering::Relaxed));
-        let required = Context { required: true, ..context };
-        assert!(required.device_of(NetworkKind::LipschitzConv).is_err());
-        assert!(required.device_of(NetworkKind::Resnet32).unwrap().is_cuda());
     }
 }

@@ -111,12 +111,15 @@ fn graphs_leave_the_bits_that_single_launches_leave() {
         ("nin", "relu", "adam"),
         ("resnet32", "explicit_linear", "adam"),
         ("resnet32", "bspline", "prox_adam"),
+        ("lipschitz_conv", "lipschitz_spline", "adam"),
+        ("lipschitz_conv", "householder", "adam"),
     ];
     let all = all.into_iter().flat_map(|of| [(of, Precision::F32), (of, Precision::Bf16)]);
     on_card::each(all, |((name, activation, optimizer), precision)| {
+        let more = if name == "lipschitz_conv" { "network.hidden = [8, 16]\n" } else { "" };
         let text = format!(
             "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{activation}\"\n\
-             optimizer.weights.lr = 0.01\noptimizer.splines.kind = \"{optimizer}\"\ntrain.milestones = [1, 2]\n"
+             optimizer.weights.lr = 0.01\noptimizer.splines.kind = \"{optimizer}\"\ntrain.milestones = [1, 2]\n{more}"
         );
         let mut config = Config::from_toml(&text).unwrap();
         config.train.precision = precision;

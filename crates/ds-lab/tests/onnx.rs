@@ -11,7 +11,7 @@ use ds_lab::onnx::model;
 use ds_lab::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use ds_nn::Network;
 use ds_nn::layers::{Constraint, Mode};
-use ds_nn::networks::{Images, area, convnet, lipschitz, lipschitz_conv, nin, resnet32};
+use ds_nn::networks::{Images, LipschitzConv, area, convnet, lipschitz, lipschitz_conv, nin, resnet32};
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
 use prost::Message;
@@ -212,8 +212,8 @@ fn every_activation_is_exported_for_vectors_and_images() -> Result<()> {
             let what = format!("{kind} of {size} knots, one in {every} bent");
             let vectors = lipschitz(rng, (6, &[8, 4], 3), Constraint::Orthonormal, config, 2.0)?;
             check(&format!("dense, {what}"), &vectors, &[6], every);
-            let images =
-                lipschitz_conv(rng, Images { channels: 2, side: 8 }, (&[2, 8], 3), Constraint::Spectral, config, 1.0)?;
+            let convolutions = LipschitzConv { hidden: &[8], weights: Constraint::Spectral, ..LipschitzConv::new(2) };
+            let images = lipschitz_conv(rng, Images { channels: 2, side: 8 }, 3, convolutions, config)?;
             check(&format!("convolutions, {what}"), &images, &[2, 8, 8], every);
         }
     }

@@ -122,10 +122,10 @@ impl Network {
 
     /// Sets the arithmetic of all convolutions on a GPU.
     pub fn set_convolution_options(&mut self, options: conv2d::Options) {
-        layers::visit_mut(&mut self.layers, &mut |layer| {
-            if let Layer::Conv2d(conv) = layer {
-                conv.options = options;
-            }
+        layers::visit_mut(&mut self.layers, &mut |layer| match layer {
+            Layer::Conv2d(conv) => conv.options = options,
+            Layer::ConstrainedConv2d(conv) => conv.options = options,
+            _ => {}
         });
     }
 

@@ -12,7 +12,7 @@ use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use ds_nn::Network;
 use ds_nn::layers::Constraint;
 use ds_nn::layers::Mode;
-use ds_nn::networks::{self, Images};
+use ds_nn::networks::{self, Images, LipschitzConv};
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
 use rand::Rng;
@@ -49,10 +49,9 @@ fn networks(rng: &mut ChaCha8Rng) -> Vec<(&'static str, Network, Vec<usize>)> {
             networks::lipschitz_conv(
                 rng,
                 Images::MNIST,
-                (&[4, 16], 10),
-                orthonormal,
+                10,
+                LipschitzConv { hidden: &[16], constant: LIPSCHITZ_CONV, ..LipschitzConv::new(4) },
                 ActivationKind::MaxMin,
-                LIPSCHITZ_CONV,
             )
             .unwrap(),
             vec![4, 1, 28, 28],

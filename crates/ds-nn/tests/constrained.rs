@@ -11,7 +11,7 @@ use ds_core::graph::{CandleGraph, Gradients, Graph};
 use ds_core::lipschitz::certified::TopSingular;
 use ds_nn::Network;
 use ds_nn::layers::{ConstrainedConv2d, ConstrainedLinear, Constraint, Layer, Mode};
-use ds_nn::networks::{self, Images};
+use ds_nn::networks::{self, Images, LipschitzConv};
 use ds_nn::ops::Window;
 use ds_nn::ops::almost_orthogonal::AlmostOrthogonal;
 use ds_nn::ops::conv2d::{Conv2d, Options};
@@ -96,7 +96,7 @@ fn gradients_of_constraints() {
     for shape in [&[5, 3][..], &[3, 5], &[4, 4], &[3, 2, 2, 2], &[7, 1]] {
         let w = Var::from_tensor(&polar_factor(random(rng, shape).as_tensor()).unwrap()).unwrap();
         check_gradients(&format!("polar factor {shape:?}"), std::slice::from_ref(&w), |tape, v| {
-            tape.apply(PolarFactor { factor: polar_factor(&w)? }, [&v[0]])
+            tape.apply(PolarFactor, [&v[0]])
         });
         let w = random(rng, shape);
         check_gradients(&format!("spectral {shape:?}"), &[w], |tape, v| tape.apply(SpectralNormalization, [&v[0]]));
@@ -253,7 +253,14 @@ fn no_pair_of_inputs_beats_the_constant() {
         for (weights, constant) in [(Constraint::Orthonormal, 1.0), (Constraint::Spectral, 3.0)] {
             let dense = networks::lipschitz(rng, (48, &[10, 6], 3), weights, kind, constant).unwrap();
             let images = Images { channels: 3, side: 4 };
-            let conv = networks::lipschitz_conv(rng, images, (&[4, 6], 3), weights, kind, constant).unwrap();
+            let conv = networks::lipschitz_conv(
+                rng,
+                images,
+                3,
+                LipschitzConv { hidden: &[6], weights, constant, ..LipschitzConv::new(4) },
+                kind,
+            )
+            .unwrap();
             for network in [dense, conv] {
                 scramble(rng, &network);
                 for reach in [0.01, 1.0] {
@@ -286,10 +293,12 @@ fn what_does_not_fit_is_an_error() {
     let error = network.forward_in(&mut CandleGraph, &x, Mode::Evaluation).unwrap_err().to_string();
     assert!(error.contains("4 numbers"), "{error}");
     let images = Images { channels: 1, side: 6 };
-    let conv = networks::lipschitz_conv(rng, images, (&[4], 3), Constraint::Spectral, ActivationKind::Relu, 1.0);
-    assert!(conv.unwrap_err().to_string().contains("multiple of 4"));
-    let conv = networks::lipschitz_conv(rng, Images::MNIST, (&[], 3), Constraint::Spectral, ActivationKind::Relu, 1.0);
-    assert!(conv.is_err());
+    let conv = networks::lipschitz_conv(rng, images, 3, LipschitzConv::new(4), ActivationKind::Relu);
+    assert!(conv.unwrap_err().to_string().contains("multiple of 2^2"));
+    let plain = LipschitzConv::new(4);
+    for wrong in [LipschitzConv::new(0), LipschitzConv { depth: 0, ..plain }, LipschitzConv { stages: 3, ..plain }] {
+        assert!(networks::lipschitz_conv(rng, Images::MNIST, 3, wrong, ActivationKind::Relu).is_err(), "{wrong:?}");
+    }
     assert!(ConstrainedConv2d::new(rng, 1, 1, Window { kernel: 0, stride: 0, padding: 0 }).is_err());
 }
 
@@ -336,8 +345,7 @@ fn weights_do_not_depend_on_the_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let q = polar_factor(&wide).unwrap();
-            let op = PolarFactor { factor: q.clone() };
-            let [dw, ..] = backward(&op, [&wide], &q, &wide).unwrap();
+            let [dw, ..] = backward(&PolarFactor, [&wide], &q, &wide).unwrap();
             let aol = AlmostOrthogonal { stride: 1 };
             let k = forward(&aol, [&kernel]).unwrap();
             let [dk, ..] = backward(&aol, [&kernel], &k, &kernel).unwrap();

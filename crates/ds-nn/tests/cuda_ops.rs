@@ -6,6 +6,9 @@
 #[path = "../../ds-core/tests/cuda/emulated.rs"]
 mod emulated;
 
+#[path = "cuda/constrained.rs"]
+mod constrained;
+
 use candle_core::{DType, Device, Tensor, Var};
 use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Init, Spline};
 use ds_core::backend::gpu::{Gpu, LaunchDims};
@@ -226,7 +229,8 @@ fn losses_and_their_totals() {
             tensor((0..rows).map(|_| f32::from(rng.random_bool(0.5))).collect(), &[rows])
         };
         let what = &format!("round {round}, {kind:?}, {rows} × {classes}");
-        let op = |totals| Loss { kind, totals };
+        let margin = if round.is_multiple_of(2) { 0.7 } else { 0.0 };
+        let op = |totals| Loss { kind, margin, totals };
         let totals = || Some(Tensor::new(&[1f64, 2.0], &Device::Cpu).unwrap());
         for (on_gpu, on_cpu) in [(op(None), op(None)), (op(totals()), op(totals()))] {
             let tolerances = Tolerances { result: 1e-6, gradients: &[1e-5, 0.0], outliers: 0 };

@@ -11,7 +11,7 @@ use ds_core::activation::{ActivationConfig, ActivationKind, Groups};
 use ds_core::graph::{CandleGraph, Graph};
 use ds_nn::Network;
 use ds_nn::layers::{BatchNorm, ConstrainedConv2d, ConstrainedLinear, Constraint, Conv2d, Linear, Mode, WeightInit};
-use ds_nn::networks::{self, Images};
+use ds_nn::networks::{self, Images, LipschitzConv};
 use ds_nn::ops::Window;
 use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::optim::{Decay, Optimizer, Rule};
@@ -41,7 +41,10 @@ fn all() -> Vec<(&'static str, Network, Tensor)> {
         ("lipschitz", networks::lipschitz(rng, (8, &[6], 2), orthonormal, of_vectors, 2.0).unwrap(), vec![8]),
         (
             "lipschitz_conv",
-            networks::lipschitz_conv(rng, Images::MNIST, (&[2, 8], 10), Constraint::Spectral, of_images, 1.0).unwrap(),
+            {
+                let config = LipschitzConv { hidden: &[8], weights: Constraint::Spectral, ..LipschitzConv::new(2) };
+                networks::lipschitz_conv(rng, Images::MNIST, 10, config, of_images).unwrap()
+            },
             vec![1, 28, 28],
         ),
     ];

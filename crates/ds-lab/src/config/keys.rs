@@ -106,6 +106,12 @@ pub const KEYS: &[Key] = &[
     )
     .implied(r#""orthonormal""#)
     .of(Owner::Lipschitz),
+    key("network.stages", Kind::Integer(1, 16), "how often lipschitz_conv halves the resolution and doubles the channels")
+        .implied("2")
+        .of(Owner::LipschitzConv),
+    key("network.depth", Kind::Integer(1, 1000), "3x3 convolutions of lipschitz_conv at each resolution")
+        .implied("1")
+        .of(Owner::LipschitzConv),
     key("activation.kind", Kind::Choice(ActivationKind::NAMES), "activation").defaults(&[
         (&[Mnist, Area2d, Fit1d], r#""bspline""#),
         (CIFAR, r#""explicit_linear""#),
@@ -263,6 +269,13 @@ pub const KEYS: &[Key] = &[
          are f32",
     )
     .defaults(&[(ALL, r#""f32""#)]),
+    key(
+        "train.margin",
+        Kind::Number(0.0, 1e6),
+        "what the logit of the right class is reduced by in the training loss, for certified accuracy; evaluations are without it",
+    )
+    .implied("0.0")
+    .of(Owner::Images),
     key("train.max_train_images", Kind::Integer(0, MANY), "use only the first N training images; 0: all")
         .defaults(&[(ALL, "0")])
         .of(Owner::Images),

@@ -55,6 +55,22 @@ pub struct NetworkConfig {
     pub lipschitz: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none", with = "constraint")]
     pub weights: Option<Constraint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+}
+
+impl NetworkConfig {
+    /// Stages of lipschitz_conv.
+    pub fn stages(&self) -> usize {
+        self.stages.unwrap_or(2)
+    }
+
+    /// 3×3 convolutions of each stage of lipschitz_conv.
+    pub fn depth(&self) -> usize {
+        self.depth.unwrap_or(1)
+    }
 }
 
 /// `[activation]`
@@ -174,10 +190,19 @@ pub struct Train {
     pub threads: usize,
     #[serde(default, skip_serializing_if = "is_default")]
     pub precision: Precision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_best: bool,
     pub max_train_images: usize,
     pub max_test_images: usize,
+}
+
+impl Train {
+    /// What the logit of the right class is reduced by in training.
+    pub fn margin(&self) -> f64 {
+        self.margin.unwrap_or(0.0)
+    }
 }
 
 /// `[sparsify]`

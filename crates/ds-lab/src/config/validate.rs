@@ -50,10 +50,6 @@ impl Config {
             let allowed = "either a range or a step, not both";
             return Err(layers.error("activation.step", show(self.activation.step), allowed));
         }
-        if self.train.precision == Precision::Bf16 && self.network.kind.is_lipschitz() {
-            let allowed = format!("f32 for {}, which has no kernels for GPUs", self.network.kind);
-            return Err(layers.error("train.precision", self.train.precision, allowed));
-        }
         if !self.train.milestones.is_sorted_by(|a, b| a < b) {
             let value = format!("{:?}", self.train.milestones);
             return Err(layers.error("train.milestones", value, "an ascending list of epochs"));
@@ -61,6 +57,12 @@ impl Config {
         if self.network.kind == NetworkKind::LipschitzConv && self.network.hidden.is_empty() {
             let allowed = "the channels of the first layer and the units of dense ones, such as [16, 128]";
             return Err(layers.error("network.hidden", "[]", allowed));
+        }
+        let side = if self.experiment == Experiment::Mnist { 28usize } else { 32 };
+        if self.network.kind == NetworkKind::LipschitzConv && !side.is_multiple_of(1 << self.network.stages()) {
+            let most = side.trailing_zeros();
+            let allowed = format!("at most {most}: images of {side} pixels can be halved that often");
+            return Err(layers.error("network.stages", self.network.stages(), allowed));
         }
         if self.network.kind == NetworkKind::Area && self.network.hidden.is_empty() {
             return Err(layers.error("network.hidden", "[]", "at least one hidden layer, such as [4, 4]"));

@@ -47,6 +47,7 @@ pub struct Samples {
     inputs: Inputs,
     targets: Tensor,
     loss: Kind,
+    margin: f64,
     outputs: usize,
 }
 
@@ -58,6 +59,7 @@ pub struct Batch {
     /// N targets.
     pub targets: Tensor,
     loss: Kind,
+    margin: f64,
 }
 
 /// Pixels of padding around an image that a crop is drawn from.
@@ -79,7 +81,7 @@ impl Samples {
         let table: Vec<f32> = normalization.table().into_iter().flatten().collect();
         let table = Tensor::from_vec(table, (set.images.dim(1)?, 256), &Device::Cpu)?;
         let inputs = Inputs::Images { images: set.images.clone(), table };
-        Ok(Self { inputs, targets: set.labels.clone(), loss: Kind::CrossEntropy, outputs: set.classes })
+        Ok(Self { inputs, targets: set.labels.clone(), loss: Kind::CrossEntropy, margin: 0.0, outputs: set.classes })
     }
 
     /// Points of the plane with targets 0 or 1; the loss is the binary cross-entropy.
@@ -90,7 +92,7 @@ impl Samples {
         let count = points.len();
         let points = Tensor::from_vec(points.iter().flatten().copied().collect(), (count, 2), &Device::Cpu)?;
         let targets = Tensor::from_vec(targets, count, &Device::Cpu)?;
-        Ok(Self { inputs: Inputs::Rows(points), targets, loss: Kind::BinaryCrossEntropy, outputs: 1 })
+        Ok(Self { inputs: Inputs::Rows(points), targets, loss: Kind::BinaryCrossEntropy, margin: 0.0, outputs: 1 })
     }
 
     /// Numbers with function values; the loss is the mean squared error.
@@ -101,7 +103,7 @@ impl Samples {
         let count = arguments.len();
         let arguments = Tensor::from_vec(arguments, (count, 1), &Device::Cpu)?;
         let targets = Tensor::from_vec(values, count, &Device::Cpu)?;
-        Ok(Self { inputs: Inputs::Rows(arguments), targets, loss: Kind::MeanSquaredError, outputs: 1 })
+        Ok(Self { inputs: Inputs::Rows(arguments), targets, loss: Kind::MeanSquaredError, margin: 0.0, outputs: 1 })
     }
 
     /// The number of samples.
@@ -158,6 +160,11 @@ impl Samples {
         Ok(Self { inputs, targets: self.targets.to_device(device)?, ..*self })
     }
 
+    /// The same with a margin in their cross-entropy ([`Loss::margin`]).
+    pub fn with_margin(self, margin: f64) -> Self {
+        Self { margin, ..self }
+    }
+
     /// Whether an accuracy has a meaning.
     pub fn has_accuracy(&self) -> bool {
         self.loss != Kind::MeanSquaredError
@@ -197,7 +204,7 @@ impl Samples {
             }
             Inputs::Rows(rows) => gather_rows(rows, of_part)?,
         };
-        Ok(Batch { inputs, targets: gather_rows(&self.targets, of_part)?, loss: self.loss })
+        Ok(Batch { inputs, targets: gather_rows(&self.targets, of_part)?, loss: self.loss, margin: self.margin })
     }
 }
 
@@ -264,7 +271,8 @@ impl Batch {
     /// If the output does not fit the targets.
     pub fn loss_in<G: Graph>(&self, graph: &mut G, output: &G::Value, totals: &Tensor) -> Result<G::Value> {
         let (output, targets) = (graph.to_dtype(output, DType::F32)?, graph.constant(&self.targets));
-        graph.apply(Loss { kind: self.loss, totals: Some(totals.clone()) }, [&output, &targets])
+        let loss = Loss { kind: self.loss, margin: self.margin, totals: Some(totals.clone()) };
+        graph.apply(loss, [&output, &targets])
     }
 }
 

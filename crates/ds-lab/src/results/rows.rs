@@ -269,6 +269,8 @@ impl TableRow for SummaryRow {
             ("certified_accuracy_1", self.certified_accuracy_1),
             ("certified_accuracy_2", self.certified_accuracy_2),
             ("certified_accuracy_3", self.certified_accuracy_3),
+            ("certified_accuracy_4", self.certified_accuracy_4),
+            ("certified_accuracy_5", self.certified_accuracy_5),
         ] {
             percentage(column, value)?;
         }

@@ -12,6 +12,7 @@ use ds_core::lipschitz::exact::{Domain, Exact, constant_unless};
 use ds_core::lipschitz::piecewise_linear::PiecewiseLinear;
 use ds_nn::Network;
 use ds_nn::layers::Mode;
+use ds_nn::ops::conv2d::Options;
 use ds_nn::tape::Tape;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -153,8 +154,10 @@ pub fn certified_accuracy(
     radii: &[f64],
 ) -> candle_core::Result<Option<Vec<f64>>> {
     let Some(contrast) = samples.contrast()? else { return Ok(None) };
-    // Where the samples are.
-    let network = network.to(DType::F32, &Device::Cpu)?;
+    let mut network = network.clone();
+    // A margin is of what is computed in f32.
+    network.set_convolution_options(Options { tf32: false, ..Options::default() });
+    let samples = samples.to(DType::F32, &network.device())?;
     let steepest = std::f64::consts::SQRT_2 * bound * contrast;
     let indices: Vec<usize> = (0..samples.len()).collect();
     let mut certified = vec![0usize; radii.len()];

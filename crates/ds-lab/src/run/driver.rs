@@ -125,7 +125,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
     let bounds = Bounds::new(network, &setup.test, bounds::points_after_training(network))?;
     let radii = radii(config.data.dataset).filter(|_| config.network.kind.is_lipschitz());
     let certified = match radii {
-        Some(radii) => bounds::certified_accuracy(network, &setup.test, bounds.certified_l2, &radii)?,
+        Some(radii) => bounds::certified_accuracy(network, &setup.test, bounds.certified_l2, radii)?,
         None => None,
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
@@ -174,10 +174,15 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         lipschitz_exact_l2: bounds.exact_l2,
         pieces: bounds.pieces,
         exact_seconds: bounds.exact_seconds,
-        certified_radii: certified.as_ref().and(radii).map(|radii| radii.map(|r| r.to_string()).join(" ")),
+        certified_radii: certified
+            .as_ref()
+            .and(radii)
+            .map(|radii| radii.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")),
         certified_accuracy_1: certified_at(0),
         certified_accuracy_2: certified_at(1),
         certified_accuracy_3: certified_at(2),
+        certified_accuracy_4: certified_at(3),
+        certified_accuracy_5: certified_at(4),
         seconds: trained.seconds,
         best_epoch: trained.best.map(|best| best.epoch),
         best_validation_accuracy: trained.best.and_then(|best| best.accuracy),

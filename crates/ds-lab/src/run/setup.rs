@@ -39,6 +39,7 @@ impl Setup {
         memory::check(config, context)?;
         let (train, test, origin, is_sample) = samples(config, source)?;
         let (train, validation) = split(config, train)?;
+        let train = train.with_margin(config.train.margin());
         let network = network_on_device(config, train.outputs(), context)?;
         Ok(Self { network, train, validation, test, origin, is_sample, context: context.clone() })
     }
@@ -52,16 +53,16 @@ impl Setup {
     }
 }
 
-/// The [`network`] of a config, on the device of the context or, if that has no kernels for it, on the CPU.
+/// The [`network`] of a config, on the device of the context.
 ///
 /// # Errors
-/// As for [`network`] and [`device::Context::device_of`].
+/// As for [`network`], or if the device is out of memory.
 pub fn network_on_device(config: &Config, outputs: usize, context: &device::Context) -> Result<Network> {
-    let (network, device) = (network(config, outputs)?, context.device_of(config.network.kind)?);
-    if device.is_cpu() {
+    let network = network(config, outputs)?;
+    if context.device.is_cpu() {
         return Ok(network);
     }
-    let mut network = network.to(DType::F32, &device)?;
+    let mut network = network.to(DType::F32, &context.device)?;
     network.set_convolution_options(context.convolutions);
     Ok(network)
 }
@@ -88,7 +89,10 @@ pub fn network(config: &Config, outputs: usize) -> Result<Network> {
         }
         NetworkKind::LipschitzConv => {
             let images = images.context("lipschitz_conv is a network for images")?;
-            networks::lipschitz_conv(rng, images, (hidden, outputs), weights, activation, constant)?
+            let &[channels, ref hidden @ ..] = hidden else { bail!("lipschitz_conv needs network.hidden") };
+            let (stages, depth) = (config.network.stages(), config.network.depth());
+            let layers = networks::LipschitzConv { channels, stages, depth, hidden, weights, constant };
+            networks::lipschitz_conv(rng, images, outputs, layers, activation)?
         }
         NetworkKind::Area => networks::area(rng, hidden, activation)?,
         NetworkKind::Scalar => networks::scalar(activation)?,
@@ -98,11 +102,12 @@ pub fn network(config: &Config, outputs: usize) -> Result<Network> {
     })
 }
 
-/// The radii in ℓ2 that certified accuracies are given for, for pixels in [0, 1].
-pub fn radii(dataset: Dataset) -> Option<[f64; 3]> {
+/// The radii in ℓ2 that certified accuracies are given for, for pixels in [0, 1]: those of published results.
+pub fn radii(dataset: Dataset) -> Option<&'static [f64]> {
+    const OF_CIFAR: [f64; 4] = [36.0 / 255.0, 72.0 / 255.0, 108.0 / 255.0, 1.0];
     match dataset {
-        Dataset::Mnist | Dataset::FashionMnist => Some([0.1, 0.5, 1.0]),
-        Dataset::Cifar10 | Dataset::Cifar100 => Some([36.0 / 255.0, 72.0 / 255.0, 108.0 / 255.0]),
+        Dataset::Mnist | Dataset::FashionMnist => Some(&[0.1, 0.3, 0.5, 1.0, 1.58]),
+        Dataset::Cifar10 | Dataset::Cifar100 => Some(&OF_CIFAR),
         _ => None,
     }
 }

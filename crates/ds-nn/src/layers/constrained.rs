@@ -4,7 +4,7 @@
 //! and the gradient goes through that.
 
 use super::init::{WeightInit, draw, zeros};
-use super::linear::with_bias;
+use super::linear::{in_type_of, with_bias};
 use super::mode::Mode;
 use crate::ops::Window;
 use crate::ops::almost_orthogonal::AlmostOrthogonal;
@@ -45,12 +45,12 @@ impl Constraint {
     fn apply<G: Graph>(self, graph: &mut G, weight: &Tensor, mode: Mode<'_>) -> Result<G::Value> {
         match self {
             Self::Orthonormal => {
-                let factor = polar_factor(weight)?;
+                let parameter = graph.parameter(weight);
+                let factor = graph.apply(PolarFactor, [&parameter])?;
                 if let Mode::Training { .. } = mode {
-                    variable("weight", weight)?.set(&factor)?;
+                    variable("weight", weight)?.set(graph.tensor(&factor))?;
                 }
-                let weight = graph.parameter(weight);
-                graph.apply(PolarFactor { factor }, [&weight])
+                Ok(factor)
             }
             Self::Spectral => {
                 let weight = graph.parameter(weight);
@@ -148,6 +148,7 @@ impl ConstrainedLinear {
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let op = Dense { input_gradient: graph.is_tracked(x) };
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
+        let weight = in_type_of(graph, &weight, x)?;
         let bias = graph.parameter(&self.bias);
         graph.apply(op, [x, &weight, &bias])
     }
@@ -170,6 +171,8 @@ pub struct ConstrainedConv2d {
     pub bias: Tensor,
     window: Window,
     constraint: KernelConstraint,
+    /// How a GPU computes it.
+    pub options: conv2d::Options,
 }
 
 impl ConstrainedConv2d {
@@ -195,7 +198,8 @@ impl ConstrainedConv2d {
             (weight, KernelConstraint::AlmostOrthogonal { stride })
         };
         let weight = Var::from_tensor(&weight)?.into_inner();
-        Ok(Self { weight, bias: zeros(outputs)?, window, constraint })
+        let options = conv2d::Options::default();
+        Ok(Self { weight, bias: zeros(outputs)?, window, constraint, options })
     }
 
     /// Kernel, stride and padding.
@@ -234,9 +238,9 @@ impl ConstrainedConv2d {
     /// If x is not (N, inputs, H, W) or in blocks.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
+        let weight = in_type_of(graph, &weight, x)?;
         let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
-        let options = conv2d::Options::default();
-        let op = conv2d::Conv2d { window: self.window, input_gradient, weight_gradient, options };
+        let op = conv2d::Conv2d { window: self.window, input_gradient, weight_gradient, options: self.options };
         let bias = graph.parameter(&self.bias);
         graph.apply(op, [x, &weight, &bias])
     }

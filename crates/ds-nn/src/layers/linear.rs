@@ -81,6 +81,12 @@ pub(super) fn weight_and_bias(prefix: &str, weight: &Tensor, bias: Option<&Tenso
 
 /// A weight in the type of what it is multiplied with; its gradient keeps its own.
 pub(super) fn weight_for<G: Graph>(graph: &mut G, weight: &Tensor, x: &G::Value) -> Result<G::Value> {
-    let (weight, dtype) = (graph.parameter(weight), graph.tensor(x).dtype());
-    graph.to_dtype(&weight, dtype)
+    let weight = graph.parameter(weight);
+    in_type_of(graph, &weight, x)
+}
+
+/// A computed weight in the type of what it is multiplied with.
+pub(super) fn in_type_of<G: Graph>(graph: &mut G, weight: &G::Value, x: &G::Value) -> Result<G::Value> {
+    let dtype = graph.tensor(x).dtype();
+    graph.to_dtype(weight, dtype)
 }

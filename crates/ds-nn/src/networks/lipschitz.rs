@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 pub struct Images {
     /// C.
     pub channels: usize,
-    /// H = W; a multiple of 4.
+    /// H = W.
     pub side: usize,
 }
 
@@ -61,39 +61,71 @@ fn dense_part(
     Ok(layers)
 }
 
-/// A small convolutional network without norms and pools: (N, C, S, S) → (N, classes).
+/// What a [`lipschitz_conv`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct LipschitzConv<'a> {
+    /// Channels c of the first stage; each stage has twice as many as the one before.
+    pub channels: usize,
+    /// How often the resolution is halved; the images' side must be a multiple of 2^stages.
+    pub stages: usize,
+    /// 3×3 convolutions of each stage.
+    pub depth: usize,
+    /// Units of the hidden dense layers.
+    pub hidden: &'a [usize],
+    /// Orthonormal or spectral, of the dense layers.
+    pub weights: Constraint,
+    /// The factor at the end.
+    pub constant: f64,
+}
+
+impl LipschitzConv<'_> {
+    /// One convolution in each of two stages, no hidden dense layers, orthonormal weights and the constant 1.
+    pub fn new(channels: usize) -> Self {
+        Self { channels, stages: 2, depth: 1, hidden: &[], weights: Constraint::Orthonormal, constant: 1.0 }
+    }
+}
+
+/// A convolutional network without norms and pools: (N, C, S, S) → (N, classes).
 ///
-/// 3×3 convolution to c channels, 2×2 patches with stride 2 to 2c channels, 3×3 convolution, 2×2 patches to 4c channels, an
-/// activation after each; then dense layers. Convolutions are almost orthogonal, patches orthonormal. `widths` = [c, hidden units of
-/// each dense layer …]; the output is `constant` times what the 1-Lipschitz layers give; `weights`, orthonormal or spectral, is of
-/// the dense layers.
+/// Each stage has `depth` 3×3 convolutions, then 2×2 patches with stride 2 to twice the channels, with an activation after each; then
+/// dense layers. Convolutions are almost orthogonal, patches orthonormal. The output is `constant` times what the 1-Lipschitz layers
+/// give.
 ///
 /// # Errors
-/// If there is no width or one is 0, the side is no multiple of 4, or those of the activation's constructor.
+/// If a number of channels, stages, convolutions or units is 0, the side is no multiple of 2^stages, or those of the activation's
+/// constructor.
 pub fn lipschitz_conv(
     rng: &mut ChaCha8Rng,
     images: Images,
-    (widths, classes): (&[usize], usize),
-    weights: Constraint,
+    classes: usize,
+    config: LipschitzConv<'_>,
     activation: impl Into<ActivationConfig>,
-    constant: f64,
 ) -> Result<Network> {
-    let Some((&width, hidden)) = widths.split_first() else { return Err(Error::Empty("the number of widths")) };
-    if images.side == 0 || !images.side.is_multiple_of(4) {
-        return Err(Error::ImageSide(images.side));
+    let LipschitzConv { channels, stages, depth, hidden, weights, constant } = config;
+    for (what, number) in [("the number of stages", stages), ("the number of convolutions of a stage", depth)] {
+        if number == 0 {
+            return Err(Error::Empty(what));
+        }
     }
+    let shrinks = u32::try_from(stages).ok().and_then(|stages| 2usize.checked_pow(stages));
+    let Some(factor) = shrinks.filter(|&factor| images.side > 0 && images.side.is_multiple_of(factor)) else {
+        return Err(Error::ImageSide { side: images.side, stages });
+    };
     let activation = activation.into();
     let convolution = Window { kernel: 3, stride: 1, padding: 1 };
     let patches = Window { kernel: 2, stride: 2, padding: 0 };
     let (mut layers, mut inputs) = (Vec::new(), images.channels);
-    let sizes = [(convolution, width), (patches, 2 * width), (convolution, 2 * width), (patches, 4 * width)];
-    for (depth, (window, outputs)) in sizes.into_iter().enumerate() {
-        let conv = ConstrainedConv2d::new(rng, inputs, outputs, window)?;
-        layers.push((format!("block{depth}.conv"), Layer::ConstrainedConv2d(conv)));
-        layers.push((format!("block{depth}.activation"), Layer::Activation(activation.build(outputs, false)?)));
-        inputs = outputs;
+    for stage in 0..stages {
+        let width = channels << stage;
+        for (window, outputs) in std::iter::repeat_n((convolution, width), depth).chain([(patches, 2 * width)]) {
+            let number = layers.len() / 2;
+            let conv = ConstrainedConv2d::new(rng, inputs, outputs, window)?;
+            layers.push((format!("block{number}.conv"), Layer::ConstrainedConv2d(conv)));
+            layers.push((format!("block{number}.activation"), Layer::Activation(activation.build(outputs, false)?)));
+            inputs = outputs;
+        }
     }
-    let features = inputs * (images.side / 4).pow(2);
+    let features = inputs * (images.side / factor).pow(2);
     layers.extend(dense_part(rng, (features, hidden, classes), weights, &activation, constant)?);
     Ok(Network { input: Signal { channels: images.channels, plane: (images.side, images.side) }, layers })
 }

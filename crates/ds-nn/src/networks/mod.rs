@@ -9,7 +9,7 @@ mod scalar;
 
 pub use area::area;
 pub use convnet::convnet;
-pub use lipschitz::{Images, lipschitz, lipschitz_conv};
+pub use lipschitz::{Images, LipschitzConv, lipschitz, lipschitz_conv};
 pub use nin::nin;
 pub use resnet32::resnet32;
 pub use scalar::scalar;

@@ -1,10 +1,11 @@
 //! Fully connected layers: y = x·Wᵀ + b as one op.
 
 use super::bias;
+use super::device_matrix::{plain, transpose};
 use super::product::product;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
-use ds_core::backend::gpu::{Gpu, GpuInput, Kernels, Matrix};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
 use ds_core::backend::planes::Planes;
 use ds_core::backend::real::Real;
@@ -94,11 +95,6 @@ impl Dense {
     }
 }
 
-/// A factor as it is, or its transpose.
-fn matrix<'a, G: Gpu>(input: &GpuInput<'a, G>, transposed: bool) -> Matrix<'a, G> {
-    Matrix { input: *input, transposed }
-}
-
 impl Op for Dense {
     const NAME: &'static str = "dense";
     const INPUTS: Range<usize> = 2..4;
@@ -129,7 +125,7 @@ impl Op for Dense {
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
         let [x, w] = [&inputs[0], &inputs[1]];
         let s = Self::sizes(x.shape(), w.shape(), None)?;
-        let y = gpu.matmul((s.rows, s.outputs, s.inputs), matrix(x, false), matrix(w, true))?;
+        let y = gpu.matmul((s.rows, s.outputs, s.inputs), plain(x), transpose(w))?;
         if let Some(b) = inputs.get(2) {
             let planes = Planes { outer: s.rows, channels: s.outputs, inner: 1 };
             let b = b.of_type(DType::F32, Self::NAME)?;
@@ -142,9 +138,9 @@ impl Op for Dense {
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let ([x, w], dy) = ([&pass.inputs[0], &pass.inputs[1]], &pass.dy);
         let s = Self::sizes(x.shape(), w.shape(), None)?;
-        let of_x = || gpu.matmul((s.rows, s.inputs, s.outputs), matrix(dy, false), matrix(w, false));
+        let of_x = || gpu.matmul((s.rows, s.inputs, s.outputs), plain(dy), plain(w));
         let dx = self.input_gradient.then(of_x).transpose()?;
-        let dw = gpu.matmul((s.outputs, s.inputs, s.rows), matrix(dy, true), matrix(x, false))?;
+        let dw = gpu.matmul((s.outputs, s.inputs, s.rows), transpose(dy), plain(x))?;
         let of_b = || bias::gpu::channel_sums(gpu, bias::planes(dy.shape())?, dy.dtype, dy.address);
         let db = (pass.inputs.len() > 2).then(of_b).transpose()?;
         Ok([dx.into(), Gradient::Value(dw), db.into()])

@@ -7,6 +7,7 @@ mod bias;
 pub mod blocks;
 pub mod conv2d;
 pub mod dense;
+mod device_matrix;
 pub mod dropout;
 pub mod images;
 pub mod loss;

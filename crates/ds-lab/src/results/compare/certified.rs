@@ -6,6 +6,23 @@ use crate::results::statistics::{median, spread};
 use crate::results::table::Table;
 use ds_core::activation::ActivationKind;
 
+/// The certified accuracies, in the order of the radii.
+fn accuracies(row: &SummaryRow) -> [Option<f64>; 5] {
+    [
+        row.certified_accuracy_1,
+        row.certified_accuracy_2,
+        row.certified_accuracy_3,
+        row.certified_accuracy_4,
+        row.certified_accuracy_5,
+    ]
+}
+
+/// That of the radius in the middle of the row's radii, or before it.
+fn at_middle_radius(row: &SummaryRow) -> Option<f64> {
+    let radii = row.certified_radii.as_deref().unwrap_or_default().split(' ').count().min(5);
+    accuracies(row)[radii.saturating_sub(1) / 2]
+}
+
 /// Clean and certified accuracies of lipschitz networks by data set, the best at the middle radius first; `None` if none was
 /// trained.
 pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
@@ -30,7 +47,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     );
     let is_certified = |row: &&SummaryRow| row.certified_radii.is_some();
     let mut all = groups(summaries.iter().filter(is_certified));
-    let middle = |rows: &[&SummaryRow]| median(rows.iter().filter_map(|row| row.certified_accuracy_2).collect());
+    let middle = |rows: &[&SummaryRow]| median(rows.iter().filter_map(|row| at_middle_radius(row)).collect());
     let common = |rows: &[&SummaryRow]| (rows[0].dataset.clone(), rows[0].network.clone(), rows[0].protocol.clone());
     all.sort_by(|a, b| common(a).cmp(&common(b)).then(middle(b).total_cmp(&middle(a))));
     let is_spline = |rows: &[&SummaryRow]| rows[0].activation == ActivationKind::LipschitzSpline.name();
@@ -45,7 +62,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             spread(&rows.iter().filter_map(|row| value(row)).collect::<Vec<_>>(), |v| format!("{v:.2}"))
         };
         let first = rows[0];
-        let radii = first.certified_radii.as_deref().unwrap_or_default().split(' ');
+        let radii = first.certified_radii.as_deref().unwrap_or_default().split(' ').take(5);
         let radii: Vec<String> = radii.map(|r| r.parse::<f64>().map_or(r.to_owned(), |r| format!("{r:.3}"))).collect();
         let knots = first.spline_size.map(|size| format!(", K = {size}")).unwrap_or_default();
         table.rows.push(vec![
@@ -55,15 +72,10 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             first.parameters.to_string(),
             of(&|row| row.test_accuracy),
             radii.join(", "),
-            [
-                of(&|row| row.certified_accuracy_1),
-                of(&|row| row.certified_accuracy_2),
-                of(&|row| row.certified_accuracy_3),
-            ]
-            .join(", "),
+            (0..radii.len()).map(|k| of(&|row| accuracies(row)[k])).collect::<Vec<_>>().join(", "),
             rows.len().to_string(),
             minus(&|row| row.test_accuracy),
-            minus(&|row| row.certified_accuracy_2),
+            minus(&at_middle_radius),
             first.protocol.clone(),
         ]);
     }

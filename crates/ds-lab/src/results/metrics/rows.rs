@@ -133,6 +133,10 @@ pub struct SummaryRow {
     pub certified_accuracy_2: Option<f64>,
     #[serde(default)]
     pub certified_accuracy_3: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_4: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_5: Option<f64>,
     /// f32 or bf16, of what flows between layers in training.
     #[serde(default)]
     pub precision: Option<String>,

@@ -68,14 +68,19 @@ pub(super) fn layers(config: &Config) -> Vec<Layer> {
         NetworkKind::LipschitzConv => {
             let (channels, side) = image_shape(config);
             let (width, hidden) = hidden.split_first().map_or((0.0, &[][..]), |(width, hidden)| (*width, hidden));
-            let convolutions = [
-                Layer::convolution((channels, width), 3.0, side),
-                Layer::convolution((width, 2.0 * width), 2.0, side / 2.0),
-                Layer::convolution((2.0 * width, 2.0 * width), 3.0, side / 2.0),
-                Layer::convolution((2.0 * width, 4.0 * width), 2.0, side / 4.0),
-            ];
-            let features = 4.0 * width * (side / 4.0).powi(2);
-            convolutions.into_iter().chain(dense(features, hidden, classes)).collect()
+            let (mut layers, mut inputs, mut side, mut width) = (Vec::new(), channels, side, width);
+            for _ in 0..config.network.stages() {
+                for _ in 0..config.network.depth() {
+                    layers.push(Layer::convolution((inputs, width), 3.0, side));
+                    inputs = width;
+                }
+                side /= 2.0;
+                layers.push(Layer::convolution((width, 2.0 * width), 2.0, side));
+                width *= 2.0;
+                inputs = width;
+            }
+            layers.extend(dense(inputs * side * side, hidden, classes));
+            layers
         }
     }
 }

@@ -29,22 +29,30 @@ impl Inputs {
 ///
 /// # Safety
 /// `totals` must be none, or two numbers that nobody else writes.
-pub(super) unsafe fn forward<G: Gpu>(gpu: &G, kind: Kind, inputs: Inputs, totals: Address) -> Result<G::Buffer> {
+pub(super) unsafe fn forward<G: Gpu>(
+    gpu: &G,
+    kind: Kind,
+    margin: f64,
+    inputs: Inputs,
+    totals: Address,
+) -> Result<G::Buffer> {
     let out = gpu.alloc(DType::F32, 1)?;
     let (labels, targets, [kind, classes, rows]) = inputs.arguments(kind)?;
     let to = gpu.address(&out)?.into();
-    let arguments = [inputs.x.into(), labels.into(), targets.into(), to, totals.into(), kind, classes, rows];
+    let margin = margin.into();
+    let arguments = [inputs.x.into(), labels.into(), targets.into(), to, totals.into(), kind, margin, classes, rows];
     // SAFETY: the kernel's arguments; it stays below the number of rows.
     unsafe { gpu.launch("loss_forward", LaunchDims::one(8 * LaunchDims::THREADS), &arguments)? };
     Ok(out)
 }
 
 /// Its gradient times the number at `dy`.
-pub(super) fn backward<G: Gpu>(gpu: &G, kind: Kind, inputs: Inputs, dy: Address) -> Result<G::Buffer> {
+pub(super) fn backward<G: Gpu>(gpu: &G, kind: Kind, margin: f64, inputs: Inputs, dy: Address) -> Result<G::Buffer> {
     let dx = gpu.alloc(DType::F32, inputs.rows * inputs.classes)?;
     let (labels, targets, [kind, classes, rows]) = inputs.arguments(kind)?;
     let to = gpu.address(&dx)?.into();
-    let arguments = [inputs.x.into(), labels.into(), targets.into(), dy.into(), to, kind, classes, rows];
+    let margin = margin.into();
+    let arguments = [inputs.x.into(), labels.into(), targets.into(), dy.into(), to, kind, margin, classes, rows];
     // SAFETY: the kernel's arguments; it stays below the number of rows.
     unsafe { gpu.launch("loss_backward", LaunchDims::for_each(inputs.rows), &arguments)? };
     Ok(dx)

@@ -2,23 +2,31 @@
 #pragma once
 #include <backend/gpu/common.cuh>
 
-// log Σ exp of a row.
-__device__ __forceinline__ double log_sum_exp(const float *row, int classes) {
+// A logit, that of the right class reduced by the margin.
+__device__ __forceinline__ double logit(const float *row, int k, int label, double margin) {
+    return k == label ? row[k] - margin : row[k];
+}
+
+// log Σ exp of the logits of a row.
+__device__ __forceinline__ double log_sum_exp(const float *row, int classes, int label, double margin) {
     double largest = -INFINITY, sum = 0.0;
     for (int k = 0; k < classes; k++)
-        largest = fmax(largest, (double)row[k]);
+        largest = fmax(largest, logit(row, k, label, margin));
     for (int k = 0; k < classes; k++)
-        sum += exp(row[k] - largest);
+        sum += exp(logit(row, k, label, margin) - largest);
     return largest + log(sum);
 }
 
 // The loss of a row: softmax and cross-entropy with more than 0 classes; else of one number, sigmoid and binary cross-entropy
 // (kind 1) or squared error (kind 2).
 __device__ __forceinline__ double row_loss(const float *x, const unsigned char *labels, const float *targets, int kind,
-                                           int classes, int row) {
+                                           double margin, int classes, int row) {
     // A label that is no class has no loss.
-    if (kind == 0)
-        return labels[row] < classes ? log_sum_exp(x + row * classes, classes) - x[row * classes + labels[row]] : NAN;
+    if (kind == 0) {
+        const float *logits = x + row * classes;
+        const int label = labels[row];
+        return label < classes ? log_sum_exp(logits, classes, label, margin) - logit(logits, label, label, margin) : NAN;
+    }
     const double value = x[row], target = targets[row];
     if (kind == 1)
         return fmax(value, 0.0) - value * target + log1p(exp(-fabs(value)));
@@ -39,12 +47,12 @@ __device__ __forceinline__ bool is_correct(const float *x, const unsigned char *
 
 // The mean loss; totals += (Σ loss, correct predictions) where there are some. Shared: a double for each thread.
 extern "C" __global__ void loss_forward(const float *__restrict__ x, const unsigned char *__restrict__ labels,
-                                        const float *__restrict__ targets, float *loss, double *totals, int kind, int classes,
-                                        int rows) {
+                                        const float *__restrict__ targets, float *loss, double *totals, int kind,
+                                        double margin, int classes, int rows) {
     SHARED(double, scratch);
     double sum = 0.0, correct = 0.0;
     for (int row = threadIdx.x; row < rows; row += blockDim.x) {
-        sum += row_loss(x, labels, targets, kind, classes, row);
+        sum += row_loss(x, labels, targets, kind, margin, classes, row);
         if (totals)
             correct += is_correct(x, labels, targets, kind, classes, row);
     }
@@ -63,15 +71,18 @@ extern "C" __global__ void loss_forward(const float *__restrict__ x, const unsig
 // Its gradient, a thread for each row.
 extern "C" __global__ void loss_backward(const float *__restrict__ x, const unsigned char *__restrict__ labels,
                                          const float *__restrict__ targets, const float *gradient, float *dx, int kind,
-                                         int classes, int rows) {
+                                         double margin, int classes, int rows) {
     const int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows)
         return;
     const double scale = (double)*gradient / rows;
     if (kind == 0) {
-        const double normaliser = log_sum_exp(x + row * classes, classes);
+        const float *logits = x + row * classes;
+        const int label = labels[row];
+        const double normaliser = log_sum_exp(logits, classes, label, margin);
         for (int k = 0; k < classes; k++)
-            dx[row * classes + k] = (float)(scale * (exp(x[row * classes + k] - normaliser) - (k == labels[row] ? 1.0 : 0.0)));
+            dx[row * classes + k] =
+                (float)(scale * (exp(logit(logits, k, label, margin) - normaliser) - (k == label ? 1.0 : 0.0)));
         return;
     }
     const double value = x[row], target = targets[row];

@@ -19,20 +19,27 @@ use std::ops::Range;
 pub struct Loss {
     /// The loss.
     pub kind: Kind,
+    /// What the logit of the right class is reduced by in a cross-entropy, so that classes are also kept apart where they are
+    /// right already (the offset of Prach & Lampert 2022); 0 for the plain loss. Correct predictions are counted without it.
+    pub margin: f64,
     /// Running sums (2) in f64 on the device of the predictions, to which the forward pass adds (Σ loss, correct predictions).
     pub totals: Option<Tensor>,
 }
 
 impl From<Kind> for Loss {
     fn from(kind: Kind) -> Self {
-        Self { kind, totals: None }
+        Self { kind, margin: 0.0, totals: None }
     }
 }
 
-/// log Σ exp of one row.
-fn log_sum_exp<T: Real>(row: &[T]) -> f64 {
-    let largest = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(v.to_f64()));
-    largest + row.iter().map(|v| (v.to_f64() - largest).exp()).sum::<f64>().ln()
+/// The logits of one row, that of the right class reduced by the margin.
+fn logits<T: Real>(row: &[T], label: usize, margin: f64) -> impl Iterator<Item = f64> + Clone + '_ {
+    row.iter().enumerate().map(move |(class, v)| v.to_f64() - if class == label { margin } else { 0.0 })
+}
+
+fn log_sum_exp(logits: impl Iterator<Item = f64> + Clone) -> f64 {
+    let largest = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+    largest + logits.map(|v| (v - largest).exp()).sum::<f64>().ln()
 }
 
 /// The first of the largest entries.
@@ -103,7 +110,11 @@ impl Op for Loss {
             if self.totals.is_some() {
                 correct = pairs()?.filter(|(row, label)| argmax(row) == usize::from(**label)).count();
             }
-            pairs()?.map(|(row, &label)| log_sum_exp(row) - row[usize::from(label)].to_f64()).sum()
+            let loss = |(row, &label): (&[T], &u8)| {
+                let label = usize::from(label);
+                log_sum_exp(logits(row, label, self.margin)) - (row[label].to_f64() - self.margin)
+            };
+            pairs()?.map(loss).sum()
         } else {
             let pairs = x.iter().zip(targets.elements::<f32>()?);
             if kind == Kind::BinaryCrossEntropy && self.totals.is_some() {
@@ -132,10 +143,11 @@ impl Op for Loss {
         }
         let mut dx = Vec::with_capacity(x.len());
         for (row, &label) in x.chunks_exact(classes).zip(labels(&targets, classes)?) {
-            let normaliser = log_sum_exp(row);
-            dx.extend(row.iter().enumerate().map(|(class, v)| {
+            let logits = logits(row, usize::from(label), self.margin);
+            let normaliser = log_sum_exp(logits.clone());
+            dx.extend(logits.enumerate().map(|(class, v)| {
                 let target = if class == usize::from(label) { 1.0 } else { 0.0 };
-                T::from_f64(scale * ((v.to_f64() - normaliser).exp() - target))
+                T::from_f64(scale * ((v - normaliser).exp() - target))
             }));
         }
         Ok(gradient(dx))
@@ -149,12 +161,13 @@ impl Op for Loss {
         let totals = self.totals.as_ref().map(|totals| gpu.address_of(totals, DType::F64, Self::NAME)).transpose()?;
         let of = self.gpu_inputs(inputs)?;
         // SAFETY: the totals are two numbers that only losses on this stream write.
-        unsafe { gpu::forward(gpu, self.kind, of, totals.unwrap_or(Address::NONE)) }
+        unsafe { gpu::forward(gpu, self.kind, self.margin, of, totals.unwrap_or(Address::NONE)) }
     }
 
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let of = self.gpu_inputs(pass.inputs)?;
-        Ok(gradient(gpu::backward(gpu, self.kind, of, pass.dy.of_type(DType::F32, Self::NAME)?)?))
+        let dy = pass.dy.of_type(DType::F32, Self::NAME)?;
+        Ok(gradient(gpu::backward(gpu, self.kind, self.margin, of, dy)?))
     }
 }
 
@@ -224,7 +237,7 @@ mod tests {
         let x = Tensor::new(&[[2f32, 0.0, -1.0], [0.0, 1.0, 3.0]], &Device::Cpu).unwrap();
         let t = Tensor::new(&[0u8, 1], &Device::Cpu).unwrap();
         let totals = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
-        let loss = Loss { kind: Kind::CrossEntropy, totals: Some(totals.clone()) };
+        let loss = Loss { totals: Some(totals.clone()), ..Loss::from(Kind::CrossEntropy) };
         for _ in 0..2 {
             forward(&loss, [&x, &t]).unwrap();
         }
@@ -237,7 +250,7 @@ mod tests {
         let x = Tensor::new(&[[0.5f32], [-0.5], [0.5]], &Device::Cpu).unwrap();
         let t = Tensor::new(&[1f32, 0.0, 0.0], &Device::Cpu).unwrap();
         let totals = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
-        forward(&Loss { kind: Kind::BinaryCrossEntropy, totals: Some(totals.clone()) }, [&x, &t]).unwrap();
+        forward(&Loss { totals: Some(totals.clone()), ..Loss::from(Kind::BinaryCrossEntropy) }, [&x, &t]).unwrap();
         assert_eq!(totals.to_vec1::<f64>().unwrap()[1], 2.0);
         let error = forward(&Loss::from(Kind::CrossEntropy), [&x, &Tensor::new(&[0u8, 1, 0], &Device::Cpu).unwrap()]);
         assert!(error.unwrap_err().to_string().contains("label 1 with 1 classes"));

@@ -1,6 +1,10 @@
 //! Weights divided by a bound of their largest singular value.
 
-use candle_core::{Result, Shape, bail};
+mod gpu;
+
+use crate::backend::KERNELS;
+use candle_core::{DType, Result, Shape, bail};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
 use ds_core::backend::real::{Real, to_f64};
 use ds_core::lipschitz::certified::TopSingular;
@@ -52,5 +56,19 @@ impl Op for SpectralNormalization {
             }
         }
         Ok(gradient(g.into_iter().map(T::from_f64).collect()))
+    }
+
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        inputs[0].of_type(DType::F32, Self::NAME)?;
+        gpu::normalised(gpu, matrix(inputs[0].shape())?, &inputs[0])
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let weight = &pass.inputs[0];
+        Ok(gradient(gpu::gradient(gpu, matrix(weight.shape())?, weight, &pass.dy)?))
     }
 }

@@ -3,12 +3,14 @@
 //! It is found by Björck's iteration (Björck & Bowie 1971) with the term of second order, W ← W·(I + E/2 + 3E²/8) with
 //! E = I − WᵀW, which leaves an E of third order.
 
+mod gpu;
+
 use super::product::shared_product;
-use candle_core::{Result, Shape, Tensor, bail};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
-use ds_core::backend::pointwise::tensor_of;
-use ds_core::backend::real::{Real, in_double_precision, to_f64, with_elements};
-use ds_core::dispatch_real;
+use crate::backend::KERNELS;
+use candle_core::{DType, Result, Shape, Tensor, bail};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, forward, gradient};
+use ds_core::backend::real::{Real, to_f64};
 use std::ops::Range;
 
 /// ‖E‖_F from which on one more step leaves less than the rounding of f32: its cube is 1e-9.
@@ -82,19 +84,12 @@ fn from_identity(s: &mut [f64], columns: usize) {
     }
 }
 
-/// The polar factor of a weight (O, …), seen as a matrix of O rows.
-///
-/// The sums are in f64. No singular value of the result exceeds 1 by more than the rounding to the weight's type, even where
-/// the iteration ends early, as for a weight without full rank.
+/// The result of [`PolarFactor`], outside any graph.
 ///
 /// # Errors
-/// If the weight is empty, or not f32 or f64.
+/// If the weight is empty, or not f32 or f64; a GPU takes f32.
 pub fn polar_factor(weight: &Tensor) -> Result<Tensor> {
-    let tall = Tall::of(weight.shape(), PolarFactor::NAME)?;
-    let q = orthonormalised(tall, in_double_precision(weight)?);
-    dispatch_real!(weight.dtype(), PolarFactor::NAME, T => {
-        Ok(tensor_of(q.into_iter().map(T::from_f64).collect::<Vec<T>>(), weight.shape()))
-    })
+    forward(&PolarFactor, [weight])
 }
 
 fn orthonormalised(tall: Tall, mut w: Vec<f64>) -> Vec<f64> {
@@ -132,30 +127,30 @@ fn orthonormalised(tall: Tall, mut w: Vec<f64>) -> Vec<f64> {
     w
 }
 
-/// A weight W → its polar factor Q, found before with [`polar_factor`].
+/// A weight W (O, …), seen as a matrix of O rows → its polar factor Q.
+///
+/// No singular value of the result exceeds 1 by more than the rounding to the weight's type, even where the iteration ends early, as
+/// for a weight without full rank. Sums are in f64 on the CPU and in f32 on a GPU, which makes a fixed number of steps.
 ///
 /// The gradient is the exact derivative of the polar factor at W = Q, the projection on the tangent space of the Stiefel
 /// manifold: ∂W = ∂Q − Q·sym(Qᵀ∂Q) for orthonormal columns, and transposed for rows. Layers write Q back into W in training,
-/// so that W = Q whenever a gradient is taken.
-#[derive(Debug, Clone)]
-pub struct PolarFactor {
-    /// Q.
-    pub factor: Tensor,
-}
+/// so that W is near Q whenever a gradient is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct PolarFactor;
 
 impl Op for PolarFactor {
     const NAME: &'static str = "polar-factor";
     const INPUTS: Range<usize> = 1..2;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        if self.factor.shape() != inputs[0] {
-            bail!("{}: factor {:?} does not fit the weight {:?}", Self::NAME, self.factor.shape(), inputs[0]);
-        }
+        Tall::of(inputs[0], Self::NAME)?;
         Ok(inputs[0].clone())
     }
 
-    fn cpu<T: Real>(&self, _inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        with_elements::<T, _>(&self.factor, |q| Ok(q.to_vec()))
+    fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
+        let tall = Tall::of(inputs[0].shape(), Self::NAME)?;
+        let q = orthonormalised(tall, to_f64(inputs[0].elements::<T>()?));
+        Ok(q.into_iter().map(T::from_f64).collect())
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
@@ -168,5 +163,19 @@ impl Op for PolarFactor {
             *g -= normal;
         }
         Ok(gradient(g.into_iter().map(T::from_f64).collect()))
+    }
+
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        inputs[0].of_type(DType::F32, Self::NAME)?;
+        gpu::polar_factor(gpu, Tall::of(inputs[0].shape(), Self::NAME)?, &inputs[0])
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let tall = Tall::of(pass.inputs[0].shape(), Self::NAME)?;
+        Ok(gradient(gpu::gradient(gpu, tall, &pass.y, &pass.dy)?))
     }
 }

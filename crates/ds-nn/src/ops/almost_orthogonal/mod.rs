@@ -1,7 +1,11 @@
 //! Almost-orthogonal kernels: convolutions that are 1-Lipschitz in ℓ2 (AOL; Prach & Lampert 2022, theorem 2).
 
+mod gpu;
+
 use super::product::shared_product;
-use candle_core::{Result, Shape, bail};
+use crate::backend::KERNELS;
+use candle_core::{DType, Result, Shape, bail};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
 use ds_core::backend::real::{Real, to_f64};
 use std::ops::Range;
@@ -17,6 +21,17 @@ pub struct AlmostOrthogonal {
     pub stride: usize,
 }
 
+/// Sizes of a kernel (O, I, k, k) and of its phases (O, channels, side, side).
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    outputs: usize,
+    inputs: usize,
+    kernel: usize,
+    stride: usize,
+    channels: usize,
+    side: usize,
+}
+
 /// The kernel as a matrix (O, channels · side²), and where its elements come from.
 struct Polyphase {
     outputs: usize,
@@ -28,7 +43,7 @@ struct Polyphase {
 }
 
 impl AlmostOrthogonal {
-    fn polyphase(&self, shape: &Shape, kernel: &[f64]) -> Result<Polyphase> {
+    fn sizes(&self, shape: &Shape) -> Result<Sizes> {
         let &[outputs, inputs, ky, kx] = shape.dims() else {
             bail!("{}: a kernel must be (O, I, k, k), got {shape:?}", Self::NAME)
         };
@@ -36,7 +51,13 @@ impl AlmostOrthogonal {
         if ky != kx || stride == 0 {
             bail!("{}: kernel {shape:?} and stride {stride}: expected (O, I, k, k) and at least 1", Self::NAME);
         }
-        let side = kx.div_ceil(stride);
+        let (channels, side) = (inputs * stride * stride, kx.div_ceil(stride));
+        Ok(Sizes { outputs, inputs, kernel: kx, stride, channels, side })
+    }
+
+    fn polyphase(&self, shape: &Shape, kernel: &[f64]) -> Result<Polyphase> {
+        let Sizes { outputs, inputs, kernel: kx, stride, channels, side } = self.sizes(shape)?;
+        let ky = kx;
         let mut source = Vec::with_capacity(inputs * stride * stride * side * side);
         for i in 0..inputs {
             for phase in 0..stride * stride {
@@ -48,7 +69,7 @@ impl AlmostOrthogonal {
         }
         let rows = kernel.chunks_exact((inputs * ky * kx).max(1));
         let matrix = rows.flat_map(|row| source.iter().map(|at| at.map_or(0.0, |at| row[at]))).collect();
-        Ok(Polyphase { outputs, channels: inputs * stride * stride, side, source, matrix })
+        Ok(Polyphase { outputs, channels, side, source, matrix })
     }
 }
 
@@ -160,5 +181,19 @@ impl Op for AlmostOrthogonal {
             .collect();
         let dw = p.gather(&total_gradient, &vec![1.0; channels], kernel.len());
         Ok(gradient(dw.into_iter().map(T::from_f64).collect()))
+    }
+
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        inputs[0].of_type(DType::F32, Self::NAME)?;
+        gpu::scaled(gpu, self.sizes(inputs[0].shape())?, &inputs[0])
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let kernel = &pass.inputs[0];
+        Ok(gradient(gpu::gradient(gpu, self.sizes(kernel.shape())?, kernel, &pass.dy)?))
     }
 }

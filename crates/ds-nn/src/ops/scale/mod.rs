@@ -1,6 +1,10 @@
 //! Multiplication with a constant.
 
+mod gpu;
+
+use crate::backend::KERNELS;
 use candle_core::{Result, Shape};
+use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
 use ds_core::backend::real::Real;
 use std::ops::Range;
@@ -33,5 +37,19 @@ impl Op for Scale {
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
         Ok(gradient(self.scaled(pass.dy.elements::<T>()?)))
+    }
+
+    fn kernels(&self) -> &'static Kernels {
+        &KERNELS
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let x = &inputs[0];
+        gpu::scale(gpu, self.factor, x.dtype, x.address, x.shape().elem_count())
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let dy = &pass.dy;
+        Ok(gradient(gpu::scale(gpu, self.factor, dy.dtype, dy.address, dy.shape().elem_count())?))
     }
 }
