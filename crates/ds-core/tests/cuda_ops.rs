@@ -8,7 +8,7 @@ mod emulated;
 
 use candle_core::{DType, Device, Layout, Tensor, Var};
 use ds_core::Grid;
-use ds_core::activation::{Init, Kind, LinearTerm, Spline};
+use ds_core::activation::{Init, Kind, LinearTerm, LipschitzSpline, Spline};
 use ds_core::backend::gpu::GpuInput;
 use ds_core::backend::op::{Backward, Gradient, Op};
 use ds_core::graph::Gradients;
@@ -266,6 +266,45 @@ fn norm_gradients_of_all_layers_in_one_launch() {
                 let array = gpu.array_of(ours.gradient(&var).unwrap());
                 let expected = expected.gradient(&var).unwrap();
                 gpu.assert_close(&format!("{norm:?}, layer {k}, {name}"), &array, expected, 1e-5, 0);
+            }
+        }
+        gpu.end();
+    }
+}
+
+#[test]
+fn norm_gradients_of_lipschitz_splines() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(10);
+    for (round, norm) in [Norm::Tv2, Norm::Bv2].into_iter().flat_map(|norm| (0..32).map(move |round| (round, norm))) {
+        let Some(gpu) = device(0) else { return };
+        let (size, scaling) = ([3, 4, 9, 20, 51][round % 5], round % 2 == 0);
+        let (init, channels) = ([Init::Identity, Init::Absolute][round / 2 % 2], rng.random_range(1..40));
+        // Differences of coefficients are up to 4: slopes are free, clipped, or both.
+        let (range, weight) = ([0.3, 0.25, 1.0][round % 3] * size as f64, if round == 9 { 0.0 } else { 0.7 });
+        let (f32, cpu) = (DType::F32, &Device::Cpu);
+        let spline = LipschitzSpline::new(channels, size, range, init, scaling, f32, cpu).unwrap();
+        let parameters = spline.parameters("s");
+        // Some keep their initial shapes, whose slope changes and values are 0.
+        for parameter in parameters.iter().filter(|_| round % 4 > 0) {
+            parameter.var.set(&random(rng, parameter.var.dims())).unwrap();
+        }
+        let (mut ours, mut expected) = (Store::default(), Store::default());
+        // None flowed to some.
+        for parameter in parameters.iter().filter(|_| round % 3 > 0) {
+            let gradient = random(rng, parameter.var.dims());
+            expected.set_gradient(&parameter.var, gradient.copy().unwrap());
+            ours.set_gradient(&parameter.var, gradient);
+        }
+        spline.add_norm_gradient_on(&gpu, norm, weight, &mut ours).unwrap();
+        spline.add_norm_gradient(norm, weight, &mut expected).unwrap();
+        for (name, var) in parameters.into_iter().map(|p| (p.name, p.var)) {
+            let (ours, expected) = (ours.gradient(&var), expected.gradient(&var));
+            assert_eq!(ours.is_some(), expected.is_some(), "{name}");
+            let (Some(ours), Some(expected)) = (ours, expected) else { continue };
+            // TV² does not change ln α, whose gradient is not on the device then.
+            if norm == Norm::Bv2 || var.id() == spline.coefficients().id() {
+                let what = format!("{norm:?}, round {round}, K={size}, {name}");
+                gpu.assert_close(&what, &gpu.array_of(ours), expected, 1e-6, 0);
             }
         }
         gpu.end();

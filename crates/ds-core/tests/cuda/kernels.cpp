@@ -27,6 +27,7 @@ int main() {
     KERNEL_MAPPINGS(channel_affine_gradient);
     KERNEL(unit_clip_f32);
     KERNEL(unit_clip_gradient_f32);
+    KERNEL(lipschitz_norm_gradient);
     KERNEL_MAPPINGS(spline_forward);
     KERNEL_MAPPINGS(spline_backward);
     KERNEL_TYPES(spline_forward_columns);

@@ -1,4 +1,5 @@
 // All GPU kernels of this crate in one module. The kernels of an op are beside its Rust code.
+#include "../../activation/lipschitz_spline/kernel.cuh"
 #include "../../ops/channel_affine/kernel.cuh"
 #include "../../ops/clip/kernel.cuh"
 #include "../../ops/hinges/kernel.cuh"
