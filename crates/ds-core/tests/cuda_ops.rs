@@ -8,16 +8,20 @@ mod emulated;
 
 use candle_core::{DType, Device, Layout, Tensor, Var};
 use ds_core::Grid;
-use ds_core::activation::{Init, Kind, LinearTerm, Spline};
+use ds_core::activation::{Init, Kind, LinearTerm, LipschitzSpline, Spline};
 use ds_core::backend::gpu::GpuInput;
 use ds_core::backend::op::{Backward, Gradient, Op};
 use ds_core::graph::Gradients;
+use ds_core::ops::channel_affine::ChannelAffine;
+use ds_core::ops::clip::UnitClip;
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
+use ds_core::ops::pairs::{Householder, MaxMin};
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
+use ds_core::ops::slope_projection::SlopeProjection;
 use ds_core::regularization::Norm;
-use emulated::{TYPES, Tolerances, compare, device, random, random_of, random_shape};
+use emulated::{TYPES, Tolerances, compare, device, random, random_of, random_shape, rounded, tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -40,6 +44,88 @@ fn rectifiers_and_hinges() {
         compare(rng, &gpu, what, (&op, &op), inputs, &tolerances(1e-5, &[1e-5; 3]));
         gpu.end();
     }
+}
+
+#[test]
+fn pairs_of_channels() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(6);
+    for (round, dtype) in TYPES.into_iter().flat_map(|dtype| (0..40).map(move |round| (round, dtype))) {
+        let Some(gpu) = device(round % 2) else { return };
+        let mut shape = random_shape(rng, 1);
+        shape[1] *= 2;
+        let what = &format!("round {round}, {dtype:?}, {shape:?}");
+        let x = random_of(rng, &shape, dtype);
+        let exact = Tolerances { result: 0.0, gradients: &[0.0], outliers: 0 };
+        compare(rng, &gpu, what, (&MaxMin, &MaxMin), [(&x, dtype)], &exact);
+        let angles = (random(rng, &[shape[1] / 2]) * 2.0).unwrap();
+        let tolerances = Tolerances { result: 1e-6, gradients: &[1e-6, 1e-5], outliers: 0 };
+        compare(rng, &gpu, what, (&Householder, &Householder), [(&x, dtype), (&angles, DType::F32)], &tolerances);
+        gpu.end();
+    }
+}
+
+#[test]
+fn pairs_that_are_equal_or_no_numbers() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(7);
+    let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1.5, -1.5, 0.25];
+    let (first, second): (Vec<_>, Vec<_>) = values.iter().flat_map(|&a| values.map(|b| (a, b))).unzip();
+    for (dtype, in_planes) in TYPES.into_iter().flat_map(|dtype| [(dtype, false), (dtype, true)]) {
+        let Some(gpu) = device(0) else { return };
+        let planes = tensor([first.clone(), second.clone()].concat(), &[1, 2, 64]);
+        let x = if in_planes { planes } else { planes.squeeze(0).unwrap().t().unwrap().contiguous().unwrap() };
+        let x = &rounded(&x, dtype);
+        let exact = Tolerances { result: 0.0, gradients: &[0.0], outliers: 0 };
+        compare(rng, &gpu, "max-min", (&MaxMin, &MaxMin), [(x, dtype)], &exact);
+        // π/2 is MaxMin, where equal numbers lie on the line.
+        for angle in [0.0, 0.7, std::f32::consts::FRAC_PI_2] {
+            let (angles, op) = (tensor(vec![angle], &[1]), Householder);
+            let tolerances = Tolerances { result: 1e-6, gradients: &[1e-6; 2], outliers: 0 };
+            compare(rng, &gpu, "householder", (&op, &op), [(x, dtype), (&angles, DType::F32)], &tolerances);
+        }
+        gpu.end();
+    }
+}
+
+#[test]
+fn arguments_of_lipschitz_splines() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(8);
+    for (round, dtype) in TYPES.into_iter().flat_map(|dtype| (0..20).map(move |round| (round, dtype))) {
+        let Some(gpu) = device(round % 2) else { return };
+        let (shape, f32) = (random_shape(rng, 1), DType::F32);
+        let what = &format!("round {round}, {dtype:?}, {shape:?}");
+        let (x, log_alpha) = (random_of(rng, &shape, dtype), random(rng, &[shape[1]]));
+        let op = ChannelAffine { shift: rng.random_range(-0.5..0.5) };
+        let tolerances = |gradients| Tolerances { result: 1e-6, gradients, outliers: 0 };
+        compare(rng, &gpu, what, (&op, &op), [(&x, dtype)], &tolerances(&[0.0]));
+        compare(rng, &gpu, what, (&op, &op), [(&x, dtype), (&log_alpha, f32)], &tolerances(&[1e-6, 1e-5]));
+        gpu.end();
+    }
+}
+
+#[test]
+fn projections_and_clipping() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(9);
+    let exact = Tolerances { result: 0.0, gradients: &[0.0], outliers: 0 };
+    for round in 0..30 {
+        let Some(gpu) = device(round % 2) else { return };
+        let (size, channels) = ([2, 3, 4, 5, 20, 51, 300][round % 7], rng.random_range(1..70));
+        let (op, f32) = (SlopeProjection { size, step: rng.random_range(0.1..4.0) }, DType::F32);
+        let (c, log_alpha) = (random(rng, &[channels, size]), random(rng, &[channels]));
+        let what = &format!("round {round}, {op:?}, {channels} channels");
+        let tolerances = Tolerances { result: 1e-6, gradients: &[1e-6; 2], outliers: 0 };
+        compare(rng, &gpu, what, (&op, &op), [(&c, f32)], &tolerances);
+        compare(rng, &gpu, what, (&op, &op), [(&c, f32), (&log_alpha, f32)], &tolerances);
+        compare(rng, &gpu, what, (&UnitClip, &UnitClip), [(&c, f32)], &exact);
+        gpu.end();
+    }
+    let Some(gpu) = device(0) else { return };
+    let edges = tensor(vec![f32::NAN, 1.0, -1.0, 1.0f32.next_up(), (-1.0f32).next_down(), 0.0, -0.0], &[7]);
+    compare(rng, &gpu, "edges", (&UnitClip, &UnitClip), [(&edges, DType::F32)], &exact);
+    // Slopes of 1 but for rounding are free.
+    let (op, ramp) = (SlopeProjection { size: 50, step: 0.1 }, (0..50).map(|k| 0.1 * k as f32 - 1.7).collect());
+    let tolerances = Tolerances { result: 1e-6, gradients: &[1e-6], outliers: 0 };
+    compare(rng, &gpu, "ramp", (&op, &op), [(&tensor(ramp, &[1, 50]), DType::F32)], &tolerances);
+    gpu.end();
 }
 
 #[test]
@@ -180,6 +266,45 @@ fn norm_gradients_of_all_layers_in_one_launch() {
                 let array = gpu.array_of(ours.gradient(&var).unwrap());
                 let expected = expected.gradient(&var).unwrap();
                 gpu.assert_close(&format!("{norm:?}, layer {k}, {name}"), &array, expected, 1e-5, 0);
+            }
+        }
+        gpu.end();
+    }
+}
+
+#[test]
+fn norm_gradients_of_lipschitz_splines() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(10);
+    for (round, norm) in [Norm::Tv2, Norm::Bv2].into_iter().flat_map(|norm| (0..32).map(move |round| (round, norm))) {
+        let Some(gpu) = device(0) else { return };
+        let (size, scaling) = ([3, 4, 9, 20, 51][round % 5], round % 2 == 0);
+        let (init, channels) = ([Init::Identity, Init::Absolute][round / 2 % 2], rng.random_range(1..40));
+        // Differences of coefficients are up to 4: slopes are free, clipped, or both.
+        let (range, weight) = ([0.3, 0.25, 1.0][round % 3] * size as f64, if round == 9 { 0.0 } else { 0.7 });
+        let (f32, cpu) = (DType::F32, &Device::Cpu);
+        let spline = LipschitzSpline::new(channels, size, range, init, scaling, f32, cpu).unwrap();
+        let parameters = spline.parameters("s");
+        // Some keep their initial shapes, whose slope changes and values are 0.
+        for parameter in parameters.iter().filter(|_| round % 4 > 0) {
+            parameter.var.set(&random(rng, parameter.var.dims())).unwrap();
+        }
+        let (mut ours, mut expected) = (Store::default(), Store::default());
+        // None flowed to some.
+        for parameter in parameters.iter().filter(|_| round % 3 > 0) {
+            let gradient = random(rng, parameter.var.dims());
+            expected.set_gradient(&parameter.var, gradient.copy().unwrap());
+            ours.set_gradient(&parameter.var, gradient);
+        }
+        spline.add_norm_gradient_on(&gpu, norm, weight, &mut ours).unwrap();
+        spline.add_norm_gradient(norm, weight, &mut expected).unwrap();
+        for (name, var) in parameters.into_iter().map(|p| (p.name, p.var)) {
+            let (ours, expected) = (ours.gradient(&var), expected.gradient(&var));
+            assert_eq!(ours.is_some(), expected.is_some(), "{name}");
+            let (Some(ours), Some(expected)) = (ours, expected) else { continue };
+            // TV² does not change ln α, whose gradient is not on the device then.
+            if norm == Norm::Bv2 || var.id() == spline.coefficients().id() {
+                let what = format!("{norm:?}, round {round}, K={size}, {name}");
+                gpu.assert_close(&what, &gpu.array_of(ours), expected, 1e-6, 0);
             }
         }
         gpu.end();

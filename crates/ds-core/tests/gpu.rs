@@ -6,13 +6,18 @@
 mod on_card;
 
 use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::Module;
 use ds_core::Grid;
-use ds_core::activation::{Init, Spline};
+use ds_core::activation::{Init, LipschitzSpline, Spline};
 use ds_core::backend::op::Apply;
+use ds_core::ops::channel_affine::ChannelAffine;
+use ds_core::ops::clip::UnitClip;
 use ds_core::ops::hinges::Hinges;
 use ds_core::ops::linear_spline::LinearSpline;
+use ds_core::ops::pairs::{Householder, MaxMin};
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
+use ds_core::ops::slope_projection::SlopeProjection;
 use ds_core::regularization::Norm;
 use on_card::device;
 use rand::{Rng, SeedableRng};
@@ -123,6 +128,58 @@ fn all_activations_agree_with_the_cpu() {
         let arguments = [c, b1.clone(), b0.clone()];
         check(&what, &gpu, &arguments, |t| t[0].apply_op3(&t[1], &t[2], Apply(AddLinearTerm { grid })).unwrap());
         check(&what, &gpu, &[changes, b1, b0], |t| t[0].apply_op3(&t[1], &t[2], Apply(SumOfRelus { grid })).unwrap());
+    });
+}
+
+#[test]
+fn constrained_activations_agree_with_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let rng = &mut ChaCha8Rng::seed_from_u64(4);
+    on_card::each(0..50, |round| {
+        let plane = [vec![], vec![7, 5], vec![8, 8], vec![32, 32]][round % 4].clone();
+        let shape = [vec![rng.random_range(1..70), 2 * rng.random_range(1..20)], plane].concat();
+        let (channels, size) = (shape[1], [3, 10, 51][round % 3]);
+        let (affine, projection) = (ChannelAffine { shift: -0.1 }, SlopeProjection { size, step: 0.5 });
+        let what = format!("round {round}, {shape:?}, K={size}");
+        let x = random(rng, &shape, 3.0, DType::F32);
+        let mut of = |shape: &[usize]| random(rng, shape, 2.0, DType::F32);
+        let (angles, log_alpha, c) = (of(&[channels / 2]), of(&[channels]), of(&[channels, size]));
+        for dtype in [DType::F32, DType::BF16] {
+            let (what, x) = (format!("{what}, {dtype:?}"), x.to_dtype(dtype).unwrap());
+            check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Apply(MaxMin)).unwrap());
+            check(&what, &gpu, &[x.clone(), angles.clone()], |t| t[0].apply_op2(&t[1], Apply(Householder)).unwrap());
+            check(&what, &gpu, std::slice::from_ref(&x), |t| t[0].apply_op1(Apply(affine)).unwrap());
+            check(&what, &gpu, &[x, log_alpha.clone()], |t| t[0].apply_op2(&t[1], Apply(affine)).unwrap());
+        }
+        check(&what, &gpu, std::slice::from_ref(&c), |t| t[0].apply_op1(Apply(UnitClip)).unwrap());
+        check(&what, &gpu, std::slice::from_ref(&c), |t| t[0].apply_op1(Apply(projection)).unwrap());
+        check(&what, &gpu, &[c, log_alpha], |t| t[0].apply_op2(&t[1], Apply(projection)).unwrap());
+    });
+}
+
+#[test]
+fn lipschitz_splines_and_their_norms_agree_with_the_cpu() {
+    let Some(gpu) = device() else { return };
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    let cases = [(Norm::Tv2, 20, false), (Norm::Tv2, 21, true), (Norm::Bv2, 20, true), (Norm::Bv2, 21, false)];
+    on_card::each(cases, |(norm, size, scaling)| {
+        let here = LipschitzSpline::new(8, size, 1.0, Init::Zero, scaling, DType::F32, &Device::Cpu).unwrap();
+        for parameter in here.parameters("s") {
+            parameter.var.set(&random(rng, parameter.var.dims(), 0.2, DType::F32)).unwrap();
+        }
+        let there = here.to(DType::F32, &gpu).unwrap();
+        let x = random(rng, &[16, 8, 9, 9], 2.0, DType::F32);
+        let gradients = |spline: &LipschitzSpline, device: &Device| {
+            let y = spline.forward(&x.to_device(device).unwrap()).unwrap();
+            let mut gradients = y.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+            spline.add_norm_gradient(norm, 0.3, &mut gradients).unwrap();
+            spline.parameters("s").iter().map(|p| gradients.get(&p.var).unwrap().clone()).collect::<Vec<_>>()
+        };
+        for (ours, expected) in gradients(&there, &gpu).iter().zip(&gradients(&here, &Device::Cpu)) {
+            assert!(error(ours, expected) < 1e-5, "{norm:?}, K={size}: off by {:e}", error(ours, expected));
+        }
+        let (ours, expected) = (there.norms(norm).unwrap(), here.norms(norm).unwrap());
+        assert!(ours.iter().zip(expected).all(|(a, b)| (a / b - 1.0).abs() < 1e-5), "{norm:?}");
     });
 }
 

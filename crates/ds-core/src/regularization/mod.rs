@@ -9,6 +9,7 @@ pub(crate) mod measures;
 pub(crate) mod norm;
 mod proximal;
 
+pub(crate) use gradient::address_to_add_to;
 #[doc(hidden)]
 pub use measures::significant_sign;
 pub use measures::{active_knots, bv2, significant_knots, slope_changes, tv2, values_at_0_and_1};

@@ -64,6 +64,8 @@ inline float __fadd_rd(float a, float b) {
     const float lost = (a - (sum - of_b)) + (b - of_b);
     return lost < 0.0f ? std::nextafter(sum, -INFINITY) : sum;
 }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
 inline int __float_as_int(float f) {
     int bits;
     std::memcpy(&bits, &f, 4);

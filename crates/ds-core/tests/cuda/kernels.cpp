@@ -16,6 +16,18 @@ int main() {
     KERNEL(sum_of_relus);
     KERNEL(sum_of_relus_gradient);
     KERNEL(norm_gradient);
+    KERNEL_MAPPINGS(max_min);
+    KERNEL_MAPPINGS(max_min_gradient);
+    KERNEL_MAPPINGS(householder);
+    KERNEL_MAPPINGS(householder_gradient);
+    KERNEL(slope_projection);
+    KERNEL(slope_projection_gradient);
+    KERNEL_TYPES(shift);
+    KERNEL_MAPPINGS(channel_affine);
+    KERNEL_MAPPINGS(channel_affine_gradient);
+    KERNEL(unit_clip_f32);
+    KERNEL(unit_clip_gradient_f32);
+    KERNEL(lipschitz_norm_gradient);
     KERNEL_MAPPINGS(spline_forward);
     KERNEL_MAPPINGS(spline_backward);
     KERNEL_TYPES(spline_forward_columns);

@@ -298,6 +298,43 @@ __device__ __forceinline__ void by_channel(const T *x, T *y, PLANES, F f) {
     });
 }
 
+// What f gives to the block's first thread, for all of them. `slot` is shared memory.
+template <typename N, typename F> __device__ __forceinline__ N of_block(N *slot, F f) {
+    if (threadIdx.x == 0)
+        *slot = f();
+    __syncthreads();
+    return *slot;
+}
+
+// Σ over the threads of a block to its piece and channel: partial (pieces, C). Shared: a double for each thread.
+__device__ __forceinline__ void leave_sum(float sum, double *partial, int channels) {
+    SHARED(double, scratch);
+    const double total = block_sum(sum, scratch);
+    if (threadIdx.x == 0)
+        partial[(long long)blockIdx.x * channels + blockIdx.y] = total;
+}
+
+// ∂x = f(x, ∂y, sum) for the block's rows of its channel; f adds to the sum, which goes to partial (pieces, C). Shared: a double for
+// each thread.
+template <typename V, typename T, typename F>
+__device__ __forceinline__ void by_channel_gradient(const T *x, const T *dy, T *dx, double *partial, PLANES, F f) {
+    float sum = 0.0f;
+    over_rows<V>(rows, channels, inner, rows_per_block, [&](long long at) {
+        const V vector = reinterpret_cast<const V *>(x)[at], gradient = reinterpret_cast<const V *>(dy)[at];
+        V out;
+#pragma unroll
+        for (int j = 0; j < V::COUNT; j++)
+            out.values[j] = from_float<T>(f(to_float(vector.values[j]), to_float(gradient.values[j]), sum));
+        reinterpret_cast<V *>(dx)[at] = out;
+    });
+    leave_sum(sum, partial, channels);
+}
+
+// DEFINE(type, T, mapping, V) for vectors and scalars of one type.
+#define FOR_MAPPINGS(DEFINE, type, T)                                                                                      \
+    DEFINE(type, T, vectors, Vector<T>)                                                                                    \
+    DEFINE(type, T, scalars, Scalar<T>)
+
 // out (count) = Σ over pieces of partial (pieces, count, every), of each the first, in that order.
 extern "C" __global__ void merge(const double *partial, float *out, int pieces, int count, int every) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
@@ -312,3 +349,5 @@ extern "C" __global__ void merge(const double *partial, float *out, int pieces, 
 
 // The position of a knot.
 __device__ __forceinline__ double knot_at(int k, int size, double step) { return (k - size / 2) * step; }
+
+__device__ __forceinline__ float sign(double x) { return x > 0.0 ? 1.0f : x < 0.0 ? -1.0f : 0.0f; }

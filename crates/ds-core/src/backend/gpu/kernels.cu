@@ -1,6 +1,11 @@
 // All GPU kernels of this crate in one module. The kernels of an op are beside its Rust code.
+#include "../../activation/lipschitz_spline/kernel.cuh"
+#include "../../ops/channel_affine/kernel.cuh"
+#include "../../ops/clip/kernel.cuh"
 #include "../../ops/hinges/kernel.cuh"
 #include "../../ops/linear_spline/kernel.cuh"
+#include "../../ops/pairs/kernel.cuh"
 #include "../../regularization/gradient/kernel.cuh"
 #include "../../ops/rectifier/kernel.cuh"
 #include "../../ops/reparametrization/kernel.cuh"
+#include "../../ops/slope_projection/kernel.cuh"

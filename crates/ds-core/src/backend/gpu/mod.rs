@@ -12,6 +12,7 @@ pub mod cuda;
 #[path = "no_cuda.rs"]
 pub mod cuda;
 mod device;
+mod elementwise;
 pub mod launch;
 
 pub use arguments::{
@@ -19,3 +20,4 @@ pub use arguments::{
     mapping, pointwise_blocks, rows_of,
 };
 pub use device::{Gpu, GpuInput, KERNELS, Kernels, Matrix, reduce_partials, tensor_on};
+pub use elementwise::{OfChannels, pointwise};

@@ -72,7 +72,5 @@ __device__ __forceinline__ void hinges_gradient(const T *x, const float *a, cons
         T *__restrict__ dx, double *__restrict__ partial, int count, PLANES) {                                             \
         hinges_gradient<V>(x, a, b, dy, dx, partial, count, rows, channels, inner, rows_per_block);                        \
     }
-#define HINGES_MAPPINGS(type, T)                                                                                           \
-    HINGES(type, T, vectors, Vector<T>)                                                                                    \
-    HINGES(type, T, scalars, Scalar<T>)
+#define HINGES_MAPPINGS(type, T) FOR_MAPPINGS(HINGES, type, T)
 FOR_TYPES(HINGES_MAPPINGS)

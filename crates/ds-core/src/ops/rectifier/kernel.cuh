@@ -23,23 +23,11 @@ __device__ __forceinline__ void channel_rectifier(const T *x, const float *slope
 template <typename V, typename T>
 __device__ __forceinline__ void channel_rectifier_gradient(const T *x, const float *slopes, const T *dy, T *dx,
                                                            double *partial, PLANES) {
-    SHARED(double, scratch);
     const float slope = slopes[blockIdx.y];
-    float sum = 0.0f;
-    over_rows<V>(rows, channels, inner, rows_per_block, [&](long long at) {
-        const V vector = reinterpret_cast<const V *>(x)[at], gradient = reinterpret_cast<const V *>(dy)[at];
-        V out;
-#pragma unroll
-        for (int j = 0; j < V::COUNT; j++) {
-            const float x = to_float(vector.values[j]), dy = to_float(gradient.values[j]);
-            out.values[j] = from_float<T>(x > 0.0f ? dy : slope * dy);
-            sum += x > 0.0f ? 0.0f : dy * x;
-        }
-        reinterpret_cast<V *>(dx)[at] = out;
+    by_channel_gradient<V>(x, dy, dx, partial, rows, channels, inner, rows_per_block, [&](float x, float dy, float &sum) {
+        sum += x > 0.0f ? 0.0f : dy * x;
+        return x > 0.0f ? dy : slope * dy;
     });
-    const double total = block_sum(sum, scratch);
-    if (threadIdx.x == 0)
-        partial[(long long)blockIdx.x * channels + blockIdx.y] = total;
 }
 
 #define CHANNEL_RECTIFIER(type, T, mapping, V)                                                                             \
@@ -52,7 +40,5 @@ __device__ __forceinline__ void channel_rectifier_gradient(const T *x, const flo
         double *__restrict__ partial, PLANES) {                                                                            \
         channel_rectifier_gradient<V>(x, slopes, dy, dx, partial, rows, channels, inner, rows_per_block);                  \
     }
-#define CHANNEL_RECTIFIER_MAPPINGS(type, T)                                                                                \
-    CHANNEL_RECTIFIER(type, T, vectors, Vector<T>)                                                                         \
-    CHANNEL_RECTIFIER(type, T, scalars, Scalar<T>)
+#define CHANNEL_RECTIFIER_MAPPINGS(type, T) FOR_MAPPINGS(CHANNEL_RECTIFIER, type, T)
 FOR_TYPES(CHANNEL_RECTIFIER_MAPPINGS)

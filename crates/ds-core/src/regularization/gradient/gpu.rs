@@ -69,6 +69,23 @@ impl NormLayer {
 /// Layers of a launch.
 const LAYERS: usize = 36;
 
+/// Where the gradient of a parameter is, to be added to in place: zeros if none came, a contiguous copy where it cannot be added to.
+pub(crate) fn address_to_add_to<G: Gpu>(
+    gpu: &G,
+    parameter: &Tensor,
+    gradients: &mut impl Gradients,
+    op: &str,
+) -> Result<Address> {
+    let gradient = match gradients.gradient(parameter) {
+        Some(gradient) if gradient.is_contiguous() => return gpu.address_of(gradient, DType::F32, op),
+        Some(gradient) => gradient.contiguous()?,
+        None => parameter.zeros_like()?,
+    };
+    let address = gpu.address_of(&gradient, DType::F32, op)?;
+    gradients.set_gradient(parameter, gradient);
+    Ok(address)
+}
+
 /// Adds λ times the gradient of the norm's terms for layers with a λ each.
 pub(super) fn add_gradients<G: Gpu>(
     gpu: &G,
@@ -76,17 +93,7 @@ pub(super) fn add_gradients<G: Gpu>(
     layers: &[(&Spline, f64)],
     gradients: &mut impl Gradients,
 ) -> Result<()> {
-    let mut of = |parameter: &Tensor| -> Result<Address> {
-        // Zeros where no gradient came; a contiguous copy where it cannot be added to.
-        let gradient = match gradients.gradient(parameter) {
-            Some(gradient) if gradient.is_contiguous() => return gpu.address_of(gradient, DType::F32, NAME),
-            Some(gradient) => gradient.contiguous()?,
-            None => parameter.zeros_like()?,
-        };
-        let address = gpu.address_of(&gradient, DType::F32, NAME)?;
-        gradients.set_gradient(parameter, gradient);
-        Ok(address)
-    };
+    let mut of = |parameter: &Tensor| address_to_add_to(gpu, parameter, gradients, NAME);
     let of_parameter = |parameter: &Tensor| gpu.address_of(parameter, DType::F32, NAME);
     let mut all = Vec::with_capacity(layers.len());
     for &(spline, weight) in layers {

@@ -24,8 +24,6 @@ struct NormLayers {
     NormLayer layers[36];
 };
 
-__device__ __forceinline__ float sign(double x) { return x > 0.0 ? 1.0f : x < 0.0 ? -1.0f : 0.0f; }
-
 // The slope change at inner knot k, rounded as on the CPU.
 __device__ __forceinline__ float slope_change(const float *c, int k, float outer) {
     return fmaf(c[k + 2], outer, fmaf(c[k + 1], -(outer + outer), c[k] * outer));

@@ -2,6 +2,8 @@
 
 mod gpu;
 
+pub(crate) use gpu::address_to_add_to;
+
 use super::measures::{bv2, slope_changes_of, tv2, values_at_0_and_1};
 use super::norm::{Norm, Terms, sign};
 use crate::activation::{Activation, Kind, Spline};

@@ -1,12 +1,13 @@
 //! Arguments of splines, scaled by channel and shifted: z = α_c·x + s.
 
 use super::rectifier::per_plane;
+use crate::backend::gpu::{Gpu, GpuInput, OfChannels, pointwise};
 use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, gradients2};
 use crate::backend::parallel::SharedSlice;
 use crate::backend::planes::Planes;
 use crate::backend::pointwise::{channel_sums, sum_of_pairs};
 use crate::backend::real::Real;
-use candle_core::{Result, Shape};
+use candle_core::{DType, Result, Shape};
 use std::ops::Range;
 
 /// x (N, C, …), ln α (C) → α_c·x + s; as the op of one argument x + s.
@@ -31,6 +32,15 @@ crate::vectorized! {
             *dx = scale * dy;
         }
         sum_of_pairs(x, dy, |x, dy| x * dy)
+    }
+}
+
+impl ChannelAffine {
+    /// The kernels of α_c·x + s.
+    fn on_gpu<G: Gpu>(x: &GpuInput<'_, G>, log_alpha: &GpuInput<'_, G>) -> Result<OfChannels<'static>> {
+        let planes = Planes::new(x.shape(), log_alpha.shape().elem_count(), Self::NAME)?;
+        let (elements, parameters) = (planes.elements(), log_alpha.of_type(DType::F32, Self::NAME)?);
+        Ok(OfChannels { kernel: "channel_affine", planes, elements, dtype: x.dtype, x: x.address, parameters })
     }
 }
 
@@ -68,6 +78,23 @@ impl Op for ChannelAffine {
             sum[0] += gradient(scales[c], &x[plane.clone()], &dy[plane], dx);
         });
         da.iter_mut().zip(&scales).for_each(|(da, &scale)| *da *= scale);
+        Ok(gradients2(dx, da))
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let (x, shift) = (&inputs[0], (self.shift as f32).into());
+        match inputs.get(1) {
+            // SAFETY: the kernel's arguments.
+            None => unsafe { pointwise(gpu, "shift", x.dtype, x.shape().elem_count(), &[x.address], &[shift]) },
+            // SAFETY: the kernel's arguments.
+            Some(log_alpha) => unsafe { Self::on_gpu(x, log_alpha)?.forward(gpu, &[shift]) },
+        }
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let [x, log_alpha] = pass.inputs else { return Ok([Gradient::Output, Gradient::None, Gradient::None]) };
+        // SAFETY: the kernel's arguments.
+        let (dx, da) = unsafe { Self::on_gpu(x, log_alpha)?.backward(gpu, pass.dy.address)? };
         Ok(gradients2(dx, da))
     }
 }

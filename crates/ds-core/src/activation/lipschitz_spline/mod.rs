@@ -1,6 +1,10 @@
 //! Linear splines that are 1-Lipschitz whatever their parameters are.
 
+mod gpu;
+
 use super::init::{self, Init};
+use crate::backend::gpu::cuda::CudaGpu;
+use crate::backend::gpu::{Gpu, KERNELS};
 use crate::backend::op::forward;
 use crate::backend::real::in_double_precision;
 use crate::graph::{Gradients, Graph};
@@ -242,16 +246,20 @@ impl LipschitzSpline {
         Segment { i, t, value: c[i] + t * difference, slope: difference / self.step() }
     }
 
-    /// Adds `weight` times the gradient of Σ TV² or Σ BV² to the gradients of the parameters, with sign(0) = 0.
+    /// Adds `weight` times the gradient of Σ TV² or Σ BV² to the gradients of the parameters, with sign(0) = 0; on a GPU in one
+    /// launch, in place.
     ///
     /// # Errors
-    /// If the parameters are not f32 or f64.
+    /// If the parameters are not f32, or f64 on the CPU.
     pub fn add_norm_gradient(
         &self,
         norm: Norm,
         weight: f64,
         gradients: &mut impl Gradients,
     ) -> candle_core::Result<()> {
+        if let Some(gpu) = CudaGpu::of(&self.coefficients, &KERNELS)? {
+            return self.add_norm_gradient_on(&gpu, norm, weight, gradients);
+        }
         let dtype = self.coefficients.dtype();
         let coefficients = in_double_precision(&self.coefficients)?;
         let (mut of_coefficients, mut of_scaling) = (Vec::with_capacity(coefficients.len()), Vec::new());
@@ -295,6 +303,21 @@ impl LipschitzSpline {
             Some(log_scaling) if norm == Norm::Bv2 => add(log_scaling, of_scaling),
             _ => Ok(()),
         }
+    }
+
+    /// [`add_norm_gradient`](Self::add_norm_gradient) with parameters on a GPU.
+    ///
+    /// # Errors
+    /// If a parameter is elsewhere or not f32, or the launch fails.
+    #[doc(hidden)]
+    pub fn add_norm_gradient_on<G: Gpu>(
+        &self,
+        gpu: &G,
+        norm: Norm,
+        weight: f64,
+        gradients: &mut impl Gradients,
+    ) -> candle_core::Result<()> {
+        gpu::add_norm_gradient(gpu, self, norm, weight, gradients)
     }
 }
 

@@ -3,12 +3,15 @@
 //! Channels 2k and 2k+1 are a pair. Both functions are continuous and 1-Lipschitz in ℓ2, and their Jacobian is orthogonal
 //! wherever it exists.
 
+mod gpu;
+
+use crate::backend::gpu::{Gpu, GpuInput};
 use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient, gradients2};
 use crate::backend::parallel::{SharedSlice, filled, for_each_piece};
 use crate::backend::planes::Planes;
 use crate::backend::pointwise::channel_sums;
 use crate::backend::real::Real;
-use candle_core::{Result, Shape, bail};
+use candle_core::{DType, Result, Shape, bail};
 use std::ops::Range;
 
 /// x (N, C, …) → (max, min) of every pair: GroupSort with groups of two (Anil, Lucas, Grosse 2019).
@@ -103,6 +106,16 @@ impl Op for MaxMin {
         let of_plane = |_, plane: Range<usize>, dx: &mut [T]| max_min_gradient(&x[plane.clone()], &dy[plane], dx);
         Ok(gradient(per_pair(planes, of_plane)?))
     }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let (x, planes) = (&inputs[0], pairs(inputs[0].shape(), Self::NAME)?);
+        gpu::max_min(gpu, "max_min", planes, x.dtype, &[x.address])
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let (x, planes) = (&pass.inputs[0], pairs(pass.inputs[0].shape(), Self::NAME)?);
+        Ok(gradient(gpu::max_min(gpu, "max_min_gradient", planes, x.dtype, &[x.address, pass.dy.address])?))
+    }
 }
 
 /// What one angle gives: the normal of the line, and cos θ and sin θ.
@@ -194,6 +207,20 @@ impl Op for Householder {
             let dx = unsafe { shared.part(plane.start, plane.len()) };
             sum[0] += reflect_gradient(reflections[pair], &x[plane.clone()], &dy[plane], dx);
         });
+        Ok(gradients2(dx, da))
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let [x, angles] = [&inputs[0], &inputs[1]];
+        let planes = self.planes(x.shape(), angles.shape())?;
+        gpu::householder(gpu, planes, x.dtype, x.address, angles.of_type(DType::F32, Self::NAME)?)
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let [x, angles] = [&pass.inputs[0], &pass.inputs[1]];
+        let (planes, dy) = (self.planes(x.shape(), angles.shape())?, pass.dy.address);
+        let angles = angles.of_type(DType::F32, Self::NAME)?;
+        let (dx, da) = gpu::householder_gradient(gpu, planes, x.dtype, x.address, angles, dy)?;
         Ok(gradients2(dx, da))
     }
 }

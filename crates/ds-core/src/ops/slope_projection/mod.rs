@@ -4,7 +4,10 @@
 //! Activation Functions* (JMLR 2024, section 4.2): c ↦ D†·Clip(D·c) + mean(c), with D the slopes between neighbouring
 //! knots and Clip to [−1, 1]. It keeps the mean of the coefficients, and what is 1-Lipschitz already.
 
-use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient, gradients2};
+mod gpu;
+
+use crate::backend::gpu::{Address, Gpu, GpuInput};
+use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, gradient, gradients2};
 use crate::backend::real::{Real, to_f64};
 use candle_core::{DType, Result, Shape, bail};
 use std::ops::Range;
@@ -141,6 +144,12 @@ impl SlopeProjection {
     }
 }
 
+/// c and ln α on a GPU.
+fn addresses<G: Gpu>(inputs: &[GpuInput<'_, G>]) -> Result<(Address, Option<Address>)> {
+    let of = |input: &GpuInput<'_, G>| input.of_type(DType::F32, SlopeProjection::NAME);
+    Ok((of(&inputs[0])?, inputs.get(1).map(of).transpose()?))
+}
+
 /// The distance of 1 from the next number.
 pub(crate) fn epsilon(dtype: DType) -> f64 {
     if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
@@ -169,5 +178,18 @@ impl Op for SlopeProjection {
                 Ok(gradients2(dc, da))
             }
         }
+    }
+
+    fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
+        let channels = inputs[0].shape().dims()[0];
+        let (c, log_alpha) = addresses(inputs)?;
+        gpu::project(gpu, self, channels, c, log_alpha)
+    }
+
+    fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
+        let channels = pass.inputs[0].shape().dims()[0];
+        let result = (pass.y.address, pass.dy.address);
+        let (dc, da) = gpu::pull_back(gpu, self, channels, addresses(pass.inputs)?, result)?;
+        Ok([Gradient::Value(dc), da.into(), Gradient::None])
     }
 }

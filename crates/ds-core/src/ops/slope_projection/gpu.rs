@@ -1,0 +1,53 @@
+//! Projections on 1-Lipschitz splines, on a GPU.
+
+use super::SlopeProjection;
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
+use candle_core::{DType, Result};
+
+impl SlopeProjection {
+    /// The launch of a kernel with a thread for each channel, and its last arguments: channels, K, columns of the projection, and T.
+    pub(crate) fn launch(&self, channels: usize) -> Result<(LaunchDims, [Argument<'static>; 4])> {
+        // Small blocks: threads read rows of their own, which keeps a multiprocessor busy with few of them.
+        let blocks = LaunchDims { grid: (channels.div_ceil(32).max(1), 1), threads: 32, shared: 0 };
+        Ok((blocks, [int(channels)?, int(self.size)?, int(self.width())?, self.step.into()]))
+    }
+}
+
+/// The coefficients of the projection, divided by α if there is a ln α.
+pub(super) fn project<G: Gpu>(
+    gpu: &G,
+    projection: &SlopeProjection,
+    channels: usize,
+    c: Address,
+    log_alpha: Option<Address>,
+) -> Result<G::Buffer> {
+    let out = gpu.alloc(DType::F32, channels * projection.width())?;
+    let (blocks, sizes) = projection.launch(channels)?;
+    let mut arguments: Vec<Argument<'_>> =
+        vec![c.into(), log_alpha.unwrap_or(Address::NONE).into(), gpu.address(&out)?.into()];
+    arguments.extend(sizes);
+    // SAFETY: the kernel's arguments; it stays below the number of channels.
+    unsafe { gpu.launch("slope_projection", blocks, &arguments)? };
+    Ok(out)
+}
+
+/// (∂c, ∂ln α) from the result and its gradient.
+pub(super) fn pull_back<G: Gpu>(
+    gpu: &G,
+    projection: &SlopeProjection,
+    channels: usize,
+    (c, log_alpha): (Address, Option<Address>),
+    (y, dy): (Address, Address),
+) -> Result<(G::Buffer, Option<G::Buffer>)> {
+    let dc = gpu.alloc(DType::F32, channels * projection.size)?;
+    let d_log_alpha = log_alpha.map(|_| gpu.alloc(DType::F32, channels)).transpose()?;
+    let of_scaling = d_log_alpha.as_ref().map_or(Ok(Address::NONE), |array| gpu.address(array))?;
+    let (blocks, sizes) = projection.launch(channels)?;
+    let log_alpha = log_alpha.unwrap_or(Address::NONE);
+    let mut arguments: Vec<Argument<'_>> =
+        [c, log_alpha, y, dy, gpu.address(&dc)?, of_scaling].into_iter().map(Argument::from).collect();
+    arguments.extend(sizes);
+    // SAFETY: the kernel's arguments; it stays below the number of channels.
+    unsafe { gpu.launch("slope_projection_gradient", blocks, &arguments)? };
+    Ok((dc, d_log_alpha))
+}
