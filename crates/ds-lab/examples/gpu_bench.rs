@@ -220,9 +220,10 @@ mod bench {
         precision: Precision,
     ) -> Result<Measured> {
         let more = if name == "lipschitz_conv" { LIPSCHITZ_CONV } else { "" };
+        let scaling = if kind == "lipschitz_spline" { "activation.scaling = false\n" } else { "" };
         let text = format!(
             "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n\
-             optimizer.splines.kind = \"{optimizer}\"\n{more}"
+             optimizer.splines.kind = \"{optimizer}\"\n{more}{scaling}"
         );
         let config = Config::from_toml(&text)?;
         let network = network(&config, 10)?.to(DType::F32, device)?;

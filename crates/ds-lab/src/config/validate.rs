@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::keys::KEYS;
 use super::load::Layers;
-use super::names::{AUTO, Dataset, Experiment, Judged, NetworkKind, OptimizerKind, Precision};
+use super::names::{AUTO, Dataset, Experiment, Judged, NetworkKind, OptimizerKind};
 use super::run_name::broken_rule;
 use super::sections::{Config, Sparsify};
 use ds_core::activation::{ActivationKind, Init};

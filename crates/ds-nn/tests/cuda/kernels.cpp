@@ -33,7 +33,7 @@ int main() {
     KERNEL(from_identity);
     KERNEL(bjorck_factor);
     KERNEL(symmetric_part);
-    KERNEL(difference);
+    KERNEL(difference_f32);
     KERNEL(aol_phases);
     KERNEL(aol_scales);
     KERNEL(aol_forward);

@@ -3,7 +3,7 @@
 use super::Tall;
 use crate::ops::device_matrix::{DeviceMatrix, as_matrix, plain, transpose};
 use candle_core::{DType, Layout, Result};
-use ds_core::backend::gpu::{Address, Gpu, GpuInput, LaunchDims, all_aligned, int, pointwise_blocks};
+use ds_core::backend::gpu::{Address, Gpu, GpuInput, LaunchDims, int, pointwise};
 use ds_core::backend::op::Op;
 
 /// Steps of Björck's iteration. Each multiplies small singular values by 15/8: those from 0.03 on become 1. In training a weight is
@@ -102,13 +102,7 @@ pub(super) fn gradient<G: Gpu>(
     let inner = tall.inner_on(gpu, &q, &g)?;
     let symmetric = square(gpu, "symmetric_part", tall.columns, &[inner.address(gpu)?], 0)?;
     let normal = tall.times_on(gpu, &q, &symmetric.input(gpu, OP)?)?;
-    let n = tall.rows * tall.columns;
-    let out = gpu.alloc(DType::F32, n)?;
-    let addresses = [g.address, normal.address(gpu)?, gpu.address(&out)?];
-    let [a, b, to] = addresses.map(Into::into);
-    // SAFETY: the kernel's arguments; it stays below n.
-    unsafe {
-        gpu.launch("difference", pointwise_blocks(n, DType::F32), &[a, b, to, int(n)?, all_aligned(&addresses)])?;
-    }
-    Ok(out)
+    let arrays = [g.address, normal.address(gpu)?];
+    // SAFETY: the kernel's arguments.
+    unsafe { pointwise(gpu, "difference", DType::F32, tall.rows * tall.columns, &arrays, &[]) }
 }

@@ -79,7 +79,7 @@ extern "C" __global__ void symmetric_part(const float *__restrict__ s, float *__
 }
 
 // a − b.
-extern "C" __global__ void difference(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ out, int n,
-                                      int aligned) {
+extern "C" __global__ void difference_f32(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ out, int n,
+                                          int aligned) {
     pointwise<float>(a, b, out, n, aligned, [&](float a, float b, long long) { return a - b; });
 }
