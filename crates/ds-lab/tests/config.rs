@@ -408,4 +408,14 @@ fn lipschitz_networks_have_configs() {
             assert_eq!(network.lipschitz_bound_l1().unwrap().is_none(), takes_pairs);
         }
     }
+    let conv = "experiment = \"cifar10\"\nnetwork.kind = \"lipschitz_conv\"\nnetwork.hidden = [4]";
+    let deep = load(conv, &["network.stages=3", "network.depth=2", "train.margin=1.5"]).unwrap();
+    assert_eq!((deep.network.stages(), deep.network.depth(), deep.train.margin()), (3, 2, 1.5));
+    assert_eq!(load(&deep.to_toml(), &[]).unwrap(), deep);
+    // Two convolutions and patches in each of three stages.
+    assert_eq!(ds_lab::run::network(&deep, 10).unwrap().activations().len(), 9);
+    let error = load(conv, &["network.stages=6"]).unwrap_err().to_string();
+    assert!(error.contains("network.stages") && error.contains("at most 5"), "{error}");
+    let error = load("experiment = \"cifar10\"", &["network.depth=2"]).unwrap_err().to_string();
+    assert!(error.contains("network.depth") && error.contains("lipschitz_conv"), "{error}");
 }

@@ -180,13 +180,26 @@ fn losses() {
             (Kind::BinaryCrossEntropy, x.clone(), targets.clone()),
             (Kind::MeanSquaredError, x, targets),
         ];
-        for (kind, x, targets) in cases {
+        for ((kind, x, targets), margin) in cases.into_iter().zip([0.7, 0.0, 0.0]) {
             check_gradients(&format!("{kind:?}"), &[x], |tape, v| {
                 let targets = tape.constant(&targets);
-                tape.apply(Loss::from(kind), [&v[0], &targets])
+                tape.apply(Loss { margin, ..Loss::from(kind) }, [&v[0], &targets])
             });
         }
     }
+}
+
+/// The logit of the right class is reduced by it, and predictions are counted without it.
+#[test]
+fn a_margin_is_taken_from_the_logit_of_the_right_class() {
+    let mut graph = CandleGraph;
+    let (x, reduced) = (Tensor::new(&[[1f32, 0.5, -2.0]], &Device::Cpu).unwrap(), [0.2f64, 0.5, -2.0]);
+    let totals = Tensor::zeros(2, DType::F64, &Device::Cpu).unwrap();
+    let loss = Loss { margin: 0.8, totals: Some(totals.clone()), ..Loss::from(Kind::CrossEntropy) };
+    let value = flat(&graph.apply(loss, [&x, &labels(&[0])]).unwrap())[0];
+    let expected = reduced.iter().map(|v| v.exp()).sum::<f64>().ln() - reduced[0];
+    assert!((value - expected).abs() < 1e-6, "{value}, expected {expected}");
+    assert_eq!(flat(&totals)[1], 1.0);
 }
 
 #[test]

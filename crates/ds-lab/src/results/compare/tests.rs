@@ -293,6 +293,18 @@ fn certified_accuracies_are_ordered_by_the_middle_radius() {
     assert_eq!((cell(&table, 0, "activation"), cell(&table, 0, "n")), ("max_min", "2"));
     assert_eq!(cell(&table, 0, "certified"), "95.00 [95.00, 95.00], 91.00 [90.00, 92.00], 70.00 [70.00, 70.00]");
     assert_eq!((cell(&table, 1, "radii"), cell(&table, 1, "clean")), ("0.100, 0.500, 1.000", "97.00"));
+    // The third of five radii is in the middle, and so is the second of four.
+    let of_five = |activation: &str, third: f64| SummaryRow {
+        certified_radii: Some("0.1 0.3 0.5 1 1.58".into()),
+        certified_accuracy_3: Some(third),
+        certified_accuracy_4: Some(60.0),
+        certified_accuracy_5: Some(40.0),
+        ..certified(activation, 0, 85.0)
+    };
+    let table = Folder::new(&[("a", vec![of_five("relu", 80.0), of_five("max_min", 90.0)])], "", None);
+    let table = table.tables().pop().unwrap();
+    assert_eq!((cell(&table, 0, "activation"), cell(&table, 1, "activation")), ("max_min", "relu"));
+    assert_eq!(cell(&table, 0, "certified"), "95.00, 85.00, 90.00, 60.00, 40.00");
 }
 
 #[test]

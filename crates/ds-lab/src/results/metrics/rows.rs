@@ -133,10 +133,6 @@ pub struct SummaryRow {
     pub certified_accuracy_2: Option<f64>,
     #[serde(default)]
     pub certified_accuracy_3: Option<f64>,
-    #[serde(default)]
-    pub certified_accuracy_4: Option<f64>,
-    #[serde(default)]
-    pub certified_accuracy_5: Option<f64>,
     /// f32 or bf16, of what flows between layers in training.
     #[serde(default)]
     pub precision: Option<String>,
@@ -193,6 +189,11 @@ pub struct SummaryRow {
     pub pieces: Option<u64>,
     #[serde(default)]
     pub exact_seconds: Option<f64>,
+    /// At the radii after the third.
+    #[serde(default)]
+    pub certified_accuracy_4: Option<f64>,
+    #[serde(default)]
+    pub certified_accuracy_5: Option<f64>,
 }
 
 impl SummaryRow {
