@@ -32,7 +32,7 @@ fn networks(rng: &mut ChaCha8Rng) -> Vec<(&'static str, Network, Vec<usize>)> {
     let spline = ActivationConfig::spline(ActivationKind::BSpline, 11, 1.0, Init::EvenOdd);
     let explicit = ActivationConfig::spline(ActivationKind::ExplicitLinear, 11, 1.0, Init::LeakyRelu);
     let lipschitz = ActivationConfig::spline(ActivationKind::LipschitzSpline, 10, 1.0, Init::Absolute);
-    let (orthonormal, spectral) = (Constraint::Orthonormal, Constraint::Spectral);
+    let spectral = Constraint::Spectral;
     vec![
         ("area", networks::area(rng, &[4, 4], spline).unwrap(), vec![8, 2]),
         ("scalar", networks::scalar(spline).unwrap(), vec![8, 1]),
