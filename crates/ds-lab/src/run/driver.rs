@@ -183,6 +183,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         certified_accuracy_3: certified_at(2),
         certified_accuracy_4: certified_at(3),
         certified_accuracy_5: certified_at(4),
+        margin: config.train.margin.filter(|&margin| margin > 0.0),
         seconds: trained.seconds,
         best_epoch: trained.best.map(|best| best.epoch),
         best_validation_accuracy: trained.best.and_then(|best| best.accuracy),

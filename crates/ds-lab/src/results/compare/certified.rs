@@ -30,12 +30,14 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
         "Certified accuracy",
         "Percent of the test images whose class no change of the pixels (in [0, 1]) by less than the radius in l2 can change, by \
          the certified Lipschitz constant; median [least, largest] over n seeds. Differences from lipschitz_spline, in points of clean \
-         accuracy and of that certified at the middle radius, are paired by seed: their mean and its 95 % interval, by Student's t.",
+         accuracy and of that certified at the middle radius, are of networks with the same margin in the training loss and paired by seed: \
+         their mean and its 95 % interval, by Student's t.",
         &[
             "data set",
             "network",
             "activation",
             "parameters",
+            "margin",
             "clean",
             "radii",
             "certified",
@@ -48,7 +50,10 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     let is_certified = |row: &&SummaryRow| row.certified_radii.is_some();
     let mut all = groups(summaries.iter().filter(is_certified));
     let middle = |rows: &[&SummaryRow]| median(rows.iter().filter_map(|row| at_middle_radius(row)).collect());
-    let common = |rows: &[&SummaryRow]| (rows[0].dataset.clone(), rows[0].network.clone(), rows[0].protocol.clone());
+    let margin = |rows: &[&SummaryRow]| rows[0].margin.map(|margin| margin.to_string()).unwrap_or_default();
+    let common = |rows: &[&SummaryRow]| {
+        (rows[0].dataset.clone(), rows[0].network.clone(), margin(rows), rows[0].protocol.clone())
+    };
     all.sort_by(|a, b| common(a).cmp(&common(b)).then(middle(b).total_cmp(&middle(a))));
     let is_spline = |rows: &[&SummaryRow]| rows[0].activation == ActivationKind::LipschitzSpline.name();
     for rows in &all {
@@ -70,6 +75,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             format!("{} {}", first.network, first.hidden.as_deref().unwrap_or_default()),
             format!("{}{knots}", first.activation),
             first.parameters.to_string(),
+            margin(rows),
             of(&|row| row.test_accuracy),
             radii.join(", "),
             (0..radii.len()).map(|k| of(&|row| accuracies(row)[k])).collect::<Vec<_>>().join(", "),

@@ -293,6 +293,20 @@ fn certified_accuracies_are_ordered_by_the_middle_radius() {
     assert_eq!((cell(&table, 0, "activation"), cell(&table, 0, "n")), ("max_min", "2"));
     assert_eq!(cell(&table, 0, "certified"), "95.00 [95.00, 95.00], 91.00 [90.00, 92.00], 70.00 [70.00, 70.00]");
     assert_eq!((cell(&table, 1, "radii"), cell(&table, 1, "clean")), ("0.100, 0.500, 1.000", "97.00"));
+    // Networks trained with another margin are not compared.
+    let with_margin = |activation: &str, margin: f64, middle: f64| SummaryRow {
+        margin: Some(margin),
+        run: format!("lipschitz-{activation}-margin{margin}"),
+        ..certified(activation, 0, middle)
+    };
+    let rows =
+        [("lipschitz_spline", 1.0, 91.0), ("relu", 1.0, 80.0), ("lipschitz_spline", 2.0, 95.0), ("relu", 2.0, 85.0)];
+    let others = rows.map(|(activation, margin, middle)| with_margin(activation, margin, middle)).to_vec();
+    let seconds = others.iter().map(|row| SummaryRow { seed: 1, ..row.clone() });
+    let table =
+        Folder::new(&[("a", others.iter().cloned().chain(seconds).collect())], "", None).tables().pop().unwrap();
+    let of = |row: usize| [cell(&table, row, "margin"), cell(&table, row, "certified, minus splines")];
+    assert_eq!((of(1), of(3)), (["1", "-11.00 (-11.00 to -11.00)"], ["2", "-10.00 (-10.00 to -10.00)"]));
     // The third of five radii is in the middle, and so is the second of four.
     let of_five = |activation: &str, third: f64| SummaryRow {
         certified_radii: Some("0.1 0.3 0.5 1 1.58".into()),

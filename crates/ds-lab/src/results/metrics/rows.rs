@@ -194,6 +194,9 @@ pub struct SummaryRow {
     pub certified_accuracy_4: Option<f64>,
     #[serde(default)]
     pub certified_accuracy_5: Option<f64>,
+    /// Of the training loss; none without one.
+    #[serde(default)]
+    pub margin: Option<f64>,
 }
 
 impl SummaryRow {
