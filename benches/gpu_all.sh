@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that is to be done on a GPU, unattended and in pieces: tests, benchmarks of ours and of PyTorch, sums over GPUs, and
-# ResNet32 on CIFAR-10 with ReLU and with splines, in f32 and in bf16. What is done is skipped, and trainings go on from their
-# checkpoints.
+# ResNet32 on CIFAR-10 with ReLU and with splines, in f32 and in bf16, and a 1-Lipschitz network. What is done is skipped, and
+# trainings go on from their checkpoints.
 #
 #   benches/gpu_all.sh BINARIES DATA OUT [SECONDS]
 #
@@ -99,5 +99,6 @@ for config in resnet-relu resnet; do train "$config" "$config"; done
 for config in resnet-relu resnet; do
     train "$config-bf16" "$config" --set train.precision=bf16 --set "name=$config-bf16"
 done
+train cifar10-lipschitz cifar10-lipschitz
 if [ $failed -eq 0 ]; then echo "all is done: $out"; else echo "some of it failed: see $out/*.log"; fi
 exit $failed

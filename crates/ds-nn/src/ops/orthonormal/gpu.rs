@@ -37,14 +37,14 @@ impl Tall {
     }
 }
 
-/// A kernel with these arrays and then n, for a thread for each of n² numbers; the last array is what it writes.
-fn square<G: Gpu>(gpu: &G, kernel: &str, n: usize, inputs: &[Address], shared: usize) -> Result<DeviceMatrix<G>> {
+/// What a kernel writes that takes these arrays, the result (n, n) and n, and has a thread for each number of the result.
+fn square<G: Gpu>(gpu: &G, kernel: &str, n: usize, inputs: &[Address]) -> Result<DeviceMatrix<G>> {
     let out = DeviceMatrix::alloc(gpu, n, n)?;
     let mut arguments: Vec<_> = inputs.iter().map(|&address| address.into()).collect();
     arguments.extend([out.address(gpu)?.into(), int(n)?]);
     int(n * n)?;
     // SAFETY: the kernel's arguments; it stays below n².
-    unsafe { gpu.launch(kernel, LaunchDims { shared, ..LaunchDims::for_each(n * n) }, &arguments)? };
+    unsafe { gpu.launch(kernel, LaunchDims::for_each(n * n), &arguments)? };
     Ok(out)
 }
 
@@ -73,14 +73,14 @@ pub(super) fn polar_factor<G: Gpu>(gpu: &G, tall: Tall, weight: &GpuInput<'_, G>
         };
         let scale = if step == 0 { scale } else { Address::NONE };
         let addresses = [e.address(gpu)?, squared.address(gpu)?, scale];
-        let polynomial = square(gpu, "bjorck_factor", n, &addresses, 0)?;
+        let polynomial = square(gpu, "bjorck_factor", n, &addresses)?;
         let next = match &factor {
             None => tall.times_on(gpu, &weight, &polynomial.input(gpu, OP)?)?,
             Some(factor) => tall.times_on(gpu, &factor.input(gpu, OP)?, &polynomial.input(gpu, OP)?)?,
         };
         if step + 1 < STEPS {
             let gram = tall.inner_on(gpu, &next.input(gpu, OP)?, &next.input(gpu, OP)?)?;
-            e = square(gpu, "from_identity", n, &[gram.address(gpu)?], 0)?;
+            e = square(gpu, "from_identity", n, &[gram.address(gpu)?])?;
         }
         factor = Some(next);
     }
@@ -100,7 +100,7 @@ pub(super) fn gradient<G: Gpu>(
     let (of_q, of_g) = (tall.layout(factor), tall.layout(of_factor));
     let (q, g) = (GpuInput { layout: &of_q, ..*factor }, GpuInput { layout: &of_g, ..*of_factor });
     let inner = tall.inner_on(gpu, &q, &g)?;
-    let symmetric = square(gpu, "symmetric_part", tall.columns, &[inner.address(gpu)?], 0)?;
+    let symmetric = square(gpu, "symmetric_part", tall.columns, &[inner.address(gpu)?])?;
     let normal = tall.times_on(gpu, &q, &symmetric.input(gpu, OP)?)?;
     let arrays = [g.address, normal.address(gpu)?];
     // SAFETY: the kernel's arguments.
