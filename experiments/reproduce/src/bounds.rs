@@ -77,7 +77,7 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         outln!("exact: the largest gradient of {pieces} linear pieces");
     }
     if let Some(radii) = radii(config.data.dataset)
-        && let Some(accuracies) = certified_accuracy(&setup.network, &setup.test, bounds.certified_l2, &radii)?
+        && let Some(accuracies) = certified_accuracy(&setup.network, &setup.test, bounds.certified_l2, radii)?
     {
         for (radius, accuracy) in radii.iter().zip(accuracies) {
             outln!("certified test accuracy at radius {radius:.4} (ℓ2, pixels in [0, 1]): {accuracy:.2} %");
