@@ -160,11 +160,6 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             &[],
             &["`train.precision` = \"f16\"", "one of f32, bf16"],
         ),
-        (
-            "experiment = \"mnist\"\ntrain.precision = \"bf16\"\nnetwork.kind = \"lipschitz\"",
-            &[],
-            &["`train.precision` = bf16", "f32 for lipschitz"],
-        ),
         ("experiment = \"fit1d\"\nsparsify.enabled = true", &[], &["`sparsify.knots`", "missing"]),
         ("experiment = \"area2d\"\nnetwork.hidden = []", &[], &["`network.hidden`", "at least one"]),
         ("experiment = [", &[], &["run.toml", "not valid TOML", "line 1"]),
@@ -330,6 +325,7 @@ fn the_table_of_keys_is_complete() {
          data.validation = 0.1\ntrain.keep_best = true",
         "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[sparsify]\nknots = 7\n[optimizer.scalings]\nlr = 1e-3",
+        "experiment = \"mnist\"\n[network]\nkind = \"lipschitz_conv\"\nstages = 1\ndepth = 2\n[train]\nmargin = 0.5",
     ];
     fn paths(table: &toml::Table, prefix: &str, all: &mut Vec<String>) {
         for (name, value) in table {

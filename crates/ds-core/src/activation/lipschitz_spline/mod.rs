@@ -317,7 +317,13 @@ impl LipschitzSpline {
         weight: f64,
         gradients: &mut impl Gradients,
     ) -> candle_core::Result<()> {
-        gpu::add_norm_gradient(gpu, self, norm, weight, gradients)
+        let parameters = gpu::Parameters {
+            projection: self.projection,
+            channels: self.channels,
+            coefficients: &self.coefficients,
+            log_scaling: self.log_scaling.as_ref(),
+        };
+        gpu::add_norm_gradient(gpu, &parameters, norm, weight, gradients)
     }
 }
 

@@ -1,12 +1,9 @@
 //! Almost-orthogonal kernels on a GPU.
 
-use super::{AlmostOrthogonal, Sizes};
+use super::sizes::{NAME, Sizes};
 use crate::ops::device_matrix::{DeviceMatrix, as_matrix, plain, transpose};
 use candle_core::{DType, Layout, Result};
 use ds_core::backend::gpu::{Address, Argument, Gpu, GpuInput, LaunchDims, int};
-use ds_core::backend::op::Op;
-
-const OP: &str = AlmostOrthogonal::NAME;
 
 impl Sizes {
     fn taps(&self) -> usize {
@@ -86,7 +83,7 @@ impl Sizes {
 pub(super) fn scaled<G: Gpu>(gpu: &G, sizes: Sizes, weight: &GpuInput<'_, G>) -> Result<G::Buffer> {
     let (phases, layout) = (sizes.phases(gpu, weight)?, sizes.layout(weight));
     let matrix = match &phases {
-        Some(phases) => phases.input(gpu, OP)?,
+        Some(phases) => phases.input(gpu, NAME)?,
         None => GpuInput { layout: &layout, ..*weight },
     };
     let gram = sizes.gram(gpu, &matrix)?;
@@ -110,7 +107,7 @@ pub(super) fn gradient<G: Gpu>(
 ) -> Result<G::Buffer> {
     let (phases, of_gradient, layout) = (sizes.phases(gpu, weight)?, sizes.phases(gpu, dy)?, sizes.layout(weight));
     let (matrix, of_matrix) = match (&phases, &of_gradient) {
-        (Some(phases), Some(of_gradient)) => (phases.input(gpu, OP)?, of_gradient.address(gpu)?),
+        (Some(phases), Some(of_gradient)) => (phases.input(gpu, NAME)?, of_gradient.address(gpu)?),
         _ => (GpuInput { layout: &layout, ..*weight }, dy.address),
     };
     let (gram, columns) = (sizes.gram(gpu, &matrix)?, sizes.columns());
@@ -127,7 +124,7 @@ pub(super) fn gradient<G: Gpu>(
     let products = sizes.channels * sizes.channels * sizes.shifts();
     // SAFETY: the kernel's arguments; each (i, j, p) writes the products that are its own, and together they are all.
     unsafe { gpu.launch("aol_signs", LaunchDims::for_each(products), &arguments)? };
-    let through = gpu.matmul((sizes.outputs, columns, columns), plain(&matrix), plain(&signs.input(gpu, OP)?))?;
+    let through = gpu.matmul((sizes.outputs, columns, columns), plain(&matrix), plain(&signs.input(gpu, NAME)?))?;
     let out = gpu.alloc(DType::F32, sizes.elements())?;
     let addresses = [dy.address, gpu.address(&scales)?, gpu.address(&through)?, gpu.address(&out)?];
     let mut arguments: Vec<Argument<'_>> = addresses.map(Into::into).to_vec();

@@ -1,13 +1,15 @@
 //! Almost-orthogonal kernels: convolutions that are 1-Lipschitz in ℓ2 (AOL; Prach & Lampert 2022, theorem 2).
 
 mod gpu;
+mod sizes;
 
 use super::product::shared_product;
 use crate::backend::KERNELS;
-use candle_core::{DType, Result, Shape, bail};
+use candle_core::{DType, Result, Shape};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
 use ds_core::backend::real::{Real, to_f64};
+use sizes::{NAME, Sizes};
 use std::ops::Range;
 
 /// A kernel K (O, I, k, k) → K with input channel i multiplied by d_i = (Σ_{j,p} |(K⋆K)_{ij}(p)|)^{−1/2}, where
@@ -21,17 +23,6 @@ pub struct AlmostOrthogonal {
     pub stride: usize,
 }
 
-/// Sizes of a kernel (O, I, k, k) and of its phases (O, channels, side, side).
-#[derive(Debug, Clone, Copy)]
-struct Sizes {
-    outputs: usize,
-    inputs: usize,
-    kernel: usize,
-    stride: usize,
-    channels: usize,
-    side: usize,
-}
-
 /// The kernel as a matrix (O, channels · side²), and where its elements come from.
 struct Polyphase {
     outputs: usize,
@@ -43,20 +34,8 @@ struct Polyphase {
 }
 
 impl AlmostOrthogonal {
-    fn sizes(&self, shape: &Shape) -> Result<Sizes> {
-        let &[outputs, inputs, ky, kx] = shape.dims() else {
-            bail!("{}: a kernel must be (O, I, k, k), got {shape:?}", Self::NAME)
-        };
-        let stride = self.stride;
-        if ky != kx || stride == 0 {
-            bail!("{}: kernel {shape:?} and stride {stride}: expected (O, I, k, k) and at least 1", Self::NAME);
-        }
-        let (channels, side) = (inputs * stride * stride, kx.div_ceil(stride));
-        Ok(Sizes { outputs, inputs, kernel: kx, stride, channels, side })
-    }
-
     fn polyphase(&self, shape: &Shape, kernel: &[f64]) -> Result<Polyphase> {
-        let Sizes { outputs, inputs, kernel: kx, stride, channels, side } = self.sizes(shape)?;
+        let Sizes { outputs, inputs, kernel: kx, stride, channels, side } = Sizes::new(shape, self.stride)?;
         let ky = kx;
         let mut source = Vec::with_capacity(inputs * stride * stride * side * side);
         for i in 0..inputs {
@@ -133,7 +112,7 @@ fn scale(total: f64) -> f64 {
 }
 
 impl Op for AlmostOrthogonal {
-    const NAME: &'static str = "almost-orthogonal";
+    const NAME: &'static str = NAME;
     const INPUTS: Range<usize> = 1..2;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
@@ -189,11 +168,11 @@ impl Op for AlmostOrthogonal {
 
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
         inputs[0].of_type(DType::F32, Self::NAME)?;
-        gpu::scaled(gpu, self.sizes(inputs[0].shape())?, &inputs[0])
+        gpu::scaled(gpu, Sizes::new(inputs[0].shape(), self.stride)?, &inputs[0])
     }
 
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let kernel = &pass.inputs[0];
-        Ok(gradient(gpu::gradient(gpu, self.sizes(kernel.shape())?, kernel, &pass.dy)?))
+        Ok(gradient(gpu::gradient(gpu, Sizes::new(kernel.shape(), self.stride)?, kernel, &pass.dy)?))
     }
 }

@@ -1,16 +1,13 @@
 //! The polar factor on a GPU, in f32: no number is read back, so that a training step can be captured as a graph.
 
-use super::Tall;
+use super::tall::{NAME, Tall};
 use crate::ops::device_matrix::{DeviceMatrix, as_matrix, plain, transpose};
 use candle_core::{DType, Layout, Result};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, LaunchDims, int, pointwise};
-use ds_core::backend::op::Op;
 
 /// Steps of Björck's iteration. Each multiplies small singular values by 15/8: those from 0.03 on become 1. In training a weight is
 /// near its polar factor, since every step writes that back, and two are enough.
 const STEPS: usize = 6;
-
-const OP: &str = super::PolarFactor::NAME;
 
 impl Tall {
     /// A weight (O, …) on a GPU as a matrix of O rows.
@@ -68,18 +65,18 @@ pub(super) fn polar_factor<G: Gpu>(gpu: &G, tall: Tall, weight: &GpuInput<'_, G>
     let mut factor: Option<DeviceMatrix<G>> = None;
     for step in 0..STEPS {
         let squared = {
-            let e = e.input(gpu, OP)?;
+            let e = e.input(gpu, NAME)?;
             DeviceMatrix::<G>::new(gpu.matmul((n, n, n), plain(&e), plain(&e))?, n, n)
         };
         let scale = if step == 0 { scale } else { Address::NONE };
         let addresses = [e.address(gpu)?, squared.address(gpu)?, scale];
         let polynomial = square(gpu, "bjorck_factor", n, &addresses)?;
         let next = match &factor {
-            None => tall.times_on(gpu, &weight, &polynomial.input(gpu, OP)?)?,
-            Some(factor) => tall.times_on(gpu, &factor.input(gpu, OP)?, &polynomial.input(gpu, OP)?)?,
+            None => tall.times_on(gpu, &weight, &polynomial.input(gpu, NAME)?)?,
+            Some(factor) => tall.times_on(gpu, &factor.input(gpu, NAME)?, &polynomial.input(gpu, NAME)?)?,
         };
         if step + 1 < STEPS {
-            let gram = tall.inner_on(gpu, &next.input(gpu, OP)?, &next.input(gpu, OP)?)?;
+            let gram = tall.inner_on(gpu, &next.input(gpu, NAME)?, &next.input(gpu, NAME)?)?;
             e = square(gpu, "from_identity", n, &[gram.address(gpu)?])?;
         }
         factor = Some(next);
@@ -101,7 +98,7 @@ pub(super) fn gradient<G: Gpu>(
     let (q, g) = (GpuInput { layout: &of_q, ..*factor }, GpuInput { layout: &of_g, ..*of_factor });
     let inner = tall.inner_on(gpu, &q, &g)?;
     let symmetric = square(gpu, "symmetric_part", tall.columns, &[inner.address(gpu)?])?;
-    let normal = tall.times_on(gpu, &q, &symmetric.input(gpu, OP)?)?;
+    let normal = tall.times_on(gpu, &q, &symmetric.input(gpu, NAME)?)?;
     let arrays = [g.address, normal.address(gpu)?];
     // SAFETY: the kernel's arguments.
     unsafe { pointwise(gpu, "difference", DType::F32, tall.rows * tall.columns, &arrays, &[]) }

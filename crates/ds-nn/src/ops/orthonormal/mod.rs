@@ -4,14 +4,16 @@
 //! E = I − WᵀW, which leaves an E of third order.
 
 mod gpu;
+mod tall;
 
 use super::product::shared_product;
 use crate::backend::KERNELS;
-use candle_core::{DType, Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Shape, Tensor};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, forward, gradient};
 use ds_core::backend::real::{Real, to_f64};
 use std::ops::Range;
+use tall::{NAME, Tall};
 
 /// ‖E‖_F from which on one more step leaves less than the rounding of f32: its cube is 1e-9.
 const LAST_STEP: f64 = 1e-3;
@@ -19,52 +21,6 @@ const LAST_STEP: f64 = 1e-3;
 const CONVERGES: f64 = 0.9;
 /// Enough for singular values of 1e-9 of the largest one.
 const MAX_STEPS: usize = 40;
-
-/// The weight as a matrix with at least as many rows as columns: (rows, columns, whether it is the transpose).
-#[derive(Debug, Clone, Copy)]
-struct Tall {
-    rows: usize,
-    columns: usize,
-    transposed: bool,
-}
-
-impl Tall {
-    /// A weight (O, …) has O rows.
-    fn of(weight: &Shape, op: &'static str) -> Result<Self> {
-        match weight.dims() {
-            [outputs, rest @ ..] if !rest.is_empty() && weight.elem_count() > 0 => {
-                let (outputs, inputs) = (*outputs, rest.iter().product::<usize>());
-                let transposed = inputs > outputs;
-                let (rows, columns) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
-                Ok(Self { rows, columns, transposed })
-            }
-            _ => bail!("{op}: a weight must be (outputs, …) and not empty, got {weight:?}"),
-        }
-    }
-
-    /// (data, row stride, column stride) of this matrix, or of its transpose.
-    fn view<'a>(&self, w: &'a [f64], transposed: bool) -> (&'a [f64], usize, usize) {
-        let (row, column) = if self.transposed { (1, self.rows) } else { (self.columns, 1) };
-        if transposed { (w, column, row) } else { (w, row, column) }
-    }
-
-    /// AᵀB (columns, columns) of two such matrices.
-    fn inner(&self, a: &[f64], b: &[f64]) -> Vec<f64> {
-        let sizes = (self.columns, self.columns, self.rows);
-        shared_product(sizes, self.view(a, true), self.view(b, false))
-    }
-
-    /// A·S for a symmetric S (columns, columns), laid out as A is.
-    fn times(&self, a: &[f64], s: &[f64]) -> Vec<f64> {
-        let n = self.columns;
-        if self.transposed {
-            // The data are Aᵀ, and (A·S)ᵀ = S·Aᵀ.
-            shared_product((n, self.rows, n), (s, n, 1), (a, self.rows, 1))
-        } else {
-            shared_product((self.rows, n, n), (a, n, 1), (s, n, 1))
-        }
-    }
-}
 
 fn frobenius(matrix: &[f64]) -> f64 {
     matrix.iter().map(|v| v * v).sum::<f64>().sqrt()
@@ -139,22 +95,22 @@ fn orthonormalised(tall: Tall, mut w: Vec<f64>) -> Vec<f64> {
 pub struct PolarFactor;
 
 impl Op for PolarFactor {
-    const NAME: &'static str = "polar-factor";
+    const NAME: &'static str = NAME;
     const INPUTS: Range<usize> = 1..2;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        Tall::of(inputs[0], Self::NAME)?;
+        Tall::of(inputs[0])?;
         Ok(inputs[0].clone())
     }
 
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        let tall = Tall::of(inputs[0].shape(), Self::NAME)?;
+        let tall = Tall::of(inputs[0].shape())?;
         let q = orthonormalised(tall, to_f64(inputs[0].elements::<T>()?));
         Ok(q.into_iter().map(T::from_f64).collect())
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
-        let tall = Tall::of(pass.inputs[0].shape(), Self::NAME)?;
+        let tall = Tall::of(pass.inputs[0].shape())?;
         let n = tall.columns;
         let (q, mut g) = (to_f64(pass.y.elements::<T>()?), to_f64(pass.dy.elements::<T>()?));
         let s = tall.inner(&q, &g);
@@ -171,11 +127,11 @@ impl Op for PolarFactor {
 
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
         inputs[0].of_type(DType::F32, Self::NAME)?;
-        gpu::polar_factor(gpu, Tall::of(inputs[0].shape(), Self::NAME)?, &inputs[0])
+        gpu::polar_factor(gpu, Tall::of(inputs[0].shape())?, &inputs[0])
     }
 
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
-        let tall = Tall::of(pass.inputs[0].shape(), Self::NAME)?;
+        let tall = Tall::of(pass.inputs[0].shape())?;
         Ok(gradient(gpu::gradient(gpu, tall, &pass.y, &pass.dy)?))
     }
 }

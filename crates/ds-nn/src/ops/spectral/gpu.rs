@@ -1,12 +1,11 @@
 //! Spectral normalisation on a GPU, without reading anything back.
 
-use super::SpectralNormalization;
 use crate::ops::device_matrix::{DeviceMatrix, as_matrix, plain, transpose};
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::{Address, Argument, Gpu, GpuInput, LaunchDims, int};
-use ds_core::backend::op::Op;
 
-const OP: &str = SpectralNormalization::NAME;
+/// The name of the op.
+pub(super) const NAME: &str = "spectral-normalization";
 /// Squarings of the Gram matrix. The bound of σ is too large by a factor of at most n^(1/2¹³) for n singular values, 1.0007 for 400.
 const SQUARINGS: usize = 12;
 /// Blocks that a sum over the weight is made of.
@@ -45,13 +44,13 @@ fn powers<G: Gpu>(
         power = if squared == SQUARINGS {
             normalised
         } else {
-            let factor = normalised.input(gpu, OP)?;
+            let factor = normalised.input(gpu, NAME)?;
             DeviceMatrix::new(gpu.matmul((n, n, n), plain(&factor), plain(&factor))?, n, n)
         };
     }
     match log_bound {
         Some(log_bound) => Ok((log_bound, power)),
-        None => candle_core::bail!("{OP}: no powers"),
+        None => candle_core::bail!("{NAME}: no powers"),
     }
 }
 
@@ -90,7 +89,7 @@ pub(super) fn gradient<G: Gpu>(
     unsafe { gpu.launch("top_vector", reducing(1), &arguments)? };
     let long = rows.max(columns);
     let factor = if columns <= rows { plain(&weight) } else { transpose(&weight) };
-    let image = gpu.matmul((long, 1, short), factor, plain(&top.input(gpu, OP)?))?;
+    let image = gpu.matmul((long, 1, short), factor, plain(&top.input(gpu, NAME)?))?;
     let other = gpu.alloc(DType::F32, long)?;
     let arguments = [gpu.address(&image)?.into(), gpu.address(&other)?.into(), int(long)?];
     // SAFETY: as before.

@@ -26,7 +26,7 @@ fn matrix(weight: &Shape) -> Result<(usize, usize)> {
 }
 
 impl Op for SpectralNormalization {
-    const NAME: &'static str = "spectral-normalization";
+    const NAME: &'static str = gpu::NAME;
     const INPUTS: Range<usize> = 1..2;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
