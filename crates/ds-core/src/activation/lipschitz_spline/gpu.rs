@@ -33,7 +33,7 @@ pub(super) fn add_norm_gradient<G: Gpu>(
         Some(tensor) if values => address_to_add_to(gpu, tensor, gradients, NAME)?,
         _ => Address::NONE,
     };
-    let (blocks, sizes) = spline.projection.launch(spline.channels)?;
+    let (blocks, sizes) = spline.projection.sizes(spline.channels).launch()?;
     let arrays = [gpu.address_of(c, DType::F32, NAME)?, log_alpha, dc, d_log_alpha];
     let mut arguments: Vec<Argument<'_>> = arrays.into_iter().map(Argument::from).collect();
     arguments.extend([weight.into(), Argument::Int(i32::from(values))]);

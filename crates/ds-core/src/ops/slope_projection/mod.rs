@@ -100,6 +100,11 @@ impl SlopeProjection {
         gradient
     }
 
+    /// Of `channels` rows.
+    pub(crate) fn sizes(&self, channels: usize) -> gpu::Sizes {
+        gpu::Sizes { channels, size: self.size, width: self.width(), step: self.step }
+    }
+
     fn channels(&self, c: &Shape, log_alpha: Option<&Shape>) -> Result<usize> {
         match c.dims() {
             &[channels, size]
@@ -183,13 +188,13 @@ impl Op for SlopeProjection {
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
         let channels = inputs[0].shape().dims()[0];
         let (c, log_alpha) = addresses(inputs)?;
-        gpu::project(gpu, self, channels, c, log_alpha)
+        gpu::project(gpu, self.sizes(channels), c, log_alpha)
     }
 
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let channels = pass.inputs[0].shape().dims()[0];
         let result = (pass.y.address, pass.dy.address);
-        let (dc, da) = gpu::pull_back(gpu, self, channels, addresses(pass.inputs)?, result)?;
+        let (dc, da) = gpu::pull_back(gpu, self.sizes(channels), addresses(pass.inputs)?, result)?;
         Ok([Gradient::Value(dc), da.into(), Gradient::None])
     }
 }
