@@ -6,22 +6,6 @@ use candle_core::{DType, Layout, Result};
 use ds_core::backend::gpu::{Address, Argument, Gpu, GpuInput, LaunchDims, int};
 
 impl Sizes {
-    fn taps(&self) -> usize {
-        self.side * self.side
-    }
-
-    fn columns(&self) -> usize {
-        self.channels * self.taps()
-    }
-
-    fn shifts(&self) -> usize {
-        (2 * self.side - 1).pow(2)
-    }
-
-    fn in_row(&self) -> usize {
-        self.inputs * self.kernel * self.kernel
-    }
-
     fn elements(&self) -> usize {
         self.outputs * self.in_row()
     }

@@ -25,9 +25,7 @@ pub struct AlmostOrthogonal {
 
 /// The kernel as a matrix (O, channels · side²), and where its elements come from.
 struct Polyphase {
-    outputs: usize,
-    channels: usize,
-    side: usize,
+    sizes: Sizes,
     /// The index within (I, k, k) of each column; `None` where a phase ends before the others.
     source: Vec<Option<usize>>,
     matrix: Vec<f64>,
@@ -35,50 +33,42 @@ struct Polyphase {
 
 impl AlmostOrthogonal {
     fn polyphase(&self, shape: &Shape, kernel: &[f64]) -> Result<Polyphase> {
-        let Sizes { outputs, inputs, kernel: kx, stride, channels, side } = Sizes::new(shape, self.stride)?;
-        let ky = kx;
-        let mut source = Vec::with_capacity(inputs * stride * stride * side * side);
+        let sizes = Sizes::new(shape, self.stride)?;
+        let Sizes { inputs, kernel: k, stride, side, .. } = sizes;
+        let mut source = Vec::with_capacity(sizes.columns());
         for i in 0..inputs {
             for phase in 0..stride * stride {
                 for tap in 0..side * side {
                     let (y, x) = (tap / side * stride + phase / stride, tap % side * stride + phase % stride);
-                    source.push((y < ky && x < kx).then_some((i * ky + y) * kx + x));
+                    source.push((y < k && x < k).then_some((i * k + y) * k + x));
                 }
             }
         }
-        let rows = kernel.chunks_exact((inputs * ky * kx).max(1));
+        let rows = kernel.chunks_exact(sizes.in_row().max(1));
         let matrix = rows.flat_map(|row| source.iter().map(|at| at.map_or(0.0, |at| row[at]))).collect();
-        Ok(Polyphase { outputs, channels, side, source, matrix })
+        Ok(Polyphase { sizes, source, matrix })
     }
 }
 
 impl Polyphase {
-    fn taps(&self) -> usize {
-        self.side * self.side
-    }
-
-    fn columns(&self) -> usize {
-        self.channels * self.taps()
-    }
-
     /// Which p = x' − x two taps have, as an index.
     fn offset(&self, x: usize, other: usize) -> usize {
-        let (side, span) = (self.side, 2 * self.side - 1);
+        let (side, span) = (self.sizes.side, 2 * self.sizes.side - 1);
         let (dy, dx) = (other / side + side - 1 - x / side, other % side + side - 1 - x % side);
         dy * span + dx
     }
 
     /// (K⋆K)_{ij}(p) by (i, j, p).
     fn autocorrelation(&self) -> Vec<f64> {
-        let (columns, taps, span) = (self.columns(), self.taps(), (2 * self.side - 1).pow(2));
-        let gram =
-            shared_product((columns, columns, self.outputs), (&self.matrix, 1, columns), (&self.matrix, columns, 1));
-        let mut sums = vec![0.0; self.channels * self.channels * span];
+        let Sizes { outputs, channels, .. } = self.sizes;
+        let (columns, taps, span) = (self.sizes.columns(), self.sizes.taps(), self.sizes.shifts());
+        let gram = shared_product((columns, columns, outputs), (&self.matrix, 1, columns), (&self.matrix, columns, 1));
+        let mut sums = vec![0.0; channels * channels * span];
         for (row, gram) in gram.chunks_exact(columns).enumerate() {
             let (i, x) = (row / taps, row % taps);
             for (column, gram) in gram.iter().enumerate() {
                 let (j, other) = (column / taps, column % taps);
-                sums[(i * self.channels + j) * span + self.offset(x, other)] += gram;
+                sums[(i * channels + j) * span + self.offset(x, other)] += gram;
             }
         }
         sums
@@ -86,19 +76,20 @@ impl Polyphase {
 
     /// Σ_{j,p} |(K⋆K)_{ij}(p)| of each channel.
     fn totals(&self, autocorrelation: &[f64]) -> Vec<f64> {
-        let of_channel = autocorrelation.chunks_exact(self.channels * (2 * self.side - 1).pow(2));
+        let of_channel = autocorrelation.chunks_exact(self.sizes.channels * self.sizes.shifts());
         of_channel.map(|sums| sums.iter().map(|v| v.abs()).sum()).collect()
     }
 
     /// A matrix (O, columns) with each channel scaled, back in the kernel's layout; `d` goes by channel.
     fn gather(&self, matrix: &[f64], d: &[f64], kernel_elements: usize) -> Vec<f64> {
-        let per_output = kernel_elements / self.outputs.max(1);
+        let per_output = kernel_elements / self.sizes.outputs.max(1);
         let mut kernel = vec![0.0; kernel_elements];
-        for (kernel, row) in kernel.chunks_exact_mut(per_output.max(1)).zip(matrix.chunks_exact(self.columns().max(1)))
+        for (kernel, row) in
+            kernel.chunks_exact_mut(per_output.max(1)).zip(matrix.chunks_exact(self.sizes.columns().max(1)))
         {
             for (column, (at, v)) in self.source.iter().zip(row).enumerate() {
                 if let Some(at) = *at {
-                    kernel[at] = v * d[column / self.taps()];
+                    kernel[at] = v * d[column / self.sizes.taps()];
                 }
             }
         }
@@ -131,7 +122,7 @@ impl Op for AlmostOrthogonal {
         let (kernel, of_result) = (to_f64(w.elements::<T>()?), to_f64(pass.dy.elements::<T>()?));
         let p = self.polyphase(w.shape(), &kernel)?;
         let g = self.polyphase(w.shape(), &of_result)?.matrix;
-        let (columns, taps, channels, span) = (p.columns(), p.taps(), p.channels, (2 * p.side - 1).pow(2));
+        let (columns, taps, channels, span) = (p.sizes.columns(), p.sizes.taps(), p.sizes.channels, p.sizes.shifts());
         let sums = p.autocorrelation();
         let totals = p.totals(&sums);
         let d: Vec<f64> = totals.iter().map(|&total| scale(total)).collect();
@@ -154,7 +145,7 @@ impl Op for AlmostOrthogonal {
             }
         }
         let through_totals =
-            shared_product((p.outputs, columns, columns), (&p.matrix, columns, 1), (&signs, 1, columns));
+            shared_product((p.sizes.outputs, columns, columns), (&p.matrix, columns, 1), (&signs, 1, columns));
         let total_gradient: Vec<f64> = (g.iter().zip(&through_totals).enumerate())
             .map(|(k, (g, through))| g * d[k % columns / taps] + through)
             .collect();

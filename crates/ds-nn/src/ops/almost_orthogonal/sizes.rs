@@ -27,4 +27,24 @@ impl Sizes {
         let (channels, side) = (inputs * stride * stride, kx.div_ceil(stride));
         Ok(Self { outputs, inputs, kernel: kx, stride, channels, side })
     }
+
+    /// Elements of a phase.
+    pub(super) fn taps(&self) -> usize {
+        self.side * self.side
+    }
+
+    /// Columns of the matrix.
+    pub(super) fn columns(&self) -> usize {
+        self.channels * self.taps()
+    }
+
+    /// The p for which two phases overlap.
+    pub(super) fn shifts(&self) -> usize {
+        (2 * self.side - 1).pow(2)
+    }
+
+    /// Elements of the kernel of one output.
+    pub(super) fn in_row(&self) -> usize {
+        self.inputs * self.kernel * self.kernel
+    }
 }
