@@ -21,9 +21,18 @@ use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use ds_core::ops::slope_projection::SlopeProjection;
 use ds_core::regularization::Norm;
-use emulated::{TYPES, Tolerances, compare, device, random, random_of, random_shape, rounded, tensor};
+use emulated::{
+    TYPES, Tolerances, check_beginnings, check_foreach, compare, device, random, random_of, random_shape, rounded,
+    tensor,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::path::Path;
+
+#[test]
+fn kernels_wait_for_their_inputs() {
+    assert!(check_beginnings(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) > 10);
+}
 
 #[test]
 fn rectifiers_and_hinges() {
@@ -165,7 +174,8 @@ fn inputs_that_are_no_numbers_and_inputs_at_knots() {
     let (op, inputs) = (LinearSpline::new(grid), [input(0), input(1)]);
     let y = gpu.get(&op.gpu(&gpu, &inputs).unwrap());
     assert!(y[0].is_nan() && y[2] == f32::INFINITY && y[4] < -1e28 && y[6] == f32::NEG_INFINITY, "{:?}", &y[..8]);
-    let [dx, _, _] = op.gpu_backward(&gpu, &Backward { inputs: &inputs, y: input(0), dy: input(2) }).unwrap();
+    let [dx, _, _] =
+        op.gpu_backward(&gpu, &Backward { inputs: &inputs, y: input(0), dy: input(2), more: None }).unwrap();
     let Gradient::Value(dx) = dx else { panic!("no gradient") };
     for (k, (x, dx)) in x.iter().zip(&gpu.get(&dx)).enumerate().filter(|(k, _)| *k > 6 || k % 2 == 1) {
         // The quotient as a division rounds it.
@@ -183,6 +193,20 @@ fn an_empty_batch_has_gradients_of_0() {
     let op = LinearSpline::new(grid);
     let tolerances = Tolerances { result: 0.0, gradients: &[0.0; 2], outliers: 0 };
     compare(rng, &gpu, "empty", (&op, &op), [(&x, DType::F32), (&c, DType::F32)], &tolerances);
+    gpu.end();
+}
+
+/// More layers than the arguments of one launch have room for.
+#[test]
+fn linear_terms_of_many_layers() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(9);
+    let Some(gpu) = device(0) else { return };
+    let layers = (0..200).map(|_| {
+        let (channels, knots) = (rng.random_range(1..9), 2 * rng.random_range(1..6) + 1);
+        let grid = Grid::from_step(knots, 0.5).unwrap();
+        (AddLinearTerm { grid }, [vec![channels, knots], vec![channels], vec![channels]])
+    });
+    check_foreach(&mut ChaCha8Rng::seed_from_u64(10), &gpu, &layers.collect::<Vec<_>>());
     gpu.end();
 }
 

@@ -97,6 +97,8 @@ fn convolution(direction: &str, shape: &[usize]) -> Result<Case> {
         input_gradient: direction == "input",
         weight_gradient: direction == "weight",
         options: Default::default(),
+        packed: None,
+        sums: None,
     };
     Ok(match direction {
         "forward" => Box::new(move || {

@@ -149,6 +149,8 @@ fn convolve(conv: &Conv2d, x: &Tensor) -> Result<Tensor> {
         input_gradient: x.track_op(),
         weight_gradient: weight.track_op(),
         options: Default::default(),
+        packed: None,
+        sums: None,
     };
     Ok(CandleGraph.apply(op, [x, weight, bias])?)
 }

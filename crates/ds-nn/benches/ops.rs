@@ -55,7 +55,14 @@ fn convolution(k: usize, input_gradient: bool) -> (Conv2d, Tensor, Tensor, Tenso
     let (inputs, outputs, side, kernel, stride) = CONVOLUTIONS[k];
     let window = Window { kernel, stride, padding: kernel / 2 };
     let (x, w) = (images(inputs, side), random(&[outputs, inputs, kernel, kernel]));
-    let op = Conv2d { window, input_gradient, weight_gradient: !input_gradient, options: Options::default() };
+    let op = Conv2d {
+        window,
+        input_gradient,
+        weight_gradient: !input_gradient,
+        options: Options::default(),
+        packed: None,
+        sums: None,
+    };
     (op, x, w, images(outputs, side.div_ceil(stride)))
 }
 
@@ -85,7 +92,7 @@ fn fused(function: &str) -> (NormActivation, Tensor) {
     };
     let var = || Var::zeros(16, DType::F32, &Device::Cpu).unwrap().into_inner();
     let statistics = Statistics::new(var(), var(), 0.1, true);
-    (NormActivation { statistics, epsilon: 1e-5, function }, random(&[16, width]))
+    (NormActivation { statistics, epsilon: 1e-5, function, sums: None }, random(&[16, width]))
 }
 
 #[divan::bench(args = ["identity", "relu", "spline"])]

@@ -137,7 +137,14 @@ fn unrolled(kernel: &Tensor, window: Window, side: usize) -> (usize, usize, Vec<
     let inputs = kernel.dims()[1] * side * side;
     let identity = Tensor::eye(inputs, DType::F64, &Device::Cpu).unwrap();
     let images = identity.reshape((inputs, kernel.dims()[1], side, side)).unwrap();
-    let op = Conv2d { window, input_gradient: false, weight_gradient: false, options: Options::default() };
+    let op = Conv2d {
+        window,
+        input_gradient: false,
+        weight_gradient: false,
+        options: Options::default(),
+        packed: None,
+        sums: None,
+    };
     let columns = CandleGraph.apply(op, [&images, &kernel.to_dtype(DType::F64).unwrap()]).unwrap();
     let columns = columns.flatten_from(1).unwrap();
     (inputs, columns.dims()[1], flat(&columns))

@@ -17,8 +17,8 @@ use ds_core::graph::Gradients;
 use ds_core::regularization::ProximalTv2;
 use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::ops::Window;
-use ds_nn::ops::conv2d::few_channels::FewChannels;
-use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::conv2d::few_channels::{self, FewChannels, Weights};
+use ds_nn::ops::conv2d::{Conv2d, Options, PackedWeights};
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::{Dropout, Key, StepKey};
 use ds_nn::ops::images::{Crop, gather, gather_on};
@@ -28,9 +28,18 @@ use ds_nn::ops::pack::{Piece, packed, packed_on};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
 use ds_nn::ops::sum::Sum;
 use ds_nn::optim::{Decay, Optimizer, Rule};
-use emulated::{TYPES, Tolerances, compare, device, labels, put, random, random_of, random_shape, rounded, tensor};
+use emulated::{
+    Array, Emulated, TYPES, Tolerances, check_beginnings, check_foreach, compare, device, labels, put, random,
+    random_of, random_shape, rounded, tensor,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::path::Path;
+
+#[test]
+fn kernels_wait_for_their_inputs() {
+    assert!(check_beginnings(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) > 10);
+}
 
 #[test]
 fn batch_norm_residual_and_activation() {
@@ -58,11 +67,16 @@ fn batch_norm_residual_and_activation() {
         });
         let op = || {
             let [mean, variance] = running.each_ref().map(|running| Var::from_tensor(running).unwrap().into_inner());
-            NormActivation { statistics: Statistics::new(mean, variance, 0.1, training), epsilon: 1e-5, function }
+            NormActivation {
+                statistics: Statistics::new(mean, variance, 0.1, training),
+                epsilon: 1e-5,
+                function,
+                sums: None,
+            }
         };
         let (on_gpu, on_cpu) = (op(), op());
-        // With a residual ∂x is made of ∂z as it was stored, and that may be twice as large.
-        let of_x = if with_residual && dtype == DType::BF16 { 2.0 / 256.0 } else { 1e-4 };
+        // With a residual, or of two gradients, ∂x is made of ∂z as it was stored, and that may be twice as large.
+        let of_x = if dtype == DType::BF16 { 2.0 / 256.0 } else { 1e-4 };
         if with_residual {
             let (gradients, inputs) = ([of_x, 1e-5, 1e-4], [(&x, dtype), (&r, dtype), (&p, DType::F32)]);
             let tolerances = Tolerances { result: 2e-5, gradients: &gradients, outliers: 5 };
@@ -122,16 +136,29 @@ fn convolutions_with_few_channels() {
             // Numbers that TF32 holds, or that it rounds.
             let of = if is_exact { DType::BF16 } else { DType::F32 };
             let all = [&input, &weight, &output].map(|shape| random_of(rng, shape, of));
-            let on = |t: &Tensor| gpu.put_as(&t.flatten_all().unwrap().to_vec1::<f32>().unwrap(), dtype, 0).address();
-            let ([on_x, on_w, on_dy], [x, w, dy]) = (all.each_ref().map(on), all.each_ref().map(in_tf32));
+            let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let on = |t: &Tensor, dtype| gpu.put_as(&numbers(t), dtype, 0).address();
+            let (on_x, on_w, on_dy) = (on(&all[0], dtype), on(&all[1], DType::F32), on(&all[2], dtype));
+            let [x, w, dy] = all.each_ref().map(in_tf32);
             let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
-            let op = Conv2d { window, input_gradient: true, weight_gradient: true, options: Options::default() };
+            let op = Conv2d {
+                window,
+                input_gradient: true,
+                weight_gradient: true,
+                options: Options::default(),
+                packed: None,
+                sums: None,
+            };
             let y = op::forward(&op, [&x, &w, &b]).unwrap();
             let [dx, dw, _] = op::backward(&op, [&x, &w, &b], &y, &dy).unwrap();
-            gpu.assert_close(&format!("{what}: y"), &ours.forward(&gpu, on_x, on_w).unwrap(), &y, 2e-6, 0);
-            let of_x = ours.input_gradient(&gpu, on_w, on_dy).unwrap();
+            let weights = Weights { w: on_w, shape: weight, for_gradient: true };
+            let packed = op::only(few_channels::packed(&gpu, dtype, &[weights]).unwrap()).unwrap().address();
+            let on_y = ours.forward(&gpu, on_x, packed).unwrap();
+            gpu.assert_close(&format!("{what}: y"), &on_y, &y, 2e-6, 0);
+            check_sums(&gpu, &what, ours.forward_with_sums(&gpu, on_x, packed).unwrap(), &on_y, output);
+            let of_x = ours.input_gradient(&gpu, packed, on_dy).unwrap();
             gpu.assert_close(&format!("{what}: ∂x"), &of_x, &dx.unwrap(), 2e-6, 0);
-            let of_w = ours.weight_gradient(&gpu, on_x, on_dy).unwrap();
+            let of_w = ours.weight_gradient(&gpu, on_x, on_dy, DType::F32).unwrap();
             gpu.assert_close(&format!("{what}: ∂W"), &of_w, &dw.unwrap(), 5e-6, 0);
             gpu.end();
         }
@@ -161,6 +188,53 @@ fn parameters_side_by_side_and_back() {
             let c = random(rng, &[channels, knots]);
             compare(rng, &gpu, what, (&op, &op), [(&g, f32), (&b, f32), (&c, f32)], exact);
         }
+    }
+    gpu.end();
+}
+
+/// Σy and Σy² of each channel are those of y as it is in memory.
+fn check_sums(
+    gpu: &Emulated,
+    what: &str,
+    (y, left): (Array, Option<(Array, usize)>),
+    alone: &Array,
+    [n, channels, height, width]: [usize; 4],
+) {
+    let (left, pieces) = left.unwrap();
+    let (y, plane) = (gpu.get(&y), height * width);
+    assert!(y == gpu.get(alone), "{what}: y with sums");
+    let left = gpu.get_f64(&left);
+    assert_eq!(left.len(), 2 * pieces * channels, "{what}");
+    for channel in 0..channels {
+        let of_channel = (0..n).flat_map(|image| &y[(image * channels + channel) * plane..][..plane]);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for &y in of_channel {
+            (sum, squares) = (sum + f64::from(y), squares + f64::from(y) * f64::from(y));
+        }
+        let found = |k: usize| (0..pieces).map(|piece| left[2 * (piece * channels + channel) + k]).sum::<f64>();
+        let (of_sum, of_squares) = (found(0), found(1));
+        let scale = (squares * (n * plane) as f64).sqrt();
+        assert!((of_sum - sum).abs() <= 1e-6 * scale, "{what}: Σy of channel {channel}: {of_sum} and {sum}");
+        assert!((of_squares - squares).abs() <= 1e-5 * squares, "{what}: Σy²: {of_squares} and {squares}");
+    }
+}
+
+/// What one launch computes for many layers, more than its arguments have room for, against a launch for each.
+#[test]
+fn many_layers_in_one_launch() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(4);
+    let Some(gpu) = device(0) else { return };
+    let sizes: Vec<_> = (0..200).map(|_| (rng.random_range(1..9), rng.random_range(3..12))).collect();
+    let of_channels = sizes
+        .iter()
+        .map(|&(channels, knots)| (ChannelParameters, [vec![channels], vec![channels], vec![channels, knots]]));
+    check_foreach(rng, &gpu, &of_channels.collect::<Vec<_>>());
+    for dtype in TYPES {
+        let weights = sizes
+            .iter()
+            .enumerate()
+            .map(|(k, &(o, i))| (PackedWeights { dtype, for_gradient: k % 3 > 0 }, [vec![o, i, 3, 3]]));
+        check_foreach(rng, &gpu, &weights.collect::<Vec<_>>());
     }
     gpu.end();
 }

@@ -78,7 +78,8 @@ fn convolutions_and_dense_layers_agree_with_the_cpu() {
         let (x, w, b) = (data(&shape), data(&[outputs, inputs, kernel, kernel]), data(&[outputs]));
         let on_b = b.to_device(&gpu).unwrap();
         let what = format!("round {round}, {dtype:?}, {shape:?} to {outputs}, {window:?}");
-        let op = Conv2d { window, input_gradient: true, weight_gradient: true, options: IN_F32 };
+        let op =
+            Conv2d { window, input_gradient: true, weight_gradient: true, options: IN_F32, packed: None, sums: None };
         let y = forward(&op, [&x, &w, &b]).unwrap();
         let ours = forward(&op, [&on(&x), &on(&w), &on_b]).unwrap();
         assert_close(&what, &ours, &y, twice);
@@ -138,11 +139,15 @@ fn convolutions_with_few_channels_agree_with_the_cpu() {
             input_gradient: true,
             weight_gradient: true,
             options: Options { tf32: true, deterministic: true },
+            packed: None,
+            sums: None,
         };
         let y = forward(&op, [&x, &w, &b]).unwrap();
         let [dx, dw, _] = backward(&op, [&x, &w, &b], &y, &dy).unwrap();
         let on = |t: &Tensor| t.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();
-        let (on_x, on_w, on_b, on_dy) = (on(&x), on(&w), b.to_device(&gpu).unwrap(), on(&dy));
+        // Weights are f32 whatever the type of the data is.
+        let [on_w, on_b] = [&w, &b].map(|t| t.to_device(&gpu).unwrap());
+        let (on_x, on_dy) = (on(&x), on(&dy));
         let tolerance = if dtype == DType::F32 { 1e-5 } else { 1.0 / 256.0 };
         let ours = forward(&op, [&on_x, &on_w, &on_b]).unwrap();
         assert_close(&what, &ours, &y, tolerance);

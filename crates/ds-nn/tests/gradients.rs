@@ -34,7 +34,14 @@ fn convolution() {
         let what = format!("{window:?} {:?} -> {outputs}", x.shape());
         check_gradients(&what, &[x.clone(), w.clone()], |tape, v| {
             tape.apply(
-                Conv2d { window, input_gradient: true, weight_gradient: true, options: Options::default() },
+                Conv2d {
+                    window,
+                    input_gradient: true,
+                    weight_gradient: true,
+                    options: Options::default(),
+                    packed: None,
+                    sums: None,
+                },
                 [&v[0], &v[1]],
             )
         });
@@ -42,7 +49,14 @@ fn convolution() {
         check_gradients(&format!("{what} with bias"), &[w, b], |tape, v| {
             let x = tape.constant(&x);
             tape.apply(
-                Conv2d { window, input_gradient: false, weight_gradient: true, options: Options::default() },
+                Conv2d {
+                    window,
+                    input_gradient: false,
+                    weight_gradient: true,
+                    options: Options::default(),
+                    packed: None,
+                    sums: None,
+                },
                 [&x, &v[0], &v[1]],
             )
         });
@@ -67,7 +81,12 @@ fn batch_norm_with_activation_and_residual() {
                 let (gamma, beta) = (random(rng, &[channels]), random(rng, &[channels]));
                 let coefficients = random(rng, &[channels, grid.size()]);
                 let what = format!("{function:?} {shape:?}, batch statistics: {of_batch}");
-                let op = || NormActivation { statistics: statistics(channels, of_batch), epsilon: 1e-5, function };
+                let op = || NormActivation {
+                    statistics: statistics(channels, of_batch),
+                    epsilon: 1e-5,
+                    function,
+                    sums: None,
+                };
                 let is_spline = matches!(function, Function::Spline(_));
                 let mut arguments = vec![x, residual, gamma, beta];
                 if is_spline {
@@ -224,6 +243,8 @@ fn what_does_not_fit_is_an_error_that_names_the_op() {
         input_gradient: true,
         weight_gradient: true,
         options: Options::default(),
+        packed: None,
+        sums: None,
     };
     let (x, w) = (zeros(&[2, 3, 8, 8]), zeros(&[4, 3, 3, 3]));
     let cases = [

@@ -73,7 +73,14 @@ fn convolution_and_pools() {
         let what = format!("{window:?} {shape:?}");
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
             let (x, w) = (x.to_dtype(dtype).unwrap(), w.to_dtype(dtype).unwrap());
-            let op = Conv2d { window, input_gradient: true, weight_gradient: true, options: Options::default() };
+            let op = Conv2d {
+                window,
+                input_gradient: true,
+                weight_gradient: true,
+                options: Options::default(),
+                packed: None,
+                sums: None,
+            };
             assert_close(&what, &flat(&graph.apply(op, [&x, &w]).unwrap()), &conv, tolerance);
             assert_close(&what, &flat(&graph.apply(MaxPool(window), [&x]).unwrap()), &largest, tolerance);
             assert_close(&what, &flat(&graph.apply(AveragePool(window), [&x]).unwrap()), &mean, tolerance);
@@ -153,7 +160,7 @@ fn normalised_activations() {
                         _ => graph.apply(ChannelParameters, [&scale, &shift]).unwrap(),
                     };
                     let statistics = statistics(channels, true);
-                    let op = NormActivation { statistics, epsilon: 1e-5, function };
+                    let op = NormActivation { statistics, epsilon: 1e-5, function, sums: None };
                     let (x, r) = (x.to_dtype(dtype).unwrap(), r.to_dtype(dtype).unwrap());
                     let y = if with_residual {
                         graph.apply(op, [&x, &r, &parameters]).unwrap()
@@ -191,7 +198,7 @@ fn normalised_gradients_in_single_precision() {
                     let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
                     let (x, r, dy, parameters) = (cast(&x), cast(&r), cast(&dy), cast(&parameters));
                     let statistics = statistics(channels, true);
-                    let op = NormActivation { statistics, epsilon: 1e-5, function };
+                    let op = NormActivation { statistics, epsilon: 1e-5, function, sums: None };
                     if with_residual {
                         let y = forward(&op, [&x, &r, &parameters]).unwrap();
                         let [dx, dr, dp] = backward(&op, [&x, &r, &parameters], &y, &dy).unwrap();

@@ -12,7 +12,7 @@ use ds_nn::layers::Mode;
 use ds_nn::networks;
 use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::sum::Sum;
-use ds_nn::tape::Tape;
+use ds_nn::tape::{ParameterOps, Tape};
 
 fn kinds() -> Vec<ActivationConfig> {
     let spline = |kind, init| ActivationConfig::spline(kind, 21, 2.0, init);
@@ -75,6 +75,35 @@ fn all_networks_with_all_activations() {
     }
     let nin = networks::nin(rng, 10, 0.5, kinds()[5]).unwrap();
     compare(&nin, &images(rng, 3, 32), 10);
+}
+
+/// What is computed ahead for all layers is what each layer computes.
+#[test]
+fn ops_of_parameters_computed_together() {
+    let rng = &mut generator(5);
+    let x = random(rng, &[4, 3, 32, 32]).to_dtype(DType::F32).unwrap();
+    for kind in kinds() {
+        let mut network = networks::resnet32(rng, 10, kind).unwrap();
+        let ops = ParameterOps::default();
+        // The first tape learns them, also those of another network that come between.
+        for pass in 0..4 {
+            if pass == 2 {
+                network = network.to(DType::F32, &Device::Cpu).unwrap();
+            }
+            let gradients = |mut tape: Tape| {
+                let input = tape.constant(&x);
+                let output = network.forward_in(&mut tape, &input, Mode::training(5)).unwrap();
+                let targets = tape.constant(&labels(&[0, 1, 2, 3]));
+                let loss = tape.apply(Loss::from(Kind::CrossEntropy), [&output, &targets]).unwrap();
+                tape.backward(&loss).unwrap()
+            };
+            let (alone, ahead) = (gradients(Tape::recording()), gradients(Tape::recording_with(&ops).unwrap()));
+            for parameter in network.parameters() {
+                let [alone, ahead] = [&alone, &ahead].map(|all| flat(all.gradient(&parameter.var).unwrap()));
+                assert!(alone == ahead, "{kind:?}, pass {pass}: {}", parameter.name);
+            }
+        }
+    }
 }
 
 #[test]

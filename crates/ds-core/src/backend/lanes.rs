@@ -98,98 +98,81 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
-    impl Lanes for __m256 {
-        type Element = f32;
-        const COUNT: usize = 8;
+    /// A vector by its instructions; `$reduce` is the sum of its lanes.
+    macro_rules! lanes {
+        ($vector:ty, $element:ty, $count:literal: $load:ident, $store:ident, $splat:ident, $fused:ident, $add:ident, $sub:ident,
+         $mul:ident, $reduce:expr) => {
+            impl Lanes for $vector {
+                type Element = $element;
+                const COUNT: usize = $count;
 
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: by the caller's promise, here and below.
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as above.
-            unsafe { _mm256_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_set1_ps(value) }
-        }
-        #[inline(always)]
-        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_fmadd_ps(self, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, b: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_add_ps(self, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub(self, b: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_sub_ps(self, b) }
-        }
-        #[inline(always)]
-        unsafe fn mul(self, b: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm256_mul_ps(self, b) }
-        }
-        #[inline(always)]
-        unsafe fn reduce_add(self) -> f32 {
-            let mut lanes = [0f32; 8];
-            // SAFETY: as above.
-            unsafe { self.store(lanes.as_mut_ptr()) };
-            let half: [f32; 4] = std::array::from_fn(|k| lanes[k] + lanes[k + 4]);
-            (half[0] + half[2]) + (half[1] + half[3])
-        }
+                #[inline(always)]
+                unsafe fn load(from: *const $element) -> Self {
+                    // SAFETY: by the caller's promise, here and below.
+                    unsafe { $load(from) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, to: *mut $element) {
+                    // SAFETY: as above.
+                    unsafe { $store(to, self) }
+                }
+                #[inline(always)]
+                unsafe fn splat(value: $element) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $splat(value) }
+                }
+                #[inline(always)]
+                unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $fused(self, b, c) }
+                }
+                #[inline(always)]
+                unsafe fn add(self, b: Self) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $add(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn sub(self, b: Self) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $sub(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn mul(self, b: Self) -> Self {
+                    // SAFETY: as above.
+                    unsafe { $mul(self, b) }
+                }
+                #[inline(always)]
+                unsafe fn reduce_add(self) -> $element {
+                    // SAFETY: as above.
+                    unsafe { $reduce(self) }
+                }
+            }
+        };
     }
 
-    impl Lanes for __m512 {
-        type Element = f32;
-        const COUNT: usize = 16;
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            // SAFETY: by the caller's promise, here and below.
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            // SAFETY: as above.
-            unsafe { _mm512_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_set1_ps(value) }
-        }
-        #[inline(always)]
-        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_fmadd_ps(self, b, c) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, b: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_add_ps(self, b) }
-        }
-        #[inline(always)]
-        unsafe fn sub(self, b: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_sub_ps(self, b) }
-        }
-        #[inline(always)]
-        unsafe fn mul(self, b: Self) -> Self {
-            // SAFETY: as above.
-            unsafe { _mm512_mul_ps(self, b) }
-        }
-        #[inline(always)]
-        unsafe fn reduce_add(self) -> f32 {
-            // SAFETY: as above.
-            unsafe { _mm512_reduce_add_ps(self) }
-        }
+    #[inline(always)]
+    unsafe fn reduce_ps(v: __m256) -> f32 {
+        let mut lanes = [0f32; 8];
+        // SAFETY: by the caller's promise.
+        unsafe { v.store(lanes.as_mut_ptr()) };
+        let half: [f32; 4] = std::array::from_fn(|k| lanes[k] + lanes[k + 4]);
+        (half[0] + half[2]) + (half[1] + half[3])
     }
+
+    #[inline(always)]
+    unsafe fn reduce_pd(v: __m256d) -> f64 {
+        let mut lanes = [0f64; 4];
+        // SAFETY: by the caller's promise.
+        unsafe { v.store(lanes.as_mut_ptr()) };
+        (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
+    }
+
+    lanes!(__m256, f32, 8: _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps,
+        _mm256_mul_ps, reduce_ps);
+    lanes!(__m512, f32, 16: _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps,
+        _mm512_mul_ps, _mm512_reduce_add_ps);
+    lanes!(__m256d, f64, 4: _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd, _mm256_add_pd, _mm256_sub_pd,
+        _mm256_mul_pd, reduce_pd);
+    lanes!(__m512d, f64, 8: _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, _mm512_fmadd_pd, _mm512_add_pd, _mm512_sub_pd,
+        _mm512_mul_pd, _mm512_reduce_add_pd);
 }

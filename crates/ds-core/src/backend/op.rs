@@ -19,7 +19,7 @@ use std::ops::Range;
 pub const MAX_INPUTS: usize = 3;
 
 /// An op with one result.
-pub trait Op: Send + Sync + 'static {
+pub trait Op: Clone + Send + Sync + 'static {
     /// The name in error messages.
     const NAME: &'static str;
 
@@ -44,6 +44,18 @@ pub trait Op: Send + Sync + 'static {
     /// If an input has the wrong type.
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>>;
 
+    /// Whether [`gpu_foreach`](Self::gpu_foreach) computes many results in one launch. Such an op is small, and its inputs are
+    /// parameters or come from parameters.
+    const FOREACH: bool = false;
+
+    /// Whether the op's gradient on a GPU takes the gradient of its result as two that are to be added, which spares a launch.
+    const TAKES_TWO_GRADIENTS: bool = false;
+
+    /// Whether the op does the same as another one of its type.
+    fn is_same(&self, _other: &Self) -> bool {
+        true
+    }
+
     /// The module that holds the op's GPU kernels.
     fn kernels(&self) -> &'static Kernels {
         &KERNELS
@@ -64,6 +76,36 @@ pub trait Op: Send + Sync + 'static {
     fn gpu_backward<G: Gpu>(&self, _gpu: &G, _pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         bail!("{}: there is no GPU kernel for this op's gradient", Self::NAME)
     }
+
+    /// The results for many lists of inputs, as the `_foreach_` functions of PyTorch.
+    ///
+    /// # Errors
+    /// As for [`gpu`](Self::gpu).
+    fn gpu_foreach<G: Gpu>(gpu: &G, all: &[(&Self, &[GpuInput<'_, G>])]) -> Result<Vec<G::Buffer>> {
+        all.iter().map(|(op, inputs)| op.gpu(gpu, inputs)).collect()
+    }
+
+    /// The gradients for many passes.
+    ///
+    /// # Errors
+    /// As for [`gpu`](Self::gpu).
+    fn gpu_backward_foreach<G: Gpu>(
+        gpu: &G,
+        all: &[(&Self, Backward<'_, GpuInput<'_, G>>)],
+    ) -> Result<Vec<Gradients<G::Buffer>>> {
+        all.iter().map(|(op, pass)| op.gpu_backward(gpu, pass)).collect()
+    }
+}
+
+/// The only element of what an op computes for one list of inputs by its form for many.
+///
+/// # Errors
+/// If there is none.
+pub fn only<T>(all: Vec<T>) -> Result<T> {
+    match all.into_iter().next() {
+        Some(one) => Ok(one),
+        None => bail!("an op gave no result"),
+    }
 }
 
 /// What a backward pass is given.
@@ -74,7 +116,16 @@ pub struct Backward<'a, I> {
     pub y: I,
     /// The gradient of the result.
     pub dy: I,
+    /// What is to be added to it, for ops that [take two](Op::TAKES_TWO_GRADIENTS).
+    pub more: Option<I>,
 }
+
+impl<I: Copy> Clone for Backward<'_, I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<I: Copy> Copy for Backward<'_, I> {}
 
 /// The gradient of one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -238,11 +289,30 @@ pub fn backward<O: Op, const N: usize>(
     y: &Tensor,
     dy: &Tensor,
 ) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+    backward_of_sum(op, inputs, y, (dy, None))
+}
+
+/// The same where the gradient of the result is the sum of two, for ops that [take two](Op::TAKES_TWO_GRADIENTS).
+///
+/// # Errors
+/// As for [`backward`], or if the op does not take two.
+pub fn backward_of_sum<O: Op, const N: usize>(
+    op: &O,
+    inputs: [&Tensor; N],
+    y: &Tensor,
+    (dy, more): (&Tensor, Option<&Tensor>),
+) -> Result<[Option<Tensor>; MAX_INPUTS]> {
     check_count::<O>(N)?;
-    if !inputs.iter().chain([&y, &dy]).all(|tensor| tensor.is_contiguous()) {
+    if !inputs.iter().chain([&y, &dy]).copied().chain(more).all(|tensor| tensor.is_contiguous()) {
         let copies = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
         let inputs = std::array::from_fn::<_, N, _>(|k| &copies[k]);
-        return backward(op, inputs, &y.contiguous()?, &dy.contiguous()?);
+        let more = more.map(Tensor::contiguous).transpose()?;
+        return backward_of_sum(op, inputs, &y.contiguous()?, (&dy.contiguous()?, more.as_ref()));
+    }
+    if let Some(more) = more
+        && (!O::TAKES_TWO_GRADIENTS || !dy.device().is_cuda() || more.shape() != dy.shape())
+    {
+        bail!("{}: two gradients, {:?} and {:?}", O::NAME, dy.shape(), more.shape());
     }
     if dy.shape() != y.shape() || dy.dtype() != y.dtype() {
         let (got, wanted) = ((dy.shape(), dy.dtype()), (y.shape(), y.dtype()));
@@ -255,12 +325,14 @@ pub fn backward<O: Op, const N: usize>(
         let gpu = CudaGpu::new(of_dy.device(), op.kernels())?;
         let of = |storage, layout| GpuInput::of(&gpu, storage, layout, O::NAME);
         let all = guards.iter().map(|(storage, layout)| of(&**storage, *layout)).collect::<Result<Vec<_>>>()?;
-        let pass = Backward { inputs: &all, y: of(&ys, yl)?, dy: of(&ds, dl)? };
+        let more_guard = more.map(Tensor::storage_and_layout);
+        let more = more_guard.as_ref().map(|(storage, layout)| of(&**storage, *layout)).transpose()?;
+        let pass = Backward { inputs: &all, y: of(&ys, yl)?, dy: of(&ds, dl)?, more };
         let found = op.gpu_backward(&gpu, &pass)?.map(|gradient| gradient.map(Storage::Cuda));
         place(&mut gradients, found, inputs, dy);
     } else {
         let all = guards.each_ref().map(|(storage, layout)| CpuInput::new(storage, layout));
-        let pass = Backward { inputs: &all, y: CpuInput::new(&ys, yl), dy: CpuInput::new(&ds, dl) };
+        let pass = Backward { inputs: &all, y: CpuInput::new(&ys, yl), dy: CpuInput::new(&ds, dl), more: None };
         dispatch_real!(real_dtype(pass.dy.storage()?, O::NAME)?, O::NAME, T => {
             let found = op.cpu_backward::<T>(&pass)?;
             let found = found.map(|gradient| gradient.map(|values| Storage::Cpu(T::to_cpu_storage_owned(values))));
@@ -269,6 +341,77 @@ pub fn backward<O: Op, const N: usize>(
         })?;
     }
     Ok(gradients)
+}
+
+/// The results of an op for many lists of inputs, outside any graph: together on a GPU, one after the other on the CPU.
+///
+/// # Errors
+/// As for [`forward`].
+pub fn forward_foreach<O: Op, const N: usize>(all: &[(&O, [&Tensor; N])]) -> Result<Vec<Tensor>> {
+    let on_gpu =
+        all.iter().flat_map(|(_, inputs)| inputs).all(|tensor| tensor.is_contiguous() && tensor.device().is_cuda());
+    let (true, Some((first, _))) = (on_gpu, all.first()) else {
+        return all.iter().map(|(op, inputs)| forward(*op, *inputs)).collect();
+    };
+    check_count::<O>(N)?;
+    let shapes =
+        all.iter().map(|(op, inputs)| op.shape(&inputs.map(|input| input.shape()))).collect::<Result<Vec<_>>>()?;
+    let guards: Vec<_> = all.iter().map(|(_, inputs)| inputs.map(|input| input.storage_and_layout())).collect();
+    let gpu = gpu_of(guards.iter().flatten().map(|(storage, _)| &**storage), first.kernels(), O::NAME)?;
+    let inputs = guards.iter().map(|guards| on_gpu_all(&gpu, guards, O::NAME)).collect::<Result<Vec<_>>>()?;
+    let items: Vec<_> = all.iter().zip(&inputs).map(|((op, _), inputs)| (*op, inputs.as_slice())).collect();
+    let found = O::gpu_foreach(&gpu, &items)?;
+    let tensor = |(y, shape)| Tensor::from_storage(Storage::Cuda(y), shape, BackpropOp::none(), false);
+    Ok(found.into_iter().zip(shapes).map(tensor).collect())
+}
+
+/// What the backward pass of one of many is given: the op, its inputs, its result and the gradient of that.
+pub type Pass<'a, O, const N: usize> = (&'a O, [&'a Tensor; N], &'a Tensor, &'a Tensor);
+
+/// The inputs' gradients for many results, as [`forward_foreach`].
+///
+/// # Errors
+/// As for [`backward`].
+pub fn backward_foreach<O: Op, const N: usize>(all: &[Pass<'_, O, N>]) -> Result<Vec<[Option<Tensor>; MAX_INPUTS]>> {
+    let tensors = || all.iter().flat_map(|(_, inputs, y, dy)| inputs.iter().chain([y, dy]));
+    let on_gpu = tensors().all(|tensor| tensor.is_contiguous() && tensor.device().is_cuda());
+    let (true, Some((first, ..))) = (on_gpu, all.first()) else {
+        return all.iter().map(|(op, inputs, y, dy)| backward(*op, *inputs, y, dy)).collect();
+    };
+    check_count::<O>(N)?;
+    let guards: Vec<_> = all.iter().map(|(_, inputs, ..)| inputs.map(|input| input.storage_and_layout())).collect();
+    let of_y: Vec<_> = all.iter().map(|(_, _, y, dy)| [y.storage_and_layout(), dy.storage_and_layout()]).collect();
+    let gpu = gpu_of(of_y.iter().flatten().map(|(storage, _)| &**storage), first.kernels(), O::NAME)?;
+    let inputs = guards.iter().map(|guards| on_gpu_all(&gpu, guards, O::NAME)).collect::<Result<Vec<_>>>()?;
+    let items = all.iter().zip(&inputs).zip(&of_y).map(|(((op, ..), inputs), of_y)| {
+        let [y, dy] = on_gpu_all(&gpu, of_y, O::NAME)?;
+        Ok((*op, Backward { inputs: inputs.as_slice(), y, dy, more: None }))
+    });
+    let found = O::gpu_backward_foreach(&gpu, &items.collect::<Result<Vec<_>>>()?)?;
+    let placed = found.into_iter().zip(all).map(|(found, (_, inputs, _, dy))| {
+        let mut gradients = [const { None }; MAX_INPUTS];
+        place(&mut gradients, found.map(|gradient| gradient.map(Storage::Cuda)), *inputs, dy);
+        gradients
+    });
+    Ok(placed.collect())
+}
+
+fn gpu_of<'a>(mut storages: impl Iterator<Item = &'a Storage>, kernels: &Kernels, op: &str) -> Result<CudaGpu> {
+    match storages.next() {
+        Some(Storage::Cuda(storage)) => CudaGpu::new(storage.device(), kernels),
+        _ => bail!("{op}: no tensor on a GPU"),
+    }
+}
+
+/// Tensors behind their guards as inputs on a GPU.
+fn on_gpu_all<'a, S: std::ops::Deref<Target = Storage>, const N: usize>(
+    gpu: &CudaGpu,
+    guards: &'a [(S, &'a Layout); N],
+    op: &str,
+) -> Result<[GpuInput<'a, CudaGpu>; N]> {
+    let all =
+        guards.iter().map(|(storage, layout)| GpuInput::of(gpu, storage, layout, op)).collect::<Result<Vec<_>>>()?;
+    all.try_into().map_err(|_| candle_core::Error::Msg(format!("{op}: {N} inputs")))
 }
 
 /// The gradients as tensors of the inputs' shapes.

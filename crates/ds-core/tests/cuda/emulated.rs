@@ -367,22 +367,95 @@ pub fn compare<O: Op, const N: usize>(
     if tolerances.gradients.is_empty() {
         return;
     }
-    let dy = random_of(rng, shape.dims(), y.dtype);
-    let on_dy = put(rng, gpu, &dy, y.dtype);
-    let of_y =
-        |array| GpuInput::new(gpu, array, Box::leak(Box::new(Layout::contiguous(&shape))), y.dtype, O::NAME).unwrap();
-    let ours = on_gpu.gpu_backward(gpu, &Backward { inputs: &of, y: of_y(&y), dy: of_y(&on_dy) }).unwrap();
-    let expected = op::backward(on_cpu, tensors, &expected, &dy).unwrap();
-    for (k, (ours, expected)) in ours.into_iter().zip(expected).enumerate() {
-        let ours = match ours {
-            Gradient::None => None,
-            Gradient::Value(array) => Some(array),
-            Gradient::Output => Some(on_dy),
-        };
-        assert_eq!(ours.is_some(), expected.is_some(), "{what}: {}, gradient of input {k}", O::NAME);
-        let (Some(ours), Some(expected)) = (ours, expected) else { continue };
-        assert_eq!(inputs[k].0.shape(), expected.shape());
-        let what = format!("{what}: {}, gradient of input {k}", O::NAME);
-        gpu.assert_close(&what, &ours, &expected, tolerances.gradients[k], tolerances.outliers);
+    let mut gradient = || {
+        let dy = random_of(rng, shape.dims(), y.dtype);
+        let array = put(rng, gpu, &dy, y.dtype);
+        (dy, array)
+    };
+    let layout = Layout::contiguous(&shape);
+    fn input<'a>(gpu: &Emulated, array: &'a Array, layout: &'a Layout) -> GpuInput<'a, Emulated> {
+        GpuInput::new(gpu, array, layout, array.dtype, "∂y").unwrap()
     }
+    let check = |dy: &Tensor, on_dy: Array, more: Option<&Array>| {
+        let [y, of_dy] = [&y, &on_dy].map(|array| input(gpu, array, &layout));
+        let more = more.map(|more| input(gpu, more, &layout));
+        let pass = Backward { inputs: &of, y, dy: of_dy, more };
+        let ours = on_gpu.gpu_backward(gpu, &pass).unwrap();
+        let expected = op::backward(on_cpu, tensors, &expected, dy).unwrap();
+        for (k, (ours, expected)) in ours.into_iter().zip(expected).enumerate() {
+            let ours = match ours {
+                Gradient::None => None,
+                Gradient::Value(array) => Some(array),
+                Gradient::Output => Some(on_dy),
+            };
+            assert_eq!(ours.is_some(), expected.is_some(), "{what}: {}, gradient of input {k}", O::NAME);
+            let (Some(ours), Some(expected)) = (ours, expected) else { continue };
+            assert_eq!(inputs[k].0.shape(), expected.shape());
+            let what = format!("{what}: {}, gradient of input {k}, of two: {}", O::NAME, more.is_some());
+            gpu.assert_close(&what, &ours, &expected, tolerances.gradients[k], tolerances.outliers);
+        }
+    };
+    let (dy, on_dy) = gradient();
+    check(&dy, on_dy, None);
+    if O::TAKES_TWO_GRADIENTS {
+        let (more, on_more) = gradient();
+        check(&rounded(&(dy + more).unwrap(), y.dtype), on_dy, Some(&on_more));
+    }
+}
+
+/// What an op computes for many lists of inputs of these shapes together, forward and backward, against what it computes for each.
+pub fn check_foreach<O: Op, const N: usize>(rng: &mut ChaCha8Rng, gpu: &Emulated, all: &[(O, [Vec<usize>; N])]) {
+    let mut on = |shape: &Vec<usize>| (gpu.put_tensor(&random(rng, shape)), Layout::contiguous(shape.as_slice()));
+    let arrays: Vec<_> = all.iter().map(|(_, shapes)| shapes.each_ref().map(&mut on)).collect();
+    let input = |(array, layout)| GpuInput::new(gpu, array, layout, DType::F32, O::NAME).unwrap();
+    let inputs: Vec<_> = arrays.iter().map(|arrays| arrays.each_ref().map(|(a, l)| input((a, l)))).collect();
+    let items: Vec<_> = all.iter().zip(&inputs).map(|((op, _), inputs)| (op, &inputs[..])).collect();
+    let together = O::gpu_foreach(gpu, &items).unwrap();
+    assert_eq!(together.len(), all.len());
+    let alone: Vec<_> = items.iter().map(|(op, inputs)| op.gpu(gpu, inputs).unwrap()).collect();
+    for (together, alone) in together.iter().zip(&alone) {
+        assert!(gpu.get(together) == gpu.get(alone), "{}", O::NAME);
+    }
+    let shape = |(op, inputs): &(&O, &[GpuInput<'_, Emulated>])| {
+        let shapes: Vec<_> = inputs.iter().map(|input| input.shape()).collect();
+        Layout::contiguous(op.shape(&shapes).unwrap())
+    };
+    let layouts: Vec<_> = items.iter().map(shape).collect();
+    let pass = |(((op, inputs), y), layout)| {
+        let y = input((y, layout));
+        (op, Backward { inputs, y, dy: y, more: None })
+    };
+    let passes: Vec<_> = items.iter().copied().zip(&alone).zip(&layouts).map(pass).collect();
+    let together = O::gpu_backward_foreach(gpu, &passes).unwrap();
+    assert_eq!(together.len(), all.len());
+    for ((op, pass), together) in passes.iter().zip(&together) {
+        for (together, alone) in together.iter().zip(&op.gpu_backward(gpu, pass).unwrap()) {
+            match (together, alone) {
+                (Gradient::Value(together), Gradient::Value(alone)) => {
+                    assert!(gpu.get(together) == gpu.get(alone), "{}: gradients", O::NAME);
+                }
+                (Gradient::None, Gradient::None) | (Gradient::Output, Gradient::Output) => {}
+                _ => panic!("{}: not the same gradients", O::NAME),
+            }
+        }
+    }
+}
+
+/// Every kernel below a folder begins with `begin()`: one that does not could run before its inputs are there.
+pub fn check_beginnings(folder: &Path) -> usize {
+    let mut kernels = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            kernels += check_beginnings(&path);
+        } else if path.extension().is_some_and(|extension| extension == "cu" || extension == "cuh") {
+            for kernel in std::fs::read_to_string(&path).unwrap().split("extern \"C\" __global__").skip(1) {
+                let (head, body) = kernel.split_once('{').unwrap();
+                let body = body.trim_start_matches(|c: char| c.is_whitespace() || c == '\\');
+                assert!(body.starts_with("begin();"), "{}: {head}", path.display());
+                kernels += 1;
+            }
+        }
+    }
+    kernels
 }

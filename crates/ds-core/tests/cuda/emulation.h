@@ -19,6 +19,9 @@
 #define __launch_bounds__(...)
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(emulation::shared.data())
 
+// One kernel runs after the other.
+inline void begin() {}
+
 struct float2 {
     float x, y;
 };

@@ -7,6 +7,7 @@ use crate::data::Batch;
 use candle_core::{Device, Result, TensorId, bail};
 use ds_core::backend::gpu::cuda::{Graph, warm_up};
 use ds_nn::ops::dropout::{Key, StepKey};
+use ds_nn::tape::{ParameterOps, Tape};
 
 /// Steps before one is captured: kernels are loaded and algorithms chosen in the first of them.
 const WARM_UP: usize = 3;
@@ -19,6 +20,8 @@ pub(super) struct GraphStep {
     captured: Option<Captured>,
     /// The dropout key of the step, on the device.
     key: StepKey,
+    /// What is computed for all layers together.
+    parameter_ops: ParameterOps,
 }
 
 struct Captured {
@@ -30,7 +33,13 @@ struct Captured {
 
 impl GraphStep {
     pub(super) fn new(size: usize, device: &Device) -> Result<Self> {
-        Ok(Self { size: Some(size), warmed_up: 0, captured: None, key: StepKey::new(device)? })
+        Ok(Self {
+            size: Some(size),
+            warmed_up: 0,
+            captured: None,
+            key: StepKey::new(device)?,
+            parameter_ops: ParameterOps::default(),
+        })
     }
 }
 
@@ -40,7 +49,10 @@ impl Step for GraphStep {
         optimizers.prepare(at.epoch)?;
         self.key.put(at.dropout)?;
         let optimizers = &*optimizers;
-        let launch = |batch: &Batch| model.launch(batch, Key::OnDevice(&self.key), optimizers);
+        let launch = |batch: &Batch| {
+            let tape = Tape::recording_with(&self.parameter_ops)?;
+            model.launch(tape, batch, Key::OnDevice(&self.key), optimizers)
+        };
         let Device::Cuda(device) = model.totals.device() else { return launch(&batch) };
         if self.size != Some(batch.len()) {
             return launch(&batch);

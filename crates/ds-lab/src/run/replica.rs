@@ -11,6 +11,7 @@ use ds_nn::ops::dropout::Key;
 use ds_nn::parallel::buckets::{self, Buckets};
 use ds_nn::parallel::{Communicator, share};
 use ds_nn::rng::hash;
+use ds_nn::tape::Tape;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -52,7 +53,8 @@ impl<'a> Replica<'a> {
         let uncounted = (weight == 0.0).then(|| model.totals.zeros_like()).transpose()?;
         optimizers.prepare(at.epoch)?;
         let dropout = Key::Number(self.dropout(at.dropout));
-        let (tape, loss) = model.forward(batch, dropout, uncounted.as_ref().unwrap_or(model.totals))?;
+        let (tape, loss) =
+            model.forward(Tape::recording(), batch, dropout, uncounted.as_ref().unwrap_or(model.totals))?;
         let mut sums = self.gradients.sums(weight as f32, self.communicator);
         let mut gradients = tape.backward_with(&loss, |parameter, gradient| sums.add(parameter, gradient))?;
         for (parameter, sum) in sums.finish()? {

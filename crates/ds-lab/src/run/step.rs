@@ -40,9 +40,14 @@ impl Model<'_> {
         Tensor::zeros(2, DType::F64, device)
     }
 
-    /// The loss of a batch, on its tape; adds to `totals`.
-    pub(super) fn forward(&self, batch: &Batch, dropout: Key<'_>, totals: &Tensor) -> Result<(Tape, Value)> {
-        let mut tape = Tape::recording();
+    /// The loss of a batch, on the tape; adds to `totals`.
+    pub(super) fn forward(
+        &self,
+        mut tape: Tape,
+        batch: &Batch,
+        dropout: Key<'_>,
+        totals: &Tensor,
+    ) -> Result<(Tape, Value)> {
         let x = tape.constant(&batch.inputs);
         let output = self.network.forward_in(&mut tape, &x, Mode::Training { dropout })?;
         let loss = batch.loss_in(&mut tape, &output, totals)?;
@@ -58,8 +63,8 @@ impl Model<'_> {
     }
 
     /// All launches of a step that the optimisers have begun.
-    pub(super) fn launch(&self, batch: &Batch, dropout: Key<'_>, optimizers: &Optimizers) -> Result<()> {
-        let (tape, loss) = self.forward(batch, dropout, self.totals)?;
+    pub(super) fn launch(&self, tape: Tape, batch: &Batch, dropout: Key<'_>, optimizers: &Optimizers) -> Result<()> {
+        let (tape, loss) = self.forward(tape, batch, dropout, self.totals)?;
         self.update(tape.backward(&loss)?, optimizers)
     }
 }
@@ -91,6 +96,6 @@ pub struct Eager;
 impl Step for Eager {
     fn step(&mut self, model: &Model<'_>, batch: Batch, _: usize, optimizers: &mut Optimizers, at: At) -> Result<()> {
         optimizers.prepare(at.epoch)?;
-        model.launch(&batch, Key::Number(at.dropout), optimizers)
+        model.launch(Tape::recording(), &batch, Key::Number(at.dropout), optimizers)
     }
 }

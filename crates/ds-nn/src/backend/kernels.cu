@@ -14,3 +14,4 @@
 #include "../ops/spectral/kernel.cuh"
 #include "../ops/sum/kernel.cuh"
 #include "../optim/kernel.cuh"
+#include "put_word.cuh"

@@ -3,6 +3,7 @@
 use super::conv2d::Conv2d;
 use super::mode::Mode;
 use crate::ops::Window;
+use crate::ops::batch_sums::BatchSums;
 use crate::ops::norm_activation::{ChannelParameters, Function, NormActivation, Statistics};
 use crate::ops::sum::Sum;
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -43,7 +44,7 @@ impl BatchNorm {
     /// # Errors
     /// If x is not (N, C, …).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
-        self.fused(graph, x, None, Function::Identity, None, mode)
+        self.fused(graph, (x, None), None, Function::Identity, None, mode)
     }
 
     /// The activation of the layer's output, or of its sum with a residual: one op for splines and rectifiers.
@@ -54,6 +55,18 @@ impl BatchNorm {
         &self,
         graph: &mut G,
         x: &G::Value,
+        residual: Option<&G::Value>,
+        activation: Option<&Activation>,
+        mode: Mode<'_>,
+    ) -> Result<G::Value> {
+        self.forward_with_sums(graph, (x, None), residual, activation, mode)
+    }
+
+    /// The same of x with what the layer before has left.
+    pub(super) fn forward_with_sums<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: (&G::Value, Option<BatchSums>),
         residual: Option<&G::Value>,
         activation: Option<&Activation>,
         mode: Mode<'_>,
@@ -76,7 +89,7 @@ impl BatchNorm {
             | Activation::MaxMin
             | Activation::Householder(_)
             | Activation::ClippedPRelu(_) => {
-                let mut z = self.forward_in(graph, x, mode)?;
+                let mut z = self.fused(graph, x, None, Function::Identity, None, mode)?;
                 if let Some(residual) = residual {
                     z = graph.apply(Sum, [&z, residual])?;
                 }
@@ -89,7 +102,7 @@ impl BatchNorm {
     fn fused<G: Graph>(
         &self,
         graph: &mut G,
-        x: &G::Value,
+        (x, sums): (&G::Value, Option<BatchSums>),
         residual: Option<&G::Value>,
         function: Function,
         coefficients: Option<G::Value>,
@@ -103,7 +116,7 @@ impl BatchNorm {
         let (mean, variance) = (self.running_mean.clone(), self.running_variance.clone());
         let training = matches!(mode, Mode::Training { .. });
         let statistics = Statistics::new(mean, variance, Self::MOMENTUM, training);
-        let op = NormActivation { statistics, epsilon: Self::EPSILON, function };
+        let op = NormActivation { statistics, epsilon: Self::EPSILON, function, sums };
         match residual {
             Some(residual) => graph.apply(op, [x, residual, &parameters]),
             None => graph.apply(op, [x, &parameters]),

@@ -3,6 +3,7 @@
 //! A weight is turned into one of norm at most 1 in every forward pass ([`effective_weight`](ConstrainedLinear::effective_weight)),
 //! and the gradient goes through that.
 
+use super::conv2d::convolve;
 use super::init::{WeightInit, draw, zeros};
 use super::linear::{in_type_of, with_bias};
 use super::mode::Mode;
@@ -238,11 +239,8 @@ impl ConstrainedConv2d {
     /// If x is not (N, inputs, H, W) or in blocks.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let weight = self.constraint.apply(graph, &self.weight, mode)?;
-        let weight = in_type_of(graph, &weight, x)?;
-        let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
-        let op = conv2d::Conv2d { window: self.window, input_gradient, weight_gradient, options: self.options };
         let bias = graph.parameter(&self.bias);
-        graph.apply(op, [x, &weight, &bias])
+        convolve(graph, (self.window, self.options), x, (&weight, Some(&bias)), None)
     }
 
     /// Weight and bias.

@@ -1,10 +1,11 @@
 //! The 2D convolution.
 
 use super::init::{WeightInit, draw, draw_bias};
-use super::linear::{weight_and_bias, weight_for, with_bias};
+use super::linear::{in_type_of, weight_and_bias, with_bias};
 use crate::ops::Window;
+use crate::ops::batch_sums::BatchSums;
 use crate::ops::conv2d;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use ds_core::Parameter;
 use ds_core::activation::{NewTensor, from_builder};
@@ -47,16 +48,19 @@ impl Conv2d {
     /// # Errors
     /// If x is not (N, inputs, H, W).
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value) -> Result<G::Value> {
-        let weight = weight_for(graph, &self.weight, x)?;
-        let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(&weight));
-        let op = conv2d::Conv2d { window: self.window, input_gradient, weight_gradient, options: self.options };
-        match &self.bias {
-            None => graph.apply(op, [x, &weight]),
-            Some(bias) => {
-                let bias = graph.parameter(bias);
-                graph.apply(op, [x, &weight, &bias])
-            }
-        }
+        self.forward_with_sums(graph, x, None)
+    }
+
+    /// The same, which leaves sums of its output where it finds them.
+    pub(super) fn forward_with_sums<G: Graph>(
+        &self,
+        graph: &mut G,
+        x: &G::Value,
+        sums: Option<BatchSums>,
+    ) -> Result<G::Value> {
+        let weight = graph.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|bias| graph.parameter(bias));
+        convolve(graph, (self.window, self.options), x, (&weight, bias.as_ref()), sums)
     }
 
     /// The layer with the tensors of a builder, by their names there; [`from_builder`] says which.
@@ -82,5 +86,31 @@ impl Conv2d {
     /// Weight and bias.
     pub fn parameters(&self, prefix: &str) -> Vec<Parameter> {
         weight_and_bias(prefix, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// The convolution of x with W (outputs, inputs, k, k) in its own type and, optionally, a bias.
+pub(super) fn convolve<G: Graph>(
+    graph: &mut G,
+    (window, options): (Window, conv2d::Options),
+    x: &G::Value,
+    (weight, bias): (&G::Value, Option<&G::Value>),
+    sums: Option<BatchSums>,
+) -> Result<G::Value> {
+    let (input_gradient, weight_gradient) = (graph.is_tracked(x), graph.is_tracked(weight));
+    let mut op = conv2d::Conv2d { window, input_gradient, weight_gradient, options, packed: None, sums };
+    let w = graph.tensor(weight);
+    let is_packed = w.dtype() == DType::F32 && op.takes_packed(graph.tensor(x), w.dim(0)?)?;
+    let weight = if is_packed {
+        let packing = conv2d::PackedWeights { dtype: graph.tensor(x).dtype(), for_gradient: input_gradient };
+        let packed = graph.apply(packing, [weight])?;
+        op.packed = Some(graph.tensor(&packed).detach());
+        weight.clone()
+    } else {
+        in_type_of(graph, weight, x)?
+    };
+    match bias {
+        None => graph.apply(op, [x, &weight]),
+        Some(bias) => graph.apply(op, [x, &weight, bias]),
     }
 }

@@ -7,6 +7,7 @@ use super::linear::Linear;
 use super::mode::Mode;
 use super::pool;
 use crate::ops::Window;
+use crate::ops::batch_sums::BatchSums;
 use crate::ops::blocks::flatten_features;
 use crate::ops::dropout::Dropout;
 use crate::ops::pool::{AveragePool, MaxPool};
@@ -65,7 +66,17 @@ pub(crate) fn forward_in<G: Graph>(
     x: &G::Value,
     mode: Mode<'_>,
 ) -> Result<G::Value> {
-    let (mut x, mut rest) = (x.clone(), layers);
+    Ok(forward_with_sums(graph, layers, x, mode)?.0)
+}
+
+/// The same, and what the last layer has left for a batch norm after it.
+fn forward_with_sums<G: Graph>(
+    graph: &mut G,
+    layers: &[(String, Layer)],
+    x: &G::Value,
+    mode: Mode<'_>,
+) -> Result<(G::Value, Option<BatchSums>)> {
+    let (mut x, mut rest, mut sums) = (x.clone(), layers, None);
     while let [(_, layer), tail @ ..] = rest {
         if let (Layer::Conv2d(conv), [(_, Layer::BatchNorm(norm)), after @ ..]) = (layer, tail)
             && matches!(mode, Mode::Evaluation)
@@ -74,7 +85,7 @@ pub(crate) fn forward_in<G: Graph>(
             && !graph.has_parameter_gradients()
         {
             x = norm.folded_into(conv)?.forward_in(graph, &x)?;
-            rest = after;
+            (rest, sums) = (after, None);
             continue;
         }
         let activation = match tail {
@@ -82,25 +93,30 @@ pub(crate) fn forward_in<G: Graph>(
             _ => None,
         };
         let takes_activation = matches!(layer, Layer::BatchNorm(_) | Layer::Residual(_));
-        x = layer.forward_in(graph, &x, activation.filter(|_| takes_activation), mode)?;
+        x = layer.forward_in(graph, (&x, &mut sums), activation.filter(|_| takes_activation), mode)?;
         rest = if takes_activation && activation.is_some() { &tail[1..] } else { tail };
     }
-    Ok(x)
+    Ok((x, sums))
 }
 
 impl Layer {
-    /// The layer's output, or its activation where one follows that the layer is fused with.
+    /// The layer's output, or its activation where one follows that the layer is fused with. `sums` are what the layer before has
+    /// left, and then what this one leaves.
     fn forward_in<G: Graph>(
         &self,
         graph: &mut G,
-        x: &G::Value,
+        (x, sums): (&G::Value, &mut Option<BatchSums>),
         activation: Option<&Activation>,
         mode: Mode<'_>,
     ) -> Result<G::Value> {
+        let left = sums.take();
         match self {
             Self::Linear(linear) => linear.forward_in(graph, x),
-            Self::Conv2d(conv) => conv.forward_in(graph, x),
-            Self::BatchNorm(norm) => norm.forward_with_activation(graph, x, None, activation, mode),
+            Self::Conv2d(conv) => {
+                *sums = matches!(mode, Mode::Training { .. }).then(BatchSums::default);
+                conv.forward_with_sums(graph, x, sums.clone())
+            }
+            Self::BatchNorm(norm) => norm.forward_with_sums(graph, (x, left), None, activation, mode),
             Self::Activation(activation) => activation.forward_in(graph, x),
             Self::MaxPool(window) => graph.apply(MaxPool(*window), [x]),
             Self::AveragePool(window) => graph.apply(AveragePool(*window), [x]),
@@ -304,9 +320,9 @@ impl Residual {
         mode: Mode<'_>,
     ) -> Result<G::Value> {
         if let [inner @ .., (_, Layer::BatchNorm(norm))] = self.body.as_slice() {
-            let y = forward_in(graph, inner, x, mode)?;
+            let (y, sums) = forward_with_sums(graph, inner, x, mode)?;
             let shortcut = forward_in(graph, &self.shortcut, x, mode)?;
-            return norm.forward_with_activation(graph, &y, Some(&shortcut), activation, mode);
+            return norm.forward_with_sums(graph, (&y, sums), Some(&shortcut), activation, mode);
         }
         let y = forward_in(graph, &self.body, x, mode)?;
         let shortcut = forward_in(graph, &self.shortcut, x, mode)?;

@@ -3,6 +3,7 @@
 //! of threads.
 
 pub mod almost_orthogonal;
+pub mod batch_sums;
 mod bias;
 pub mod blocks;
 pub mod conv2d;

@@ -1,9 +1,9 @@
 //! Optimisers: all parameters of a group in one launch.
 
 use super::rule::Rule;
-use crate::backend::{put_word, table};
+use crate::backend::put_word;
 use candle_core::Result;
-use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, table};
 
 /// A parameter and what belongs to it.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 // Optimisers: all parameters of a group in one launch.
 #pragma once
-#include "../backend/blocks.cuh"
+#include <backend/gpu/common.cuh>
 #include <regularization/proximal/solver.cuh>
 
 struct Slot {
@@ -35,6 +35,7 @@ __device__ __forceinline__ float adam_averages(float &m, float &v, float g, floa
 }
 
 extern "C" __global__ void sgd(const Slots all, int count, const float *schedule, float momentum) {
+    begin();
     const float rate = schedule[0];
     update(all, count, [&](const Slot &slot, int k, float g) {
         const float v = momentum * slot.state[k] + g;
@@ -46,6 +47,7 @@ extern "C" __global__ void sgd(const Slots all, int count, const float *schedule
 // The schedule: the learning rate over the first bias correction, and 1/√ of the second one.
 extern "C" __global__ void adam(const Slots all, int count, const float *schedule, float beta1, float beta2,
                                 float epsilon) {
+    begin();
     const float rate = schedule[0], correction = schedule[1];
     update(all, count, [&](const Slot &slot, int k, float g) {
         float &m = slot.state[k], &v = slot.state[slot.length + k];
@@ -80,6 +82,7 @@ struct ProximalSlots {
 // as for Adam, then the learning rate. Shared: an int for each thread.
 extern "C" __global__ void proximal_adam(const ProximalSlots all, int count, const float *schedule, float beta1,
                                          float beta2, float epsilon) {
+    begin();
     SHARED(int, last);
     const float rate = schedule[0], correction = schedule[1], learning_rate = schedule[2];
     const int low = array_of_block(all.first, count);

@@ -20,6 +20,7 @@ struct Location {
 extern "C" __global__ void lipschitz_norm_gradient(const float *__restrict__ c, const float *__restrict__ log_alpha,
                                                    float *__restrict__ dc, float *__restrict__ d_log_alpha, double weight,
                                                    int values, int channels, int size, int width, double step) {
+    begin();
     const int channel = blockIdx.x * blockDim.x + threadIdx.x;
     if (channel >= channels)
         return;

@@ -8,6 +8,15 @@
 // One name and type for all kernels of a file, as the language wants it.
 extern __shared__ __align__(16) unsigned char dynamic_shared[];
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(dynamic_shared)
+
+// Every kernel begins with it (programmatic dependent launch): the next one may be launched, and the results of the one before are
+// waited for. On older cards a kernel is launched when the one before it has ended.
+__device__ __forceinline__ void begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 #endif
 
 // What an input's segment is found with, counted from the knot at 0 as on the CPU.
@@ -162,6 +171,11 @@ __device__ __forceinline__ float at_knot(const float2 *sums, int stride, int seg
 
 __device__ __forceinline__ double plus(double a, double b) { return a + b; }
 __device__ __forceinline__ double2 plus(double2 a, double2 b) { return make_double2(a.x + b.x, a.y + b.y); }
+
+// Σx and Σx² of `count` numbers from Σd and Σd², with d = x − origin.
+__device__ __forceinline__ double2 sums_from_origin(double alone, double squares, double origin, double count) {
+    return make_double2(alone + count * origin, squares + origin * (2.0 * alone + count * origin));
+}
 
 // Σ of count numbers from `start` on, each `stride` after the other, in a fixed order: two sums, so that one need not wait for
 // the other. `zero`: 0 of the type.
@@ -337,6 +351,7 @@ __device__ __forceinline__ void by_channel_gradient(const T *x, const T *dy, T *
 
 // out (count) = Σ over pieces of partial (pieces, count, every), of each the first, in that order.
 extern "C" __global__ void merge(const double *partial, float *out, int pieces, int count, int every) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= count)
         return;
@@ -345,6 +360,19 @@ extern "C" __global__ void merge(const double *partial, float *out, int pieces, 
     for (int piece = 0; piece < pieces; piece++)
         sum += partial[((long long)piece * count + k) * every];
     out[k] = (float)sum;
+}
+
+// Which of `count` arrays the block works on: blocks first[k]..first[k + 1] are those of array k.
+__device__ __forceinline__ int array_of_block(const int *first, int count) {
+    int low = 0, high = count;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if ((int)blockIdx.x >= first[middle])
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
 }
 
 // The position of a knot.

@@ -17,7 +17,7 @@ pub mod launch;
 
 pub use arguments::{
     Address, Argument, LaunchDims, all_aligned, by_channel, in_vector, int, kernel_of, kernel_of_mapping, knots,
-    mapping, pointwise_blocks, rows_of,
+    mapping, pointwise_blocks, rows_of, table,
 };
 pub use device::{Gpu, GpuInput, KERNELS, Kernels, Matrix, reduce_partials, tensor_on};
 pub use elementwise::{OfChannels, pointwise};

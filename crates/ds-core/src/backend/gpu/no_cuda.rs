@@ -87,7 +87,7 @@ pub enum Graph {}
 impl Graph {
     /// # Safety
     /// None is needed.
-    pub unsafe fn capture(_device: &CudaDevice, _launches: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub unsafe fn capture(_device: &CudaDevice, _launches: impl Fn() -> Result<()>) -> Result<Self> {
         Err(Error::NotCompiledWithCudaSupport)
     }
 

@@ -4,6 +4,7 @@
 
 #define SHIFT(type, T)                                                                                                     \
     extern "C" __global__ void shift_##type(const T *__restrict__ x, T *__restrict__ y, float shift, int n, int aligned) { \
+        begin();                                                                                                           \
         pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long) { return x + shift; });                     \
     }
 FOR_TYPES(SHIFT)
@@ -37,11 +38,13 @@ __device__ __forceinline__ void channel_affine_gradient(const T *x, const float 
 #define CHANNEL_AFFINE(type, T, mapping, V)                                                                                \
     extern "C" __global__ void __launch_bounds__(256) channel_affine_##mapping##_##type(                                   \
         const T *__restrict__ x, const float *__restrict__ log_alpha, T *__restrict__ y, float shift, PLANES) {            \
+        begin();                                                                                                           \
         channel_affine<V>(x, log_alpha, y, shift, rows, channels, inner, rows_per_block);                                  \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) channel_affine_gradient_##mapping##_##type(                          \
         const T *__restrict__ x, const float *__restrict__ log_alpha, const T *__restrict__ dy, T *__restrict__ dx,        \
         double *__restrict__ partial, PLANES) {                                                                            \
+        begin();                                                                                                           \
         channel_affine_gradient<V>(x, log_alpha, dy, dx, partial, rows, channels, inner, rows_per_block);                  \
     }
 #define CHANNEL_AFFINE_MAPPINGS(type, T) FOR_MAPPINGS(CHANNEL_AFFINE, type, T)

@@ -65,11 +65,13 @@ __device__ __forceinline__ void hinges_gradient(const T *x, const float *a, cons
     extern "C" __global__ void __launch_bounds__(256) hinges_##mapping##_##type(                                           \
         const T *__restrict__ x, const float *__restrict__ a, const float *__restrict__ b, T *__restrict__ y, int count,   \
         PLANES) {                                                                                                          \
+        begin();                                                                                                           \
         hinges<V>(x, a, b, y, count, rows, channels, inner, rows_per_block);                                               \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) hinges_gradient_##mapping##_##type(                                  \
         const T *__restrict__ x, const float *__restrict__ a, const float *__restrict__ b, const T *__restrict__ dy,       \
         T *__restrict__ dx, double *__restrict__ partial, int count, PLANES) {                                             \
+        begin();                                                                                                           \
         hinges_gradient<V>(x, a, b, dy, dx, partial, count, rows, channels, inner, rows_per_block);                        \
     }
 #define HINGES_MAPPINGS(type, T) FOR_MAPPINGS(HINGES, type, T)

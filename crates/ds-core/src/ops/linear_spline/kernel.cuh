@@ -137,6 +137,7 @@ __device__ __forceinline__ void backward_columns(const T *x, const float *coeffi
 
 // ∂c (C, K) = Σ over the columns of a channel and the pieces of partial (pieces, C·inner, K), in that order.
 extern "C" __global__ void spline_merge(const float *partial, float *dc, int pieces, int channels, int inner, int knots) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= channels * knots)
         return;
@@ -153,6 +154,7 @@ extern "C" __global__ void spline_merge(const float *partial, float *dc, int pie
     extern "C" __global__ void __launch_bounds__(256, 5)                                                                 \
         name(const T *__restrict__ x, const float *__restrict__ c, T *__restrict__ y, Knots knots, int row_bytes,        \
              PLANES) {                                                                                                   \
+        begin();                                                                                                         \
         __VA_ARGS__(x, c, y, knots, row_bytes, rows, channels, inner, rows_per_block);                                   \
     }
 // Two blocks on a multiprocessor are what shared memory allows: half of its registers are enough for one without spilling.
@@ -160,6 +162,7 @@ extern "C" __global__ void spline_merge(const float *partial, float *dc, int pie
     extern "C" __global__ void __launch_bounds__(256, 2)                                                                 \
         name(const T *__restrict__ x, const float *__restrict__ c, const T *__restrict__ dy, T *__restrict__ dx,         \
              float *__restrict__ partial, Knots knots, int rows, int channels, int inner, int rows_per_block) {          \
+        begin();                                                                                                         \
         __VA_ARGS__(x, c, dy, dx, partial, knots, rows, channels, inner, rows_per_block);                                \
     }
 #define LINEAR_SPLINE(type, T)                                                                                                  \

@@ -26,10 +26,12 @@ __device__ __forceinline__ void exchange(const T *x, const T *values, T *out, in
 #define MAX_MIN(type, T, mapping, V)                                                                                       \
     extern "C" __global__ void max_min_##mapping##_##type(const T *__restrict__ x, T *__restrict__ y, int columns,         \
                                                           int count) {                                                     \
+        begin();                                                                                                           \
         exchange<V>(x, x, y, columns, count);                                                                              \
     }                                                                                                                      \
     extern "C" __global__ void max_min_gradient_##mapping##_##type(const T *__restrict__ x, const T *__restrict__ dy,      \
                                                                    T *__restrict__ dx, int columns, int count) {           \
+        begin();                                                                                                           \
         exchange<V>(x, dy, dx, columns, count);                                                                            \
     }
 #define MAX_MIN_MAPPINGS(type, T) FOR_MAPPINGS(MAX_MIN, type, T)
@@ -116,11 +118,13 @@ __device__ __forceinline__ void householder_gradient(const T *x, const float *an
 #define HOUSEHOLDER(type, T, mapping, V)                                                                                   \
     extern "C" __global__ void __launch_bounds__(256) householder_##mapping##_##type(                                      \
         const T *__restrict__ x, const float *__restrict__ angles, T *__restrict__ y, PLANES) {                            \
+        begin();                                                                                                           \
         householder<V>(x, angles, y, rows, channels, inner, rows_per_block);                                               \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) householder_gradient_##mapping##_##type(                             \
         const T *__restrict__ x, const float *__restrict__ angles, const T *__restrict__ dy, T *__restrict__ dx,           \
         double *__restrict__ partial, PLANES) {                                                                            \
+        begin();                                                                                                           \
         householder_gradient<V>(x, angles, dy, dx, partial, rows, channels, inner, rows_per_block);                        \
     }
 #define HOUSEHOLDER_MAPPINGS(type, T) FOR_MAPPINGS(HOUSEHOLDER, type, T)

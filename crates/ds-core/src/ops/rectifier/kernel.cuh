@@ -5,10 +5,12 @@
 #define RECTIFIER(type, T)                                                                                                 \
     extern "C" __global__ void rectifier_forward_##type(const T *__restrict__ x, T *__restrict__ y, float slope, int n,    \
                                                         int aligned) {                                                     \
+        begin();                                                                                                           \
         pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long) { return x > 0.0f ? x : slope * x; });      \
     }                                                                                                                      \
     extern "C" __global__ void rectifier_backward_##type(const T *__restrict__ x, const T *__restrict__ dy,                \
                                                          T *__restrict__ dx, float slope, int n, int aligned) {            \
+        begin();                                                                                                           \
         pointwise<T>(x, dy, dx, n, aligned, [&](float x, float dy, long long) { return x > 0.0f ? dy : slope * dy; });     \
     }
 FOR_TYPES(RECTIFIER)
@@ -33,11 +35,13 @@ __device__ __forceinline__ void channel_rectifier_gradient(const T *x, const flo
 #define CHANNEL_RECTIFIER(type, T, mapping, V)                                                                             \
     extern "C" __global__ void __launch_bounds__(256) channel_rectifier_##mapping##_##type(                                \
         const T *__restrict__ x, const float *__restrict__ slopes, T *__restrict__ y, PLANES) {                            \
+        begin();                                                                                                           \
         channel_rectifier<V>(x, slopes, y, rows, channels, inner, rows_per_block);                                         \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) channel_rectifier_gradient_##mapping##_##type(                       \
         const T *__restrict__ x, const float *__restrict__ slopes, const T *__restrict__ dy, T *__restrict__ dx,           \
         double *__restrict__ partial, PLANES) {                                                                            \
+        begin();                                                                                                           \
         channel_rectifier_gradient<V>(x, slopes, dy, dx, partial, rows, channels, inner, rows_per_block);                  \
     }
 #define CHANNEL_RECTIFIER_MAPPINGS(type, T) FOR_MAPPINGS(CHANNEL_RECTIFIER, type, T)

@@ -1,21 +1,44 @@
 //! Coefficients from other parameters, on a GPU.
 
 use crate::Grid;
-use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, table};
 use candle_core::{DType, Result};
 
 fn sizes(channels: usize, grid: Grid) -> Result<[Argument<'static>; 3]> {
     Ok([int(channels)?, int(grid.size())?, grid.step().into()])
 }
 
-/// [`AddLinearTerm`](super::AddLinearTerm).
-pub(super) fn add_linear_term<G: Gpu>(
-    gpu: &G,
-    grid: Grid,
-    channels: usize,
-    parameters: [Address; 3],
-) -> Result<G::Buffer> {
-    from_parameters(gpu, "add_linear_term", LaunchDims::for_each(channels * grid.size()), grid, channels, parameters)
+/// The grid and the channels of a layer, and addresses of its arrays.
+pub(super) type Layer<const N: usize> = (Grid, usize, [Address; N]);
+
+/// Layers of a launch, and numbers or channels of a block.
+const TERMS: usize = 76;
+const GRADIENTS: usize = 90;
+const NUMBERS: usize = LaunchDims::THREADS;
+const CHANNELS: usize = LaunchDims::THREADS / 32;
+
+fn shape(channels: usize, grid: Grid) -> Result<u64> {
+    int(channels * grid.size())?;
+    Ok(channels as u64 | (grid.size() as u64) << 32)
+}
+
+/// [`AddLinearTerm`](super::AddLinearTerm) of c, b1 and b0 for each layer.
+pub(super) fn add_linear_terms<G: Gpu>(gpu: &G, layers: &[Layer<3>]) -> Result<Vec<G::Buffer>> {
+    let out = layers.iter().map(|(grid, channels, _)| gpu.alloc(DType::F32, channels * grid.size()));
+    let out = out.collect::<Result<Vec<_>>>()?;
+    let row = |(&(grid, channels, [c, b1, b0]), out): (&Layer<3>, &G::Buffer)| {
+        let to = gpu.address(out)?;
+        let words = [c.0, b1.0, b0.0, to.0, shape(channels, grid)?, grid.step().to_bits()];
+        Ok((channels * grid.size(), words))
+    };
+    let rows = layers.iter().zip(&out).map(row).collect::<Result<Vec<_>>>()?;
+    for some in rows.chunks(TERMS) {
+        let (words, blocks) = table(TERMS, NUMBERS, some.iter().copied());
+        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared: 0 };
+        // SAFETY: the kernel's arguments; every block stays in its layer.
+        unsafe { gpu.launch("add_linear_term", blocks, &[Argument::Struct(&words), int(some.len())?])? };
+    }
+    Ok(out)
 }
 
 /// [`SumOfRelus`](super::SumOfRelus).
@@ -23,41 +46,33 @@ pub(super) fn sum_of_relus<G: Gpu>(
     gpu: &G,
     grid: Grid,
     channels: usize,
-    parameters: [Address; 3],
-) -> Result<G::Buffer> {
-    from_parameters(gpu, "sum_of_relus", LaunchDims::for_each(channels), grid, channels, parameters)
-}
-
-fn from_parameters<G: Gpu>(
-    gpu: &G,
-    kernel: &str,
-    blocks: LaunchDims,
-    grid: Grid,
-    channels: usize,
     [knots, b1, b0]: [Address; 3],
 ) -> Result<G::Buffer> {
     let out = gpu.alloc(DType::F32, channels * grid.size())?;
     let mut arguments: Vec<Argument<'_>> = vec![knots.into(), b1.into(), b0.into(), gpu.address(&out)?.into()];
     arguments.extend(sizes(channels, grid)?);
-    // SAFETY: the kernel's arguments; it stays below the number of channels, or of coefficients.
-    unsafe { gpu.launch(kernel, blocks, &arguments)? };
+    // SAFETY: the kernel's arguments; it stays below the number of channels.
+    unsafe { gpu.launch("sum_of_relus", LaunchDims::for_each(channels), &arguments)? };
     Ok(out)
 }
 
-/// (∂b1, ∂b0) from ∂c, for both.
-pub(super) fn linear_term_gradient<G: Gpu>(
-    gpu: &G,
-    grid: Grid,
-    channels: usize,
-    dc: Address,
-) -> Result<(G::Buffer, G::Buffer)> {
-    let (db1, db0) = (gpu.alloc(DType::F32, channels)?, gpu.alloc(DType::F32, channels)?);
-    let mut arguments: Vec<Argument<'_>> = vec![dc.into(), gpu.address(&db1)?.into(), gpu.address(&db0)?.into()];
-    arguments.extend(sizes(channels, grid)?);
-    let blocks = LaunchDims { shared: 16 * LaunchDims::THREADS, ..LaunchDims::for_each(32 * channels) };
-    // SAFETY: the kernel's arguments; it stays below the number of channels.
-    unsafe { gpu.launch("linear_term_gradient", blocks, &arguments)? };
-    Ok((db1, db0))
+/// (∂b1, ∂b0) from ∂c for each layer, of both ops.
+pub(super) fn linear_term_gradients<G: Gpu>(gpu: &G, layers: &[Layer<1>]) -> Result<Vec<(G::Buffer, G::Buffer)>> {
+    let of = |channels: usize| gpu.alloc(DType::F32, channels);
+    let out = layers.iter().map(|&(_, channels, _)| Ok((of(channels)?, of(channels)?))).collect::<Result<Vec<_>>>()?;
+    let row = |(&(grid, channels, [dc]), (db1, db0)): (&Layer<1>, &(G::Buffer, G::Buffer))| {
+        let (db1, db0) = (gpu.address(db1)?, gpu.address(db0)?);
+        Ok((channels, [dc.0, db1.0, db0.0, shape(channels, grid)?, grid.step().to_bits()]))
+    };
+    let rows = layers.iter().zip(&out).map(row).collect::<Result<Vec<_>>>()?;
+    for some in rows.chunks(GRADIENTS) {
+        let (words, blocks) = table(GRADIENTS, CHANNELS, some.iter().copied());
+        let shared = 16 * LaunchDims::THREADS;
+        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared };
+        // SAFETY: the kernel's arguments; every block stays in its layer.
+        unsafe { gpu.launch("linear_term_gradient", blocks, &[Argument::Struct(&words), int(some.len())?])? };
+    }
+    Ok(out)
 }
 
 /// ∂a of [`sum_of_relus`] from ∂c.

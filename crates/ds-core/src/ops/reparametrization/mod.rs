@@ -7,7 +7,7 @@ mod gpu;
 
 use crate::Grid;
 use crate::backend::gpu::{Address, Gpu, GpuInput};
-use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, gradients3};
+use crate::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op, gradients3};
 use crate::backend::real::Real;
 use candle_core::{DType, Result, Shape, bail};
 use std::ops::Range;
@@ -48,6 +48,7 @@ fn addresses<G: Gpu>(inputs: &[GpuInput<'_, G>], op: &str) -> Result<[Address; 3
 impl Op for AddLinearTerm {
     const NAME: &'static str = "add-linear-term";
     const INPUTS: Range<usize> = 3..4;
+    const FOREACH: bool = true;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         channels(Self::NAME, self.grid.size(), inputs)?;
@@ -79,14 +80,35 @@ impl Op for AddLinearTerm {
         Ok([Gradient::Output, Gradient::Value(db1), Gradient::Value(db0)])
     }
 
+    fn is_same(&self, other: &Self) -> bool {
+        self.grid == other.grid
+    }
+
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
-        gpu::add_linear_term(gpu, self.grid, inputs[1].shape().elem_count(), addresses(inputs, Self::NAME)?)
+        op::only(Self::gpu_foreach(gpu, &[(self, inputs)])?)
     }
 
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
-        let channels = pass.inputs[1].shape().elem_count();
-        let (db1, db0) = gpu::linear_term_gradient(gpu, self.grid, channels, pass.dy.address)?;
-        Ok([Gradient::Output, Gradient::Value(db1), Gradient::Value(db0)])
+        op::only(Self::gpu_backward_foreach(gpu, &[(self, *pass)])?)
+    }
+
+    fn gpu_foreach<G: Gpu>(gpu: &G, all: &[(&Self, &[GpuInput<'_, G>])]) -> Result<Vec<G::Buffer>> {
+        let layer = |(op, inputs): &(&Self, &[GpuInput<'_, G>])| {
+            Ok((op.grid, inputs[1].shape().elem_count(), addresses(inputs, Self::NAME)?))
+        };
+        gpu::add_linear_terms(gpu, &all.iter().map(layer).collect::<Result<Vec<_>>>()?)
+    }
+
+    fn gpu_backward_foreach<G: Gpu>(
+        gpu: &G,
+        all: &[(&Self, Backward<'_, GpuInput<'_, G>>)],
+    ) -> Result<Vec<Gradients<G::Buffer>>> {
+        let layer = |(op, pass): &(&Self, Backward<'_, GpuInput<'_, G>>)| {
+            (op.grid, pass.inputs[1].shape().elem_count(), [pass.dy.address])
+        };
+        let found = gpu::linear_term_gradients(gpu, &all.iter().map(layer).collect::<Vec<_>>())?;
+        let gradients = |(db1, db0)| [Gradient::Output, Gradient::Value(db1), Gradient::Value(db0)];
+        Ok(found.into_iter().map(gradients).collect())
     }
 }
 
@@ -145,7 +167,8 @@ impl Op for SumOfRelus {
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let channels = pass.inputs[1].shape().elem_count();
         let da = gpu::sum_of_relus_gradient(gpu, self.grid, channels, pass.dy.address)?;
-        let (db1, db0) = gpu::linear_term_gradient(gpu, self.grid, channels, pass.dy.address)?;
+        let linear = gpu::linear_term_gradients(gpu, &[(self.grid, channels, [pass.dy.address])])?;
+        let (db1, db0) = op::only(linear)?;
         Ok(gradients3(da, db1, db0))
     }
 }

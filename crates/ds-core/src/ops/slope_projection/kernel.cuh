@@ -59,6 +59,7 @@ __device__ __forceinline__ void pull_back(const float *c, int size, int width, d
 // log_alpha is null where α is 1.
 extern "C" __global__ void slope_projection(const float *__restrict__ c, const float *__restrict__ log_alpha,
                                             float *__restrict__ out, int channels, int size, int width, double step) {
+    begin();
     const int channel = blockIdx.x * blockDim.x + threadIdx.x;
     if (channel >= channels)
         return;
@@ -72,6 +73,7 @@ extern "C" __global__ void slope_projection_gradient(const float *__restrict__ c
                                                      const float *__restrict__ y, const float *__restrict__ dy,
                                                      float *__restrict__ dc, float *__restrict__ d_log_alpha, int channels,
                                                      int size, int width, double step) {
+    begin();
     const int channel = blockIdx.x * blockDim.x + threadIdx.x;
     if (channel >= channels)
         return;

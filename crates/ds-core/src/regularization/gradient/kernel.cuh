@@ -60,6 +60,7 @@ __device__ __forceinline__ double value_at(const NormLayer &layer, int channel, 
 // Adds the gradient of weight·(TV² + |σ(0)| + |σ(1)|), or of one of these terms, a thread for each number. Grid: (layers, pieces of
 // their numbers).
 extern "C" __global__ void norm_gradient(const NormLayers all, int tv2, int values) {
+    begin();
     const NormLayer &layer = all.layers[blockIdx.x];
     const int width = layer.kind == 2 ? layer.size - 2 : layer.size;
     for (int at = blockIdx.y * blockDim.x + threadIdx.x; at < layer.channels * width; at += gridDim.y * blockDim.x) {

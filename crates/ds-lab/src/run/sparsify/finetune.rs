@@ -12,6 +12,7 @@ use anyhow::Result;
 use ds_core::sparsify::KeptKnots;
 use ds_nn::ops::dropout::Key;
 use ds_nn::rng::{Purpose, Seed};
+use ds_nn::tape::Tape;
 
 /// What learning rates are multiplied with where the config does not say.
 const LEARNING_RATE: f64 = 0.1;
@@ -95,7 +96,7 @@ fn finetune(config: &Config, setup: &Setup, kept: &KeptKnots) -> Result<usize> {
             interrupt::check()?;
             optimizers.prepare(epoch)?;
             let dropout = Key::Number(seed.key(Purpose::Dropout, step));
-            let (tape, loss) = model.forward(&batch, dropout, &totals)?;
+            let (tape, loss) = model.forward(Tape::recording(), &batch, dropout, &totals)?;
             let mut gradients = tape.backward(&loss)?;
             kept.restrict(&mut gradients)?;
             optimizers.apply(&gradients)?;

@@ -21,6 +21,7 @@ __device__ __forceinline__ int aol_column(int source, int kernel, int stride, in
 // The matrix of the phases, a thread for each of its elements.
 extern "C" __global__ void aol_phases(const float *__restrict__ weight, float *__restrict__ matrix, int elements, int columns,
                                       int in_row, int kernel, int stride, int side) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= elements)
         return;
@@ -45,6 +46,7 @@ __device__ __forceinline__ float aol_correlation(const float *gram, int columns,
 // double for each thread.
 extern "C" __global__ void aol_scales(const float *__restrict__ gram, const float *matrix, const float *gradient,
                                       float *__restrict__ scales, float *of_totals, int channels, int outputs, int side) {
+    begin();
     SHARED(double, scratch);
     const int i = blockIdx.x, taps = side * side, columns = channels * taps, shifts = (2 * side - 1) * (2 * side - 1);
     double sum = 0.0;
@@ -68,6 +70,7 @@ extern "C" __global__ void aol_scales(const float *__restrict__ gram, const floa
 // The kernel with each channel scaled, a thread for each element.
 extern "C" __global__ void aol_forward(const float *__restrict__ weight, const float *__restrict__ scales,
                                        float *__restrict__ out, int elements, int in_row, int kernel, int stride, int side) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k < elements)
         out[k] = weight[k] * scales[aol_column(k % in_row, kernel, stride, side) / (side * side)];
@@ -77,6 +80,7 @@ extern "C" __global__ void aol_forward(const float *__restrict__ weight, const f
 // (i, j, p).
 extern "C" __global__ void aol_signs(const float *__restrict__ gram, const float *__restrict__ of_totals,
                                      float *__restrict__ signs, int channels, int side) {
+    begin();
     const int shifts = (2 * side - 1) * (2 * side - 1), columns = channels * side * side;
     const int k = blockIdx.x * blockDim.x + threadIdx.x, p = k % shifts, i = k / shifts / channels, j = k / shifts % channels;
     if (i >= channels)
@@ -90,6 +94,7 @@ extern "C" __global__ void aol_signs(const float *__restrict__ gram, const float
 extern "C" __global__ void aol_backward(const float *__restrict__ gradient, const float *__restrict__ scales,
                                         const float *__restrict__ through, float *__restrict__ out, int elements, int columns,
                                         int in_row, int kernel, int stride, int side) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= elements)
         return;

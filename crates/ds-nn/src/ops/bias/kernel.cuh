@@ -6,6 +6,7 @@
 #define ADD_BIAS(type, T)                                                                                                  \
     extern "C" __global__ void add_bias_##type(T *y, const float *__restrict__ bias, int channels, int inner, int n,       \
                                                int aligned) {                                                              \
+        begin();                                                                                                           \
         pointwise<T>(y, nullptr, y, n, aligned,                                                                            \
                      [&](float y, float, long long at) { return y + bias[(int)at / inner % channels]; });                  \
     }
@@ -28,10 +29,12 @@ template <typename V, typename T> __device__ __forceinline__ void channel_sums(c
 #define CHANNEL_SUMS(type, T)                                                                                              \
     extern "C" __global__ void __launch_bounds__(256) channel_sums_vectors_##type(const T *__restrict__ x,                 \
                                                                                   double *partial, PLANES) {               \
+        begin();                                                                                                           \
         channel_sums<Vector<T>>(x, partial, rows, channels, inner, rows_per_block);                                        \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) channel_sums_scalars_##type(const T *__restrict__ x,                 \
                                                                                   double *partial, PLANES) {               \
+        begin();                                                                                                           \
         channel_sums<Scalar<T>>(x, partial, rows, channels, inner, rows_per_block);                                        \
     }
 FOR_TYPES(CHANNEL_SUMS)

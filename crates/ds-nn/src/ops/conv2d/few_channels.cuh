@@ -15,6 +15,8 @@
 constexpr int TAPS = 9;
 // Zeros left of a row.
 constexpr int MARGIN = 4;
+// Vectors of a thread that are under way at the same time: stores between them would wait for one after the other.
+constexpr int BATCH = 4;
 
 #ifdef __CUDACC__
 // Before compute capability 8.0 there are no such numbers and products: the host does not launch these kernels there.
@@ -69,38 +71,47 @@ __device__ __forceinline__ void load_spread(const T *x, float *to, const Images 
     const int tiles = tiles_of(of), image = tile / tiles, top = (tile - image * tiles) * of.rows * of.stride - 1;
     const int rows = (of.rows - 1) * of.stride + 3, vectors = of.width / COUNT, length = row_length(of);
     const T *from = x + (long long)image * of.channels * of.height * of.width;
-    const int column = threadIdx.x % vectors, others = blockDim.x / vectors;
+    const int column = threadIdx.x % vectors, others = blockDim.x / vectors, lines = count * rows;
     if (threadIdx.x >= others * vectors)
         return;
     const Four zeros = {{0.0f, 0.0f, 0.0f, 0.0f}};
-#pragma unroll 4
-    for (int line = threadIdx.x / vectors; line < count * rows; line += others) {
-        const int channel = line / rows, row = line - channel * rows;
-        const int spread_row = top + row, at = SPREAD == 2 ? spread_row >> 1 : spread_row;
-        float *start = to + channel * plane + row * length;
-        Vector<T> vector;
-        const bool inside = spread_row >= 0 && at * SPREAD == spread_row && at < of.height && first + channel < of.channels;
-        if (inside)
-            vector = *reinterpret_cast<const Vector<T> *>(from + ((long long)(first + channel) * of.height + at) * of.width
-                                                          + column * COUNT);
+    for (int start = threadIdx.x / vectors; start < lines; start += BATCH * others) {
+        Packed<Vector<T>> batch[BATCH];
 #pragma unroll
-        for (int k = 0; k < COUNT; k += 4) {
-            Four four;
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                four.values[j] = inside ? to_tf32(to_float(vector.values[k + j])) : 0.0f;
-            Four *there = reinterpret_cast<Four *>(start + MARGIN + (column * COUNT + k) * SPREAD);
-            if (SPREAD == 1) {
-                *there = four;
-            } else {
-                there[0] = {{four.values[0], 0.0f, four.values[1], 0.0f}};
-                there[1] = {{four.values[2], 0.0f, four.values[3], 0.0f}};
-            }
+        for (int b = 0; b < BATCH; b++) {
+            const int line = start + b * others, channel = line / rows, spread_row = top + line - channel * rows;
+            const int at = SPREAD == 2 ? spread_row >> 1 : spread_row;
+            const bool exists = line < lines && at * SPREAD == spread_row && first + channel < of.channels;
+            batch[b] = {};
+            if (exists && spread_row >= 0 && at < of.height)
+                batch[b] = packed_at<Vector<T>>(from + ((long long)(first + channel) * of.height + at) * of.width, column);
         }
-        if (column == 0) {
-            *reinterpret_cast<Four *>(start) = zeros;
-            if (row == rows - 1)
-                *reinterpret_cast<Four *>(start + length) = zeros;
+#pragma unroll
+        for (int b = 0; b < BATCH; b++) {
+            const int line = start + b * others, channel = line / rows, row = line - channel * rows;
+            if (line >= lines)
+                break;
+            const Vector<T> vector = unpacked(batch[b]);
+            float *to_row = to + channel * plane + row * length;
+#pragma unroll
+            for (int k = 0; k < COUNT; k += 4) {
+                Four four;
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    four.values[j] = to_tf32(to_float(vector.values[k + j]));
+                Four *there = reinterpret_cast<Four *>(to_row + MARGIN + (column * COUNT + k) * SPREAD);
+                if (SPREAD == 1) {
+                    *there = four;
+                } else {
+                    there[0] = {{four.values[0], 0.0f, four.values[1], 0.0f}};
+                    there[1] = {{four.values[2], 0.0f, four.values[3], 0.0f}};
+                }
+            }
+            if (column == 0) {
+                *reinterpret_cast<Four *>(to_row) = zeros;
+                if (row == rows - 1)
+                    *reinterpret_cast<Four *>(to_row + length) = zeros;
+            }
         }
     }
 }
@@ -119,30 +130,52 @@ __device__ __forceinline__ void load_plain(const T *x, float *to, const Images &
     const int tiles = tiles_of(of), image = tile / tiles, top = (tile - image * tiles) * of.rows;
     const int vectors = of.rows * of.width / Vector<T>::COUNT, inside = min(of.rows, of.height - top) * of.width;
     const T *from = x + ((long long)image * of.channels * of.height + top) * of.width;
-#pragma unroll 4
-    for (int k = threadIdx.x; k < count * vectors; k += blockDim.x) {
-        const int channel = k / vectors, pixel = (k - channel * vectors) * Vector<T>::COUNT;
-        Vector<T> vector;
-        const bool exists = first + channel < of.channels && pixel < inside;
-        if (exists)
-            vector = *reinterpret_cast<const Vector<T> *>(from + (long long)(first + channel) * of.height * of.width + pixel);
+    const int all = count * vectors, plane_of_x = of.height * of.width;
+    for (int start = threadIdx.x; start < all; start += BATCH * blockDim.x) {
+        Packed<Vector<T>> batch[BATCH];
 #pragma unroll
-        for (int v = 0; v < Vector<T>::COUNT; v += 4) {
-            Four four;
+        for (int b = 0; b < BATCH; b++) {
+            const int k = start + b * blockDim.x, channel = k / vectors, pixel = (k - channel * vectors) * Vector<T>::COUNT;
+            batch[b] = {};
+            if (k < all && first + channel < of.channels && pixel < inside)
+                batch[b] = packed_at<Vector<T>>(from + (long long)(first + channel) * plane_of_x + pixel, 0);
+        }
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                four.values[j] = exists ? to_tf32(to_float(vector.values[v + j])) : 0.0f;
-            *reinterpret_cast<Four *>(to + channel * plane + pixel + v) = four;
+        for (int b = 0; b < BATCH; b++) {
+            const int k = start + b * blockDim.x, channel = k / vectors, pixel = (k - channel * vectors) * Vector<T>::COUNT;
+            const Vector<T> vector = unpacked(batch[b]);
+#pragma unroll
+            for (int v = 0; v < Vector<T>::COUNT; v += 4) {
+                Four four;
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    four.values[j] = to_tf32(to_float(vector.values[v + j]));
+                if (k < all)
+                    *reinterpret_cast<Four *>(to + channel * plane + pixel + v) = four;
+            }
         }
     }
 }
 
-// W (O, I, 3, 3), or (O, I) where `taps` is 1, in the order in which products take it: (inputs/8, 9, outputs/16, lane, 4), 0 where
-// there is no channel or tap. What is computed from x has `outputs` channels; for ∂x (`turned`) those are I, and the taps are
+// W (O, I, 3, 3), or (O, I) where `taps` is 1, and the same in the order in which products take it: (inputs/8, 9, outputs/16, lane,
+// 4), 0 where there is no channel or tap. What is computed has `outputs` channels; for ∂x (`turned`) those are I, and the taps are
 // turned round.
-template <typename T>
-__device__ __forceinline__ void conv_pack(const T *w, Four *packed, int inputs, int outputs, int turned, int taps) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+struct PackedWeights {
+    const float *w;
+    Four *packed;
+    int inputs, outputs, turned, taps;
+};
+// As many as the arguments of a kernel have room for. Blocks first[k]..first[k + 1] work on weights k, 256 fours each.
+struct AllPackedWeights {
+    int first[114];
+    PackedWeights weights[112];
+};
+
+// Factors are rounded to T, and then to TF32.
+template <typename T> __device__ __forceinline__ void conv_pack(const AllPackedWeights &all, int count) {
+    const int low = array_of_block(all.first, count);
+    const auto [w, packed, inputs, outputs, turned, taps] = all.weights[low];
+    const int at = (blockIdx.x - all.first[low]) * 256 + threadIdx.x;
     const int sixteens = (outputs + 15) / 16, eights = (inputs + 7) / 8;
     if (at >= eights * TAPS * sixteens * 32)
         return;
@@ -154,7 +187,7 @@ __device__ __forceinline__ void conv_pack(const T *w, Four *packed, int inputs, 
         const int of_w = taps == TAPS ? (turned ? TAPS - 1 - tap : tap) : tap - TAPS / 2;
         float value = 0.0f;
         if (o < outputs && i < inputs && of_w >= 0 && of_w < taps)
-            value = to_float(w[(turned ? i * outputs + o : o * inputs + i) * taps + of_w]);
+            value = to_float(from_float<T>(w[(turned ? i * outputs + o : o * inputs + i) * taps + of_w]));
         four.values[r] = to_tf32(value);
     }
     packed[at] = four;
@@ -180,9 +213,11 @@ __device__ __forceinline__ void add_parts(float (&sums)[COUNT], float *scratch, 
 
 // y (N, O, …) of images x (N, I, …) and packed weights. Grid: (tiles, O over those of a block). A warp has 16·M outputs of 8·N
 // pixels; WARPS of four are beside each other for other outputs, the rest for other pixels, and PARTS fours for other inputs.
-// Shared: `chunk` channels of a tile, and where there are parts, a sum for each thread of half of them.
+// Where it is wanted, Σy and Σy² of the tile, of y as it is rounded: sums_of_y (tiles, O, 2). Shared: `chunk` channels of a tile;
+// where there are parts, a sum for each thread of half of them; with sums of y, 2·M double2 for each of 128 threads.
 template <typename T, int M, int N, int WARPS, int PARTS>
-__device__ __forceinline__ void conv_forward(const T *x, const Four *packed, T *y, const Images &of, int outputs, int chunk, int plane) {
+__device__ __forceinline__ void conv_forward(const T *x, const Four *packed, T *y, double2 *sums_of_y, const Images &of,
+                                             int outputs, int chunk, int plane) {
     SHARED(float, tile);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, part = threadIdx.x / 128;
     const int first_output = (blockIdx.y * WARPS + warp % WARPS) * M;
@@ -212,7 +247,7 @@ __device__ __forceinline__ void conv_forward(const T *x, const Four *packed, T *
         for (int eight = part; eight < count / 8; eight += PARTS) {
             const Four *weights = packed + (long long)((first / 8 + eight) * TAPS) * sixteens * 32 + lane;
             const float *channels = tile + eight * 8 * plane;
-#pragma unroll 3
+#pragma unroll
             for (int tap = 0; tap < TAPS; tap++) {
                 Four a[M];
 #pragma unroll
@@ -250,6 +285,40 @@ __device__ __forceinline__ void conv_forward(const T *x, const Four *packed, T *
                 }
             }
         }
+    if (!sums_of_y)
+        return;
+    double2 *scratch = reinterpret_cast<double2 *>(tile);
+    __syncthreads();
+#pragma unroll
+    for (int row = 0; row < 2 * M; row++) {
+        // Relative to the first of them, so that f32 holds what is far from 0.
+        const float origin = to_float(from_float<T>(sums[row / 2 * N][row % 2 * 2]));
+        float alone = 0.0f, squares = 0.0f;
+        int count = 0;
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            if (first_pixel + 8 * n + lane % 4 * 2 < pixels) {
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    const float d = to_float(from_float<T>(sums[row / 2 * N + n][row % 2 * 2 + j])) - origin;
+                    alone += d;
+                    squares = fmaf(d, d, squares);
+                }
+                count += 2;
+            }
+        scratch[row * 128 + warp * 32 + lane] = sums_from_origin(alone, squares, origin, count);
+    }
+    __syncthreads();
+    for (int channel = warp * 32 + lane; channel < 16 * M * WARPS; channel += 128) {
+        const int beside = channel / (16 * M), row = channel % (16 * M) / 8, output = blockIdx.y * WARPS * M * 16 + channel;
+        if (output >= outputs)
+            continue;
+        double2 total = make_double2(0.0, 0.0);
+#pragma unroll
+        for (int k = 0; k < 16 / WARPS; k++)
+            total = plus(total, scratch[row * 128 + (beside + k / 4 * WARPS) * 32 + channel % 8 * 4 + k % 4]);
+        sums_of_y[(long long)blockIdx.x * outputs + output] = total;
+    }
 }
 
 // Σ over the block's tiles of ∂y·x for each tap: partial (pieces, O/16, I/16, 2, 9, 4, lane), in the order of the products' sums.
@@ -342,23 +411,26 @@ __device__ __forceinline__ void conv_merge(const float *partial, T *dw, int piec
 
 #define CONV_FORWARD(type, T, name, M, N, WARPS, PARTS)                                                                    \
     extern "C" __global__ void __launch_bounds__(128 * PARTS, 4 / PARTS) conv_forward_##name##_##type(                     \
-        const T *__restrict__ x, const Four *__restrict__ packed, T *__restrict__ y, Images of, int outputs, int chunk,    \
-        int plane) {                                                                                                       \
-        conv_forward<T, M, N, WARPS, PARTS>(x, packed, y, of, outputs, chunk, plane);                                      \
+        const T *__restrict__ x, const Four *__restrict__ packed, T *__restrict__ y, double2 *sums_of_y, Images of,        \
+        int outputs, int chunk, int plane) {                                                                               \
+        begin();                                                                                                           \
+        conv_forward<T, M, N, WARPS, PARTS>(x, packed, y, sums_of_y, of, outputs, chunk, plane);                           \
     }
 #define CONV_WEIGHTS(type, T, name, OUTPUTS, INPUTS, PARTS, STRIDE)                                                        \
     extern "C" __global__ void __launch_bounds__(256, 2) conv_weights_##name##_##type(                                     \
         const T *__restrict__ x, const T *__restrict__ dy, float *__restrict__ partial, Images of, int images,             \
         int outputs, int plane, int dy_plane) {                                                                            \
+        begin();                                                                                                           \
         conv_weights<T, OUTPUTS, INPUTS, PARTS, STRIDE>(x, dy, partial, of, images, outputs, plane, dy_plane);             \
     }
 #define CONV(type, T)                                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) conv_pack_##type(const T *__restrict__ w, Four *packed, int inputs,  \
-                                                                       int outputs, int turned, int taps) {                \
-        conv_pack(w, packed, inputs, outputs, turned, taps);                                                               \
+    extern "C" __global__ void __launch_bounds__(256) conv_pack_##type(const AllPackedWeights all, int count) {            \
+        begin();                                                                                                           \
+        conv_pack<T>(all, count);                                                                                          \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) conv_merge_##type(const float *__restrict__ partial, T *dw,          \
                                                                         int pieces, int inputs, int outputs, int taps) {   \
+        begin();                                                                                                           \
         conv_merge(partial, dw, pieces, inputs, outputs, taps);                                                            \
     }                                                                                                                      \
     CONV_FORWARD(type, T, 16, 1, 8, 1, 1)                                                                                  \

@@ -4,7 +4,7 @@
 
 use crate::ops::window::Window;
 use candle_core::{DType, Result};
-use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of, table};
 
 const TAPS: usize = 9;
 /// Zeros left of a row of a tile.
@@ -17,6 +17,8 @@ const MAX_WIDTH: usize = 64;
 const TILE: usize = 40 << 10;
 /// The same for the tiles of x and ∂y; the largest take 70 kB.
 const TILES: usize = 56 << 10;
+/// What the sums of y take: two double2 for each of 16 outputs of a warp, up to 32, and each of 128 threads.
+const SUMS_OF_Y: usize = 16 * 2 * 2 * 128;
 /// Threads of a block that sums up ∂W, and the sums of one of its warps, which has 16·16 weights.
 const THREADS_FOR_WEIGHTS: usize = 256;
 const SUMS_OF_WARP: usize = 2 * TAPS * 4 * 32;
@@ -88,18 +90,34 @@ impl FewChannels {
         (is_known && fits).then_some(Self { dtype, input, output, stride, taps: kernel * kernel })
     }
 
-    /// y (N, O, H', W') of x and W (O, I, k, k).
-    pub fn forward<G: Gpu>(&self, gpu: &G, x: Address, w: Address) -> Result<G::Buffer> {
-        let [_, channels, height, width] = self.input;
-        let of = Images { channels, height, width, stride: self.stride, spread: 1 };
-        self.product(gpu, of, self.output[1], (x, w), false)
+    /// y (N, O, H', W') of x and weights as [`packed`] leaves them.
+    pub fn forward<G: Gpu>(&self, gpu: &G, x: Address, packed: Address) -> Result<G::Buffer> {
+        Ok(self.product(gpu, self.of_input(), self.output[1], (x, packed), (false, false))?.0)
     }
 
-    /// ∂x (N, I, H, W) of W and ∂y: a convolution of ∂y, with zeros between its pixels where there was a stride.
-    pub fn input_gradient<G: Gpu>(&self, gpu: &G, w: Address, dy: Address) -> Result<G::Buffer> {
+    /// The same, and the partial sums (pieces, O, 2) of y and y² in f64, with the number of pieces.
+    pub fn forward_with_sums<G: Gpu>(
+        &self,
+        gpu: &G,
+        x: Address,
+        packed: Address,
+    ) -> Result<(G::Buffer, Option<(G::Buffer, usize)>)> {
+        self.product(gpu, self.of_input(), self.output[1], (x, packed), (false, true))
+    }
+
+    fn of_input(&self) -> Images {
+        let [_, channels, height, width] = self.input;
+        Images { channels, height, width, stride: self.stride, spread: 1 }
+    }
+
+    /// ∂x (N, I, H, W) of weights that were packed for it and ∂y: a convolution of ∂y, with zeros between its pixels where there was a
+    /// stride.
+    pub fn input_gradient<G: Gpu>(&self, gpu: &G, packed: Address, dy: Address) -> Result<G::Buffer> {
         let [_, channels, height, width] = self.output;
         let of = Images { channels, height, width, stride: 1, spread: self.stride };
-        self.product(gpu, of, self.input[1], (dy, w), true)
+        // Those for y are before them.
+        let at = Address(packed.0 + 4 * packed_numbers(self.input[1], self.output[1]) as u64);
+        Ok(self.product(gpu, of, self.input[1], (dy, at), (true, false))?.0)
     }
 
     fn product<G: Gpu>(
@@ -107,18 +125,9 @@ impl FewChannels {
         gpu: &G,
         of: Images,
         outputs: usize,
-        (x, w): (Address, Address),
-        turned: bool,
-    ) -> Result<G::Buffer> {
-        let (sixteens, eights) = (outputs.div_ceil(16), of.channels.div_ceil(8));
-        let fragments = eights * TAPS * sixteens * 32;
-        let packed = gpu.alloc(DType::F32, 4 * fragments)?;
-        let at = gpu.address(&packed)?;
-        let arguments =
-            [w.into(), at.into(), int(of.channels)?, int(outputs)?, Argument::Int(i32::from(turned)), int(self.taps)?];
-        // SAFETY: the kernel's arguments; `packed` has room for all.
-        unsafe { gpu.launch(&kernel_of("conv_pack", self.dtype)?, LaunchDims::for_each(fragments), &arguments)? };
-
+        (x, packed): (Address, Address),
+        (turned, with_sums): (bool, bool),
+    ) -> Result<(G::Buffer, Option<(G::Buffer, usize)>)> {
         // Outputs and pixels of a block, and among how many parts of it inputs are shared: the kernels' warps have 16·M·WARPS
         // and 8·N·4/WARPS. Where there are fewer blocks, they have more parts.
         let (channels, pixels, parts) = match outputs {
@@ -129,14 +138,17 @@ impl FewChannels {
         let width = of.output_width();
         let rows = (pixels / width).clamp(1, of.height * of.spread / of.stride);
         let plane = of.plane(rows, 8);
-        let chunk = (TILE / (4 * plane) / 8 * 8).clamp(8, 8 * eights);
+        let chunk = (TILE / (4 * plane) / 8 * 8).clamp(8, of.channels.next_multiple_of(8));
         let [n, _, height, _] = if turned { self.input } else { self.output };
         let y = gpu.alloc(self.dtype, n * outputs * height * width)?;
         let words = of.words(rows);
+        let tiles = n * of.tiles(rows);
+        let left = with_sums.then(|| gpu.alloc(DType::F64, 2 * tiles * outputs)).transpose()?;
         let arguments = [
             x.into(),
-            at.into(),
+            packed.into(),
             gpu.address(&y)?.into(),
+            left.as_ref().map_or(Ok(Address::NONE), |left| gpu.address(left))?.into(),
             Argument::Struct(&words),
             int(outputs)?,
             int(chunk)?,
@@ -145,17 +157,17 @@ impl FewChannels {
         // Half of the parts leave 32 sums for each of their 128 threads.
         let sums = 4 * 32 * 128 * (parts / 2);
         let blocks = LaunchDims {
-            grid: (n * of.tiles(rows), outputs.div_ceil(channels)),
+            grid: (tiles, outputs.div_ceil(channels)),
             threads: 128 * parts,
-            shared: (4 * chunk * plane).max(sums),
+            shared: (4 * chunk * plane).max(sums).max(if with_sums { SUMS_OF_Y } else { 0 }),
         };
         // SAFETY: the kernel's arguments; blocks stay in their tiles.
         unsafe { gpu.launch(&kernel_of(&format!("conv_forward_{channels}"), self.dtype)?, blocks, &arguments)? };
-        Ok(y)
+        Ok((y, left.map(|left| (left, tiles))))
     }
 
-    /// ∂W (O, I, k, k) of x and ∂y.
-    pub fn weight_gradient<G: Gpu>(&self, gpu: &G, x: Address, dy: Address) -> Result<G::Buffer> {
+    /// ∂W (O, I, k, k) of x and ∂y, in the type of W.
+    pub fn weight_gradient<G: Gpu>(&self, gpu: &G, x: Address, dy: Address, of_w: DType) -> Result<G::Buffer> {
         let ([n, inputs, height, width], outputs) = (self.input, self.output[1]);
         let of = Images { channels: inputs, height, width, stride: self.stride, spread: 1 };
         // Channels and pixels of a block, and among how many parts of it pixels are shared.
@@ -200,7 +212,7 @@ impl FewChannels {
         unsafe {
             gpu.launch(&kernel_of(&format!("conv_weights_{channels}{strided}"), self.dtype)?, blocks, &arguments)?;
         }
-        let dw = gpu.alloc(self.dtype, outputs * inputs * self.taps)?;
+        let dw = gpu.alloc(of_w, outputs * inputs * self.taps)?;
         let arguments =
             [at.into(), gpu.address(&dw)?.into(), int(pieces)?, int(inputs)?, int(outputs)?, int(self.taps)?];
         let blocks = LaunchDims {
@@ -209,7 +221,62 @@ impl FewChannels {
             shared: 4 * LaunchDims::THREADS,
         };
         // SAFETY: the kernel's arguments; a block has 32 of the sums.
-        unsafe { gpu.launch(&kernel_of("conv_merge", self.dtype)?, blocks, &arguments)? };
+        unsafe { gpu.launch(&kernel_of("conv_merge", of_w)?, blocks, &arguments)? };
         Ok(dw)
     }
+}
+
+/// The numbers of packed weights for one direction, from so many inputs to so many outputs.
+fn packed_numbers(inputs: usize, outputs: usize) -> usize {
+    4 * (inputs.div_ceil(8) * TAPS * outputs.div_ceil(16) * 32)
+}
+
+/// W (O, I, k, k) in f32 of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
+    /// Where it is.
+    pub w: Address,
+    /// O, I, k, k.
+    pub shape: [usize; 4],
+    /// Whether it is packed for ∂x, too.
+    pub for_gradient: bool,
+}
+
+impl Weights {
+    /// The numbers of its packed weights.
+    pub fn packed_numbers(&self) -> usize {
+        let [outputs, inputs, ..] = self.shape;
+        let for_gradient = if self.for_gradient { packed_numbers(outputs, inputs) } else { 0 };
+        packed_numbers(inputs, outputs) + for_gradient
+    }
+}
+
+/// Weights of a launch, and fours of a block.
+const WEIGHTS: usize = 112;
+const FOURS: usize = LaunchDims::THREADS;
+
+/// Weights in the order in which products take them, for convolutions of data of this type.
+pub fn packed<G: Gpu>(gpu: &G, dtype: DType, all: &[Weights]) -> Result<Vec<G::Buffer>> {
+    let out = all.iter().map(|of| gpu.alloc(DType::F32, of.packed_numbers())).collect::<Result<Vec<_>>>()?;
+    let mut rows = Vec::with_capacity(2 * all.len());
+    for (of, out) in all.iter().zip(&out) {
+        let ([outputs, inputs, kernel, _], at) = (of.shape, gpu.address(out)?);
+        let mut row = |from: usize, to: usize, at: u64, turned: u64| {
+            let (numbers, taps) = (packed_numbers(from, to), (kernel * kernel) as u64);
+            let pair = |low: u64, high: u64| low | high << 32;
+            rows.push((numbers / 4, [of.w.0, at, pair(from as u64, to as u64), pair(turned, taps)]));
+            at + 4 * numbers as u64
+        };
+        let next = row(inputs, outputs, at.0, 0);
+        if of.for_gradient {
+            row(outputs, inputs, next, 1);
+        }
+    }
+    for some in rows.chunks(WEIGHTS) {
+        let (words, blocks) = table(WEIGHTS, FOURS, some.iter().copied());
+        let blocks = LaunchDims { grid: (blocks, 1), threads: LaunchDims::THREADS, shared: 0 };
+        // SAFETY: the kernel's arguments; every block stays in its weights.
+        unsafe { gpu.launch(&kernel_of("conv_pack", dtype)?, blocks, &[Argument::Struct(&words), int(some.len())?])? };
+    }
+    Ok(out)
 }

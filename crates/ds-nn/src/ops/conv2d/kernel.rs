@@ -5,8 +5,6 @@ use ds_core::backend::lanes::Lanes;
 use ds_core::backend::real::Real;
 use ds_core::backend::simd::Instructions;
 use std::any::TypeId;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m512};
 
 /// Channels of the target that share a load of a pixel.
 pub(super) const BLOCK: usize = 4;
@@ -217,6 +215,41 @@ unsafe fn all_products<L: Lanes, const WEIGHTS: usize>(p: &Products<'_, L::Eleme
     }
 }
 
+/// Kernels with vectors of one element type, for machines with their instructions.
+#[cfg(target_arch = "x86_64")]
+macro_rules! with_vectors {
+    ($module:ident, $element:ty, $wide:ty, $narrow:ty) => {
+        mod $module {
+            use super::{Products, Row, all_products, row};
+
+            #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+            pub(super) unsafe fn row_avx512(r: &Row<'_, $element>) {
+                // SAFETY: by the caller's promise, here and below.
+                unsafe { row::<$wide, 4>(r) }
+            }
+            #[target_feature(enable = "avx2,fma")]
+            pub(super) unsafe fn row_avx2(r: &Row<'_, $element>) {
+                // SAFETY: as above.
+                unsafe { row::<$narrow, 2>(r) }
+            }
+            #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+            pub(super) unsafe fn products_avx512(p: &Products<'_, $element>, dw: &mut [$element]) {
+                // SAFETY: as above.
+                unsafe { all_products::<$wide, 6>(p, dw) }
+            }
+            #[target_feature(enable = "avx2,fma")]
+            pub(super) unsafe fn products_avx2(p: &Products<'_, $element>, dw: &mut [$element]) {
+                // SAFETY: as above.
+                unsafe { all_products::<$narrow, 2>(p, dw) }
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+with_vectors!(single, f32, std::arch::x86_64::__m512, std::arch::x86_64::__m256);
+#[cfg(target_arch = "x86_64")]
+with_vectors!(double, f64, std::arch::x86_64::__m512d, std::arch::x86_64::__m256d);
+
 /// Computes all target channels of a row.
 ///
 /// # Safety
@@ -225,21 +258,19 @@ unsafe fn all_products<L: Lanes, const WEIGHTS: usize>(p: &Products<'_, L::Eleme
 pub(super) unsafe fn convolve_row<T: Real>(with: Instructions, r: &Row<'_, T>) {
     #[cfg(target_arch = "x86_64")]
     if TypeId::of::<T>() == TypeId::of::<f32>() {
-        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-        unsafe fn avx512(r: &Row<'_, f32>) {
-            // SAFETY: by the promise of the function around this one.
-            unsafe { row::<__m512, 4>(r) }
-        }
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2(r: &Row<'_, f32>) {
-            // SAFETY: as above.
-            unsafe { row::<__m256, 2>(r) }
-        }
         let r = std::ptr::from_ref(r).cast::<Row<'_, f32>>();
         // SAFETY: T is f32, and the machine has the instructions.
         match with {
-            Instructions::Avx512 => return unsafe { avx512(&*r) },
-            Instructions::Avx2 => return unsafe { avx2(&*r) },
+            Instructions::Avx512 => return unsafe { single::row_avx512(&*r) },
+            Instructions::Avx2 => return unsafe { single::row_avx2(&*r) },
+            Instructions::Portable => {}
+        }
+    } else if TypeId::of::<T>() == TypeId::of::<f64>() {
+        let r = std::ptr::from_ref(r).cast::<Row<'_, f64>>();
+        // SAFETY: T is f64, and the machine has the instructions.
+        match with {
+            Instructions::Avx512 => return unsafe { double::row_avx512(&*r) },
+            Instructions::Avx2 => return unsafe { double::row_avx2(&*r) },
             Instructions::Portable => {}
         }
     }
@@ -255,22 +286,19 @@ pub(super) unsafe fn add_products<T: Real>(with: Instructions, p: &Products<'_, 
     assert!(dw.len() >= p.outputs * p.weights.len());
     #[cfg(target_arch = "x86_64")]
     if TypeId::of::<T>() == TypeId::of::<f32>() {
-        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-        unsafe fn avx512(p: &Products<'_, f32>, dw: &mut [f32]) {
-            // SAFETY: by the promise of the function around this one.
-            unsafe { all_products::<__m512, 6>(p, dw) }
-        }
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2(p: &Products<'_, f32>, dw: &mut [f32]) {
-            // SAFETY: as above.
-            unsafe { all_products::<__m256, 2>(p, dw) }
-        }
-        let p = std::ptr::from_ref(p).cast::<Products<'_, f32>>();
-        let dw = std::ptr::from_mut(dw) as *mut [f32];
+        let (p, dw) = (std::ptr::from_ref(p).cast::<Products<'_, f32>>(), std::ptr::from_mut(dw) as *mut [f32]);
         // SAFETY: T is f32, and the machine has the instructions.
         match with {
-            Instructions::Avx512 => return unsafe { avx512(&*p, &mut *dw) },
-            Instructions::Avx2 => return unsafe { avx2(&*p, &mut *dw) },
+            Instructions::Avx512 => return unsafe { single::products_avx512(&*p, &mut *dw) },
+            Instructions::Avx2 => return unsafe { single::products_avx2(&*p, &mut *dw) },
+            Instructions::Portable => {}
+        }
+    } else if TypeId::of::<T>() == TypeId::of::<f64>() {
+        let (p, dw) = (std::ptr::from_ref(p).cast::<Products<'_, f64>>(), std::ptr::from_mut(dw) as *mut [f64]);
+        // SAFETY: T is f64, and the machine has the instructions.
+        match with {
+            Instructions::Avx512 => return unsafe { double::products_avx512(&*p, &mut *dw) },
+            Instructions::Avx2 => return unsafe { double::products_avx2(&*p, &mut *dw) },
             Instructions::Portable => {}
         }
     }

@@ -11,18 +11,22 @@ mod cudnn;
 pub mod few_channels;
 mod gpu;
 mod kernel;
+mod packed;
 mod passes;
 mod shapes;
 
+pub use packed::PackedWeights;
 pub use shapes::Options;
 
 use self::passes::{Sizes, forward, input_gradient, weight_gradient};
 use self::shapes::Shapes;
+use super::batch_sums::BatchSums;
 use super::bias;
 use super::blocks::{LANES, from_blocks, to_blocks};
 use super::window::{Planes, Window};
 use crate::backend::KERNELS;
-use candle_core::{DType, Result, Shape, bail};
+use candle_core::{DType, Result, Shape, Tensor, bail};
+use ds_core::backend::gpu::cuda::CudaGpu;
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op};
 use ds_core::backend::real::Real;
@@ -32,7 +36,7 @@ use std::ops::Range;
 
 /// x (N, I, H, W) or in blocks (N/16, I, H, W, 16), W (O, I, k, k) and, optionally, b (O) → the same with O
 /// channels. On a GPU W has the type of x, f32 or bf16, and b is f32.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Conv2d {
     /// The sliding window.
     pub window: Window,
@@ -42,6 +46,10 @@ pub struct Conv2d {
     pub weight_gradient: bool,
     /// The arithmetic on a GPU.
     pub options: Options,
+    /// W as [`PackedWeights`] leaves it, on a GPU. W itself is f32 then; without it W is packed by the op.
+    pub packed: Option<Tensor>,
+    /// Where sums of the output are left for a batch norm after it, if it has no bias.
+    pub sums: Option<BatchSums>,
 }
 
 /// (images, features of one) of a shape that is not in blocks.
@@ -80,6 +88,20 @@ impl Conv2d {
         let output = [images, outputs, out_height, out_width];
         let (input, window) = ([images, channels, height, width], [kernel, stride, padding]);
         Ok(Shapes { dtype, input, output, window, options: self.options })
+    }
+
+    fn weight<G: Gpu>(&self, gpu: &G, w: &GpuInput<'_, G>) -> Result<gpu::Weight> {
+        let packed = self.packed.as_ref().map(|packed| gpu.address_of(packed, DType::F32, Self::NAME));
+        Ok(gpu::Weight { at: w.address, dtype: w.dtype, packed: packed.transpose()? })
+    }
+
+    /// Whether [`packed`](Self::packed) weights serve for inputs like x and `outputs` channels.
+    ///
+    /// # Errors
+    /// If x is no input of the convolution, or the device cannot be asked.
+    pub fn takes_packed(&self, x: &Tensor, outputs: usize) -> Result<bool> {
+        let Some(gpu) = CudaGpu::of(x, &KERNELS)? else { return Ok(false) };
+        Ok(self.shapes(x.dtype(), x.shape(), outputs)?.few_channels(&gpu, &[])?.is_some())
     }
 
     /// (sizes over blocks, shape of the output).
@@ -142,7 +164,8 @@ impl Op for Conv2d {
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
         let [x, w] = [&inputs[0], &inputs[1]];
         let shapes = self.shapes(x.dtype, x.shape(), w.shape().dims()[0])?;
-        let y = gpu::forward(gpu, shapes, x.address, w.of_type(x.dtype, Self::NAME)?)?;
+        let sums = self.sums.as_ref().filter(|_| inputs.len() == 2);
+        let y = gpu::forward(gpu, shapes, x.address, self.weight(gpu, w)?, sums)?;
         if let Some(b) = inputs.get(2) {
             let [outer, channels, height, width] = shapes.output;
             let planes = ds_core::backend::planes::Planes { outer, channels, inner: height * width };
@@ -156,9 +179,9 @@ impl Op for Conv2d {
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let ([x, w], dy) = ([&pass.inputs[0], &pass.inputs[1]], &pass.dy);
         let shapes = self.shapes(x.dtype, x.shape(), w.shape().dims()[0])?;
-        let of_x = || gpu::input_gradient(gpu, shapes, w.of_type(x.dtype, Self::NAME)?, dy.address);
+        let of_x = || gpu::input_gradient(gpu, shapes, self.weight(gpu, w)?, dy.address);
         let dx = self.input_gradient.then(of_x).transpose()?;
-        let of_w = || gpu::weight_gradient(gpu, shapes, x.address, dy.address);
+        let of_w = || gpu::weight_gradient(gpu, shapes, x.address, dy.address, w.dtype);
         let dw = self.weight_gradient.then(of_w).transpose()?;
         let of_b = || bias::gpu::channel_sums(gpu, bias::planes(dy.shape())?, dy.dtype, dy.address);
         let db = (pass.inputs.len() > 2).then(of_b).transpose()?;

@@ -15,6 +15,7 @@ __device__ __forceinline__ unsigned long long hash(unsigned long long key, unsig
     extern "C" __global__ void dropout_##type(const T *__restrict__ x, T *__restrict__ y, const unsigned long long *step,  \
                                               unsigned long long key, unsigned long long threshold, float scale, int n,    \
                                               int aligned) {                                                               \
+        begin();                                                                                                           \
         const unsigned long long drawn = step ? hash(*step, key) : key;                                                    \
         pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long at) {                                        \
             return (hash(drawn, at) >> 32) >= threshold ? x * scale : 0.0f;                                                \

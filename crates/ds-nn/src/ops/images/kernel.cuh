@@ -25,6 +25,7 @@ __device__ __forceinline__ void gather_images(const unsigned char *images, const
     extern "C" __global__ void gather_images_##type(                                                                        \
         const unsigned char *__restrict__ images, const T *__restrict__ table, const unsigned *__restrict__ crops,         \
         T *__restrict__ out, int total, int count, int channels, int height, int width) {                                  \
+        begin();                                                                                                           \
         gather_images(images, table, crops, out, total, count, channels, height, width);                                    \
     }
 FOR_TYPES(GATHER_IMAGES)

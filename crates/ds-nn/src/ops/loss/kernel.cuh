@@ -49,6 +49,7 @@ __device__ __forceinline__ bool is_correct(const float *x, const unsigned char *
 extern "C" __global__ void loss_forward(const float *__restrict__ x, const unsigned char *__restrict__ labels,
                                         const float *__restrict__ targets, float *loss, double *totals, int kind,
                                         double margin, int classes, int rows) {
+    begin();
     SHARED(double, scratch);
     double sum = 0.0, correct = 0.0;
     for (int row = threadIdx.x; row < rows; row += blockDim.x) {
@@ -72,6 +73,7 @@ extern "C" __global__ void loss_forward(const float *__restrict__ x, const unsig
 extern "C" __global__ void loss_backward(const float *__restrict__ x, const unsigned char *__restrict__ labels,
                                          const float *__restrict__ targets, const float *gradient, float *dx, int kind,
                                          double margin, int classes, int rows) {
+    begin();
     const int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows)
         return;

@@ -4,7 +4,7 @@ use super::function::Function;
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::launch::Launch;
 use ds_core::backend::gpu::{
-    Address, Argument, Gpu, LaunchDims, by_channel, int, kernel_of_mapping, knots, mapping, rows_of,
+    Address, Argument, Gpu, LaunchDims, by_channel, int, kernel_of_mapping, knots, mapping, rows_of, table,
 };
 use ds_core::backend::planes::Planes;
 
@@ -58,7 +58,8 @@ impl Kind {
 /// Shared memory of the kernels in bytes: a double2 for each thread, a channel's line, and what merges pieces.
 const OF_THREAD: usize = 16;
 const LINE: usize = 64;
-const MERGED: usize = 16 * 32 + LINE;
+const PARTS_OF_PIECES: usize = 128;
+const MERGED: usize = 16 * PARTS_OF_PIECES + LINE;
 
 fn count(planes: Planes) -> Argument<'static> {
     Argument::Double((planes.outer * planes.inner) as f64)
@@ -69,7 +70,7 @@ fn named(kernel: &str, kind: &Kind, launch: &Launch, dtype: DType) -> Result<Str
 }
 
 /// (y, moments (C, 2) in f64). In training the statistics are those of the batch and go into the running ones, which are
-/// (mean, variance); otherwise they are the running ones.
+/// (mean, variance); otherwise they are the running ones. The batch's come from the partial sums that were left for them, if any were.
 ///
 /// # Safety
 /// Nobody else may write the running statistics.
@@ -79,7 +80,7 @@ pub(super) unsafe fn forward<G: Gpu>(
     function: Function,
     inputs: Inputs,
     running: (Address, Address),
-    training: bool,
+    (training, left): (bool, Option<(G::Buffer, usize)>),
     constants: Constants,
 ) -> Result<(G::Buffer, G::Buffer)> {
     let kind = Kind::of(function);
@@ -87,7 +88,9 @@ pub(super) unsafe fn forward<G: Gpu>(
     let y = gpu.alloc(dtype, planes.elements())?;
     let moments = gpu.alloc(DType::F64, 2 * planes.channels)?;
     let (limits, to) = (gpu.limits()?, gpu.address(&y)?);
-    let partial = if training {
+    let partial = if let Some(left) = left.filter(|_| training) {
+        Some(left)
+    } else if training {
         let launch = by_channel(limits, planes, dtype, x.is_aligned(), OF_THREAD * LaunchDims::THREADS)?;
         let partial = gpu.alloc(DType::F64, 2 * launch.pieces * planes.channels)?;
         let mut arguments: Vec<Argument<'_>> = vec![x.into(), gpu.address(&partial)?.into()];
@@ -137,24 +140,26 @@ pub(super) struct Gradients<B> {
     pub(super) parameters: B,
 }
 
-/// The gradients, from the moments that [`forward`] left.
+/// The gradients from the moments that [`forward`] left, and from ∂y and what is to be added to it, if anything is.
 pub(super) fn backward<G: Gpu>(
     gpu: &G,
     planes: Planes,
     function: Function,
     inputs: Inputs,
-    (moments, dy): (Address, Address),
+    (moments, dy, more): (Address, Address, Address),
     training: bool,
     epsilon: f64,
 ) -> Result<Gradients<G::Buffer>> {
     let kind = Kind::of(function);
     let Inputs { dtype, x, residual, parameters } = inputs;
     let (limits, n) = (gpu.limits()?, planes.elements());
-    let dr = if residual == Address::NONE { None } else { Some(gpu.alloc(dtype, n)?) };
-    let dz = dr.as_ref().map_or(Ok(Address::NONE), |dr| gpu.address(dr))?;
+    // A sum of two gradients is not made twice.
+    let has_dz = residual != Address::NONE || more != Address::NONE;
+    let of_z = if has_dz { Some(gpu.alloc(dtype, n)?) } else { None };
+    let dz = of_z.as_ref().map_or(Ok(Address::NONE), |of_z| gpu.address(of_z))?;
     let dx = gpu.alloc(dtype, n)?;
     let to = gpu.address(&dx)?;
-    let aligned = [x, residual, dy, dz, to].iter().all(|a| a.is_aligned());
+    let aligned = [x, residual, dy, more, dz, to].iter().all(|a| a.is_aligned());
     let mapping = mapping(planes, dtype, aligned);
     let sums = if kind.segments == 0 {
         Launch::by_channel(planes, mapping, OF_THREAD * LaunchDims::THREADS + LINE, limits)
@@ -171,6 +176,7 @@ pub(super) fn backward<G: Gpu>(
         parameters.into(),
         moments.into(),
         dy.into(),
+        more.into(),
         dz.into(),
         of_products.into(),
         of_coefficients.into(),
@@ -188,7 +194,7 @@ pub(super) fn backward<G: Gpu>(
         x.into(),
         parameters.into(),
         moments.into(),
-        if dr.is_some() { dz.into() } else { dy.into() },
+        if has_dz { dz.into() } else { dy.into() },
         of_products.into(),
         of_coefficients.into(),
         to.into(),
@@ -200,34 +206,56 @@ pub(super) fn backward<G: Gpu>(
         count(planes),
         epsilon.into(),
         Argument::Int(i32::from(training)),
-        Argument::Int(i32::from(dr.is_some())),
+        Argument::Int(i32::from(has_dz)),
     ];
     arguments.extend(rows_of(planes, &launch)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more.
     unsafe { gpu.launch(&named("norm_input", &kind, &launch, dtype)?, launch.into(), &arguments)? };
-    Ok(Gradients { x: dx, residual: dr, parameters: dp })
+    Ok(Gradients { x: dx, residual: of_z.filter(|_| residual != Address::NONE), parameters: dp })
 }
 
-/// γ, β (C) and coefficients (C, K) side by side: (C, 2 + K).
-pub(super) fn packed<G: Gpu>(gpu: &G, channels: usize, width: usize, of: [Address; 3]) -> Result<G::Buffer> {
-    let out = gpu.alloc(DType::F32, channels * width)?;
-    pack(gpu, channels, width, of, gpu.address(&out)?, false)?;
+/// The channels of a layer, what each has in all, and its γ, β (C) and coefficients (C, K).
+pub(super) type Parameters = (usize, usize, [Address; 3]);
+
+/// Layers of a launch, and numbers of a block.
+const LAYERS: usize = 90;
+const NUMBERS: usize = LaunchDims::THREADS;
+
+/// The parameters of each layer side by side: (C, 2 + K).
+pub(super) fn packed<G: Gpu>(gpu: &G, layers: &[Parameters]) -> Result<Vec<G::Buffer>> {
+    let out = layers.iter().map(|(channels, width, _)| gpu.alloc(DType::F32, channels * width));
+    let out = out.collect::<Result<Vec<_>>>()?;
+    let packed = out.iter().map(|out| gpu.address(out)).collect::<Result<Vec<_>>>()?;
+    pack(gpu, layers, &packed, false)?;
     Ok(out)
 }
 
-/// The three parts of (C, 2 + K) again; the last of them is of no use without coefficients.
-pub(super) fn unpacked<G: Gpu>(gpu: &G, channels: usize, width: usize, packed: Address) -> Result<[G::Buffer; 3]> {
-    let part = |width: usize| gpu.alloc(DType::F32, channels * width);
-    let parts = [part(1)?, part(1)?, part(width - 2)?];
-    let of = [gpu.address(&parts[0])?, gpu.address(&parts[1])?, gpu.address(&parts[2])?];
-    pack(gpu, channels, width, of, packed, true)?;
+/// The three parts of each layer's (C, 2 + K) again; the last of them is of no use without coefficients.
+pub(super) fn unpacked<G: Gpu>(gpu: &G, layers: &[(usize, usize, Address)]) -> Result<Vec<[G::Buffer; 3]>> {
+    let part = |channels: usize, width: usize| gpu.alloc(DType::F32, channels * width);
+    let parts = layers.iter().map(|&(c, width, _)| Ok([part(c, 1)?, part(c, 1)?, part(c, width - 2)?]));
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    let of = |(&(channels, width, _), [g, b, c]): (&_, &[G::Buffer; 3])| {
+        Ok((channels, width, [gpu.address(g)?, gpu.address(b)?, gpu.address(c)?]))
+    };
+    let of = layers.iter().zip(&parts).map(of).collect::<Result<Vec<_>>>()?;
+    pack(gpu, &of, &layers.iter().map(|&(.., packed)| packed).collect::<Vec<_>>(), true)?;
     Ok(parts)
 }
 
-fn pack<G: Gpu>(gpu: &G, channels: usize, width: usize, of: [Address; 3], packed: Address, apart: bool) -> Result<()> {
-    let [gamma, beta, coefficients] = of.map(Argument::from);
-    let apart = Argument::Int(i32::from(apart));
-    let arguments = [gamma, beta, coefficients, packed.into(), int(channels)?, int(width)?, apart];
-    // SAFETY: the kernel's arguments; it stays below the number of parameters.
-    unsafe { gpu.launch("pack_parameters", LaunchDims::for_each(channels * width), &arguments) }
+fn pack<G: Gpu>(gpu: &G, layers: &[Parameters], packed: &[Address], apart: bool) -> Result<()> {
+    let row = |(&(channels, width, [gamma, beta, coefficients]), packed): (&Parameters, &Address)| {
+        int(channels * width)?;
+        let shape = channels as u64 | (width as u64) << 32;
+        Ok((channels * width, [gamma.0, beta.0, coefficients.0, packed.0, shape]))
+    };
+    let rows = layers.iter().zip(packed).map(row).collect::<Result<Vec<_>>>()?;
+    for some in rows.chunks(LAYERS) {
+        let (words, blocks) = table(LAYERS, NUMBERS, some.iter().copied());
+        let arguments = [Argument::Struct(&words), int(some.len())?, Argument::Int(i32::from(apart))];
+        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared: 0 };
+        // SAFETY: the kernel's arguments; every block stays in its layer.
+        unsafe { gpu.launch("pack_parameters", blocks, &arguments)? };
+    }
+    Ok(())
 }

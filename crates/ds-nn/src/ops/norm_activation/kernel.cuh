@@ -25,8 +25,7 @@ __device__ __forceinline__ Line line_of(const float *parameters, int width, doub
 
 __device__ __forceinline__ float normalised(const Line &line, float x, float r) { return fmaf(line.scale, x, line.shift) + r; }
 
-// Σ d and Σ d² of the block's rows, with d = x − the first number of the channel: partial (pieces, C, 2). Shared: a double2 for
-// each thread.
+// Σ x and Σ x² of the block's rows: partial (pieces, C, 2). Shared: a double2 for each thread.
 template <typename V, typename T>
 __device__ __forceinline__ void norm_statistics(const T *x, double2 *partial, PLANES) {
     SHARED(double2, scratch);
@@ -44,34 +43,47 @@ __device__ __forceinline__ void norm_statistics(const T *x, double2 *partial, PL
             }
         });
     const double2 total = block_sum(make_double2(sum, squares), scratch);
+    const double count = (double)min(rows_per_block, rows - (int)blockIdx.x * rows_per_block) * inner;
     if (threadIdx.x == 0)
-        partial[(long long)blockIdx.x * channels + blockIdx.y] = total;
+        partial[(long long)blockIdx.x * channels + blockIdx.y] = sums_from_origin(total.x, total.y, origin, count);
 }
 
+// What merges pieces in parts.
+constexpr int PARTS_OF_PIECES = 128;
+
 // Σ over pieces of partial (pieces, C, 2) for the block's channel, in a fixed order; all threads call it, the first gets it.
-// `scratch`: 32 double2.
+// `scratch`: a double2 for each part.
 __device__ __forceinline__ double2 of_pieces(const double2 *partial, int pieces, int channels, double2 *scratch) {
-    const int parts = min(pieces, 32);
+    const int parts = min(min(pieces, PARTS_OF_PIECES), (int)blockDim.x);
     const double2 zero = make_double2(0.0, 0.0);
     if (threadIdx.x < parts) {
         const double2 *first = partial + (long long)threadIdx.x * channels + blockIdx.y;
         scratch[threadIdx.x] = strided_sum(first, (pieces - threadIdx.x - 1) / parts + 1, parts * channels, zero);
     }
     __syncthreads();
-    return threadIdx.x == 0 ? strided_sum(scratch, parts, 1, zero) : zero;
+    if (parts <= 16)
+        return threadIdx.x == 0 ? strided_sum(scratch, parts, 1, zero) : zero;
+    double2 sum = zero;
+    if (threadIdx.x < 16)
+        sum = strided_sum(scratch + threadIdx.x, (parts - threadIdx.x - 1) / 16 + 1, 16, zero);
+    __syncthreads();
+    if (threadIdx.x < 16)
+        scratch[threadIdx.x] = sum;
+    __syncthreads();
+    return threadIdx.x == 0 ? strided_sum(scratch, 16, 1, zero) : zero;
 }
 
 // y = f(z). With `partial` the statistics are those of the batch, which go to `moments` (C, 2) and into the running ones; without
-// they are the running ones. Shared: 32 double2 and a Line (64 bytes), then a row of equal float2 for each segment, `row_bytes` in
-// all.
+// they are the running ones. Shared: a double2 for each part and a Line (64 bytes), then a row of equal float2 for each segment,
+// `row_bytes` in all.
 template <typename V, bool SPLINE, typename T>
 __device__ __forceinline__ void norm_forward(const T *x, const T *residual, const float *parameters, const double2 *partial,
                                              float *running_mean, float *running_variance, double2 *moments, T *y,
                                              const Knots &knots, float slope, int width, int pieces, double count,
                                              double epsilon, double momentum, int row_bytes, PLANES) {
     SHARED(double2, scratch);
-    Line *shared_line = reinterpret_cast<Line *>(scratch + 32);
-    float2 *lines = reinterpret_cast<float2 *>(scratch + 36);
+    Line *shared_line = reinterpret_cast<Line *>(scratch + PARTS_OF_PIECES);
+    float2 *lines = reinterpret_cast<float2 *>(scratch + PARTS_OF_PIECES + 4);
     const int copies = row_bytes / (int)sizeof(float2);
     float2 *own = SPLINE ? lines + threadIdx.x % copies : lines;
     struct Inputs {
@@ -100,9 +112,8 @@ __device__ __forceinline__ void norm_forward(const T *x, const T *residual, cons
             if (threadIdx.x == 0) {
                 double mean, variance;
                 if (partial) {
-                    const double share = 1.0 / count, shift = sums.x * share;
-                    mean = to_float(x[(long long)blockIdx.y * inner]) + shift;
-                    variance = fmax(sums.y * share - shift * shift, 0.0);
+                    mean = sums.x / count;
+                    variance = fmax(sums.y / count - mean * mean, 0.0);
                 } else {
                     mean = running_mean[blockIdx.y];
                     variance = running_variance[blockIdx.y];
@@ -140,20 +151,20 @@ __device__ __forceinline__ void norm_forward(const T *x, const T *residual, cons
         });
 }
 
-// Σ ∂z and Σ ∂z·(x − μ) of the block's rows: products (pieces, C, 2); for splines ∂c: coefficients (pieces, C, K); and ∂z, if
+// The gradient of y is ∂y, to which `more` is added if it is there. Σ ∂z and Σ ∂z·(x − μ) of the block's rows: products (pieces, C, 2); for splines ∂c: coefficients (pieces, C, K); and ∂z, if
 // there is an array for it. Shared: a double2 for each thread and a Line (64 bytes); for splines a float2 for each segment and
 // thread, then a float for each segment.
 template <typename V, bool SPLINE, typename T>
 __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const float *parameters, const double2 *moments,
-                                          const T *dy, T *dz, double2 *products, float *coefficients, const Knots &knots,
-                                          float slope, int width, double epsilon, PLANES) {
+                                          const T *dy, const T *more, T *dz, double2 *products, float *coefficients,
+                                          const Knots &knots, float slope, int width, double epsilon, PLANES) {
     SHARED(double2, scratch);
     const int threads = blockDim.x, row_bytes = threads * (int)sizeof(float2);
     Line *shared_line = reinterpret_cast<Line *>(scratch + threads);
     float2 *sums = reinterpret_cast<float2 *>(scratch + threads + 4), *own = sums + threadIdx.x;
     float *slopes = reinterpret_cast<float *>(sums + knots.segments * threads);
     struct Inputs {
-        Packed<V> x, dy, r;
+        Packed<V> x, dy, more, r;
     };
     Line line;
     float alone = 0.0f, with_x = 0.0f;
@@ -163,6 +174,8 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
             Inputs inputs;
             inputs.x = packed_at<V>(x, at);
             inputs.dy = packed_at<V>(dy, at);
+            if (more)
+                inputs.more = packed_at<V>(more, at);
             if (residual)
                 inputs.r = packed_at<V>(residual, at);
             return inputs;
@@ -182,7 +195,12 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
             line = *shared_line;
         },
         [&](long long at, const Inputs &inputs) {
-            const V vector = unpacked(inputs.x), gradient = unpacked(inputs.dy), r = unpacked(inputs.r);
+            const V vector = unpacked(inputs.x), r = unpacked(inputs.r), other = unpacked(inputs.more);
+            V gradient = unpacked(inputs.dy);
+            if (more)
+#pragma unroll
+                for (int j = 0; j < V::COUNT; j++)
+                    gradient.values[j] = from_float<T>(to_float(gradient.values[j]) + to_float(other.values[j]));
             int segments[V::COUNT];
             float t[V::COUNT];
             V out;
@@ -218,16 +236,16 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
 }
 
 // ∂x = γ/σ·(∂z − mean(∂z) − x̂·mean(∂z·x̂)), without the means where the statistics are not of the batch; and the gradients of the
-// parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y, where there is no residual. Shared: 32
-// double2 and an InputLine (64 bytes), then a float for each segment.
+// parameters (C, width) from the sums of all pieces. `gradient` is ∂z (`has_dz`), or ∂y, where there is no residual. Shared: a
+// double2 for each part and an InputLine (64 bytes), then a float for each segment.
 template <typename V, bool SPLINE, typename T>
 __device__ __forceinline__ void norm_input(const T *x, const float *parameters, const double2 *moments,
                                            const T *gradient, const double2 *products, const float *coefficients, T *dx,
                                            float *dparameters, const Knots &knots, float slope, int width, int pieces,
                                            double count, double epsilon, int of_batch, int has_dz, PLANES) {
     SHARED(double2, scratch);
-    InputLine *shared_line = reinterpret_cast<InputLine *>(scratch + 32);
-    float *slopes = reinterpret_cast<float *>(scratch + 36);
+    InputLine *shared_line = reinterpret_cast<InputLine *>(scratch + PARTS_OF_PIECES);
+    float *slopes = reinterpret_cast<float *>(scratch + PARTS_OF_PIECES + 4);
     struct Inputs {
         Packed<V> x, gradient;
     };
@@ -296,15 +314,17 @@ __device__ __forceinline__ void norm_input(const T *x, const float *parameters, 
         const double2 *__restrict__ partial, float *running_mean, float *running_variance, double2 *moments,               \
         T *__restrict__ y, Knots knots, float slope, int width, int pieces, double count, double epsilon, double momentum, \
         int row_bytes, PLANES) {                                                                                           \
+        begin();                                                                                                           \
         norm_forward<V, SPLINE>(x, residual, parameters, partial, running_mean, running_variance, moments, y, knots,       \
                                 slope, width, pieces, count, epsilon, momentum, row_bytes, rows, channels, inner,          \
                                 rows_per_block);                                                                           \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256, 2) norm_sums_##kind##_##mapping##_##type(                            \
         const T *__restrict__ x, const T *__restrict__ residual, const float *__restrict__ parameters,                     \
-        const double2 *__restrict__ moments, const T *__restrict__ dy, T *__restrict__ dz, double2 *products,              \
-        float *coefficients, Knots knots, float slope, int width, double epsilon, PLANES) {                                \
-        norm_sums<V, SPLINE>(x, residual, parameters, moments, dy, dz, products, coefficients, knots, slope, width,        \
+        const double2 *__restrict__ moments, const T *__restrict__ dy, const T *__restrict__ more, T *__restrict__ dz,     \
+        double2 *products, float *coefficients, Knots knots, float slope, int width, double epsilon, PLANES) {             \
+        begin();                                                                                                           \
+        norm_sums<V, SPLINE>(x, residual, parameters, moments, dy, more, dz, products, coefficients, knots, slope, width,  \
                              epsilon, rows, channels, inner, rows_per_block);                                              \
     }                                                                                                                      \
     extern "C" __global__ void __launch_bounds__(256, 4) norm_input_##kind##_##mapping##_##type(                           \
@@ -312,12 +332,14 @@ __device__ __forceinline__ void norm_input(const T *x, const float *parameters, 
         const double2 *__restrict__ moments, const T *__restrict__ gradient, const double2 *__restrict__ products,         \
         const float *__restrict__ coefficients, T *__restrict__ dx, float *dparameters, Knots knots, float slope,          \
         int width, int pieces, double count, double epsilon, int of_batch, int has_dz, PLANES) {                           \
+        begin();                                                                                                           \
         norm_input<V, SPLINE>(x, parameters, moments, gradient, products, coefficients, dx, dparameters, knots, slope,     \
                               width, pieces, count, epsilon, of_batch, has_dz, rows, channels, inner, rows_per_block);     \
     }
 #define NORM_BY_MAPPING(type, T, mapping, V)                                                                               \
     extern "C" __global__ void __launch_bounds__(256) norm_statistics_##mapping##_##type(const T *__restrict__ x,          \
                                                                                          double2 *partial, PLANES) {       \
+        begin();                                                                                                           \
         norm_statistics<V>(x, partial, rows, channels, inner, rows_per_block);                                             \
     }                                                                                                                      \
     NORM(type, T, mapping, V, spline, true)                                                                                \
@@ -327,16 +349,31 @@ __device__ __forceinline__ void norm_input(const T *x, const float *parameters, 
     NORM_BY_MAPPING(type, T, scalars, Scalar<T>)
 FOR_TYPES(NORM_BY_TYPE)
 
-// γ (C), β (C) and coefficients (C, width − 2) side by side, or (`apart`) back again.
-extern "C" __global__ void pack_parameters(float *gamma, float *beta, float *coefficients, float *packed, int channels, int width,
-                                           int apart) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= channels * width)
+// The parameters of a layer: γ (C), β (C) and coefficients (C, width − 2), and all of them side by side.
+struct ChannelParameters {
+    float *gamma, *beta, *coefficients, *packed;
+    int channels, width;
+};
+// As many as the arguments of a kernel have room for. Blocks first[k]..first[k + 1] work on layer k, 256 numbers each.
+struct AllChannelParameters {
+    int first[92];
+    ChannelParameters layers[90];
+};
+
+// Puts the parameters of each layer side by side, or (`apart`) back again.
+extern "C" __global__ void pack_parameters(const AllChannelParameters all, int count, int apart) {
+    begin();
+    const int low = array_of_block(all.first, count);
+    const ChannelParameters &of = all.layers[low];
+    const int at = (blockIdx.x - all.first[low]) * 256 + threadIdx.x;
+    if (at >= of.channels * of.width)
         return;
-    const int channel = at / width, k = at % width;
-    float *other = k == 0 ? gamma + channel : k == 1 ? beta + channel : coefficients + channel * (width - 2) + k - 2;
+    const int channel = at / of.width, k = at % of.width;
+    float *other = k == 0   ? of.gamma + channel
+                   : k == 1 ? of.beta + channel
+                            : of.coefficients + channel * (of.width - 2) + k - 2;
     if (apart)
-        *other = packed[at];
+        *other = of.packed[at];
     else
-        packed[at] = *other;
+        of.packed[at] = *other;
 }

@@ -17,6 +17,7 @@ pub use parameters::ChannelParameters;
 pub use statistics::Statistics;
 
 use self::statistics::Moments;
+use super::batch_sums::BatchSums;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
@@ -36,6 +37,8 @@ pub struct NormActivation {
     pub epsilon: f64,
     /// f.
     pub function: Function,
+    /// What the op that made x has left, if anything.
+    pub sums: Option<BatchSums>,
 }
 
 /// The inputs: x, the residual if there is one, and the parameters.
@@ -86,6 +89,7 @@ impl NormActivation {
 impl Op for NormActivation {
     const NAME: &'static str = statistics::OP;
     const INPUTS: Range<usize> = 2..4;
+    const TAKES_TWO_GRADIENTS: bool = true;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         self.planes(inputs)?;
@@ -126,8 +130,10 @@ impl Op for NormActivation {
         let address = |tensor| gpu.address_of(tensor, DType::F32, Self::NAME);
         let running = (address(running_mean)?, address(running_variance)?);
         let constants = gpu::Constants { momentum: *momentum, epsilon: self.epsilon };
+        let left = self.sums.as_ref().and_then(BatchSums::take);
         // SAFETY: the layer is the only one that writes its running statistics.
-        let (y, moments) = unsafe { gpu::forward(gpu, planes, self.function, of, running, *training, constants)? };
+        let (y, moments) =
+            unsafe { gpu::forward(gpu, planes, self.function, of, running, (*training, left), constants)? };
         self.statistics.save(moments);
         Ok(y)
     }
@@ -135,7 +141,8 @@ impl Op for NormActivation {
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
         let (of, planes) = self.gpu_inputs(pass.inputs)?;
         let all = self.statistics.with_saved(|moments: &G::Buffer| {
-            let of_y = (gpu.address(moments)?, pass.dy.address);
+            let more = pass.more.map_or(Ok(Address::NONE), |more| more.of_type(pass.dy.dtype, Self::NAME))?;
+            let of_y = (gpu.address(moments)?, pass.dy.address, more);
             gpu::backward(gpu, planes, self.function, of, of_y, self.statistics.training, self.epsilon)
         })?;
         Ok(in_order(all.x, all.residual, all.parameters))

@@ -4,7 +4,7 @@ use super::gpu;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op};
 use ds_core::backend::real::Real;
 use std::ops::Range;
 
@@ -43,6 +43,7 @@ impl ChannelParameters {
 impl Op for ChannelParameters {
     const NAME: &'static str = "channel-parameters";
     const INPUTS: Range<usize> = 2..4;
+    const FOREACH: bool = true;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let (channels, knots) = Self::sizes(inputs)?;
@@ -69,15 +70,34 @@ impl Op for ChannelParameters {
     }
 
     fn gpu<G: Gpu>(&self, gpu: &G, inputs: &[GpuInput<'_, G>]) -> Result<G::Buffer> {
-        let of = |k: usize| inputs.get(k).map_or(Ok(Address::NONE), |input| input.of_type(DType::F32, Self::NAME));
-        let (channels, knots) = Self::sizes(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())?;
-        gpu::packed(gpu, channels, 2 + knots, [of(0)?, of(1)?, of(2)?])
+        op::only(Self::gpu_foreach(gpu, &[(self, inputs)])?)
     }
 
     fn gpu_backward<G: Gpu>(&self, gpu: &G, pass: &Backward<'_, GpuInput<'_, G>>) -> Result<Gradients<G::Buffer>> {
-        let (channels, width) = (pass.dy.shape().dims()[0], pass.dy.shape().dims()[1]);
-        let [dg, db, dc] = gpu::unpacked(gpu, channels, width, pass.dy.address)?;
-        let dc = (pass.inputs.len() > 2).then_some(dc);
-        Ok([Gradient::Value(dg), Gradient::Value(db), dc.into()])
+        op::only(Self::gpu_backward_foreach(gpu, &[(self, *pass)])?)
+    }
+
+    fn gpu_foreach<G: Gpu>(gpu: &G, all: &[(&Self, &[GpuInput<'_, G>])]) -> Result<Vec<G::Buffer>> {
+        let layer = |(_, inputs): &(&Self, &[GpuInput<'_, G>])| {
+            let of = |k: usize| inputs.get(k).map_or(Ok(Address::NONE), |input| input.of_type(DType::F32, Self::NAME));
+            let (channels, knots) = Self::sizes(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())?;
+            Ok((channels, 2 + knots, [of(0)?, of(1)?, of(2)?]))
+        };
+        gpu::packed(gpu, &all.iter().map(layer).collect::<Result<Vec<_>>>()?)
+    }
+
+    fn gpu_backward_foreach<G: Gpu>(
+        gpu: &G,
+        all: &[(&Self, Backward<'_, GpuInput<'_, G>>)],
+    ) -> Result<Vec<Gradients<G::Buffer>>> {
+        let layer = |(_, pass): &(&Self, Backward<'_, GpuInput<'_, G>>)| {
+            let dims = pass.dy.shape().dims();
+            (dims[0], dims[1], pass.dy.address)
+        };
+        let found = gpu::unpacked(gpu, &all.iter().map(layer).collect::<Vec<_>>())?;
+        let gradients = |([dg, db, dc], (_, pass)): ([G::Buffer; 3], &(&Self, Backward<'_, GpuInput<'_, G>>))| {
+            [Gradient::Value(dg), Gradient::Value(db), (pass.inputs.len() > 2).then_some(dc).into()]
+        };
+        Ok(found.into_iter().zip(all).map(gradients).collect())
     }
 }

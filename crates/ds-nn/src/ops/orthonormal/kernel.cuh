@@ -7,6 +7,7 @@
 
 // Σ g² and Σ |g| of each row of G and of I − G, a block for each row: sums (n, 4). Shared: a double for each thread.
 extern "C" __global__ void bjorck_rows(const float *__restrict__ gram, double *__restrict__ sums, int n) {
+    begin();
     SHARED(double, scratch);
     const float *row = gram + (long long)blockIdx.x * n;
     double sum[4] = {0.0, 0.0, 0.0, 0.0};
@@ -44,6 +45,7 @@ __device__ __forceinline__ double spectral_bound(const double *sums, int n, doub
 // scale for itself. Shared: a double for each thread.
 extern "C" __global__ void bjorck_start(const float *__restrict__ gram, const double *__restrict__ sums, float *__restrict__ e,
                                         float *__restrict__ scale, int n) {
+    begin();
     SHARED(double, scratch);
     const double of_gram = spectral_bound(sums, n, scratch), of_difference = spectral_bound(sums + 2, n, scratch);
     const double squared = of_difference > BJORCK_CONVERGES && of_gram > 0.0 ? 1.0 / of_gram : 1.0;
@@ -56,6 +58,7 @@ extern "C" __global__ void bjorck_start(const float *__restrict__ gram, const do
 
 // E = I − G.
 extern "C" __global__ void from_identity(const float *__restrict__ gram, float *__restrict__ e, int n) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k < n * n)
         e[k] = (k / n == k % n ? 1.0f : 0.0f) - gram[k];
@@ -64,6 +67,7 @@ extern "C" __global__ void from_identity(const float *__restrict__ gram, float *
 // scale·(I + E/2 + 3·E²/8); `scale` may be none, for 1.
 extern "C" __global__ void bjorck_factor(const float *__restrict__ e, const float *__restrict__ square, const float *scale,
                                          float *__restrict__ out, int n) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= n * n)
         return;
@@ -73,6 +77,7 @@ extern "C" __global__ void bjorck_factor(const float *__restrict__ e, const floa
 
 // (S + Sᵀ)/2.
 extern "C" __global__ void symmetric_part(const float *__restrict__ s, float *__restrict__ out, int n) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k < n * n)
         out[k] = 0.5f * (s[k] + s[k % n * n + k / n]);
@@ -81,5 +86,6 @@ extern "C" __global__ void symmetric_part(const float *__restrict__ s, float *__
 // a − b.
 extern "C" __global__ void difference_f32(const float *__restrict__ a, const float *__restrict__ b, float *__restrict__ out, int n,
                                           int aligned) {
+    begin();
     pointwise<float>(a, b, out, n, aligned, [&](float a, float b, long long) { return a - b; });
 }

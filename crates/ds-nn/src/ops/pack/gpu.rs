@@ -1,9 +1,8 @@
 //! Many arrays copied into one in one launch.
 
 use super::piece::Piece;
-use crate::backend::table;
 use candle_core::{DType, Result, Tensor};
-use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, table};
 
 /// Pieces of a launch: as many as the arguments of a kernel have room for.
 const PIECES: usize = 192;

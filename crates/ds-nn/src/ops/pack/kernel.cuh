@@ -1,6 +1,6 @@
 // Many arrays copied into one in one launch.
 #pragma once
-#include "../../backend/blocks.cuh"
+#include <backend/gpu/common.cuh>
 
 struct Piece {
     // None counts as 0.
@@ -16,6 +16,7 @@ struct Pieces {
 
 // out[start + k] = scale·from[k]; behind a piece it is 0 up to the next multiple of 4.
 extern "C" __global__ void pack_pieces(const Pieces all, int count, float *out, float scale) {
+    begin();
     const int low = array_of_block(all.first, count);
     const Piece &piece = all.pieces[low];
     const int begin = (blockIdx.x - all.first[low]) * 1024, end = (piece.length + 3) / 4 * 4;

@@ -68,10 +68,12 @@ __device__ __forceinline__ void pool_backward(const T *x, const T *y, const T *d
 
 #define POOL(type, T)                                                                                                      \
     extern "C" __global__ void pool_forward_##type(const T *__restrict__ x, T *__restrict__ y, Pool p) {                   \
+        begin();                                                                                                           \
         pool_forward(x, y, p);                                                                                             \
     }                                                                                                                      \
     extern "C" __global__ void pool_backward_##type(const T *__restrict__ x, const T *__restrict__ y,                      \
                                                     const T *__restrict__ dy, T *__restrict__ dx, Pool p) {                \
+        begin();                                                                                                           \
         pool_backward(x, y, dy, dx, p);                                                                                    \
     }
 FOR_TYPES(POOL)

@@ -5,6 +5,7 @@
 
 // Σ of squares of each row of a matrix (n, n), a block for each row. Shared: a double for each thread.
 extern "C" __global__ void row_squares(const float *__restrict__ matrix, double *__restrict__ sums, int n) {
+    begin();
     SHARED(double, scratch);
     double sum = 0.0;
     for (int k = threadIdx.x; k < n; k += blockDim.x) {
@@ -20,6 +21,7 @@ extern "C" __global__ void row_squares(const float *__restrict__ matrix, double 
 // time it is set. Shared: a double for each thread.
 extern "C" __global__ void gram_normalised(const float *__restrict__ matrix, const double *__restrict__ sums,
                                            float *__restrict__ out, const double *before, double *log_bound, int n, int power) {
+    begin();
     SHARED(double, scratch);
     double sum = 0.0;
     for (int k = threadIdx.x; k < n; k += blockDim.x)
@@ -34,6 +36,7 @@ extern "C" __global__ void gram_normalised(const float *__restrict__ matrix, con
 
 // The column of a power of the Gram matrix with the largest diagonal element, of norm 1. One block. Shared: a double for each thread.
 extern "C" __global__ void top_vector(const float *__restrict__ power, float *__restrict__ v, int n) {
+    begin();
     SHARED(double, scratch);
     int best = 0;
     for (int k = 1; k < n; k++)
@@ -50,6 +53,7 @@ extern "C" __global__ void top_vector(const float *__restrict__ power, float *__
 
 // out = x/‖x‖ of a vector. One block. Shared: a double for each thread.
 extern "C" __global__ void unit_vector(const float *__restrict__ x, float *__restrict__ out, int n) {
+    begin();
     SHARED(double, scratch);
     double sum = 0.0;
     for (int k = threadIdx.x; k < n; k += blockDim.x)
@@ -62,6 +66,7 @@ extern "C" __global__ void unit_vector(const float *__restrict__ x, float *__res
 // W/σ; a weight of zeros stays one.
 extern "C" __global__ void spectral_forward(const float *__restrict__ weight, const double *log_bound, float *__restrict__ out,
                                             int n) {
+    begin();
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     const double scale = exp(-0.5 * *log_bound);
     if (k < n)
@@ -71,6 +76,7 @@ extern "C" __global__ void spectral_forward(const float *__restrict__ weight, co
 // Σ a·b over all n elements, by blocks: partial (blocks). Shared: a double for each thread.
 extern "C" __global__ void inner_product(const float *__restrict__ a, const float *__restrict__ b, double *__restrict__ partial,
                                          int n) {
+    begin();
     SHARED(double, scratch);
     double sum = 0.0;
     for (int k = blockIdx.x * blockDim.x + threadIdx.x; k < n; k += gridDim.x * blockDim.x)
@@ -85,6 +91,7 @@ extern "C" __global__ void spectral_backward(const float *__restrict__ gradient,
                                              const double *__restrict__ partial, const float *__restrict__ left,
                                              const float *__restrict__ right, float *__restrict__ out, int rows, int columns,
                                              int pieces) {
+    begin();
     SHARED(double, scratch);
     const double sum = block_sum(threadIdx.x < pieces ? partial[threadIdx.x] : 0.0, scratch);
     const int k = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,6 +1,8 @@
 //! Launches that are captured once and repeated as a whole: what a host needs for each of them is needed once.
 
+use super::arena::Arena;
 use super::memory;
+use super::overlap::without_overlap;
 use candle_core::cuda_backend::cudarc::driver::sys::{
     CUgraph, CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
@@ -17,6 +19,8 @@ pub struct Graph {
     captured: CUgraph,
     executable: CUgraphExec,
     device: CudaDevice,
+    /// What it allocates, but for Candle's own ops.
+    _arena: Arc<Arena>,
 }
 
 /// Runs `launches` so that what ops upload in them (the strides of a tensor) stays on the device, from where a graph can read it. A
@@ -42,7 +46,8 @@ impl Capture {
         let stream = device.cuda_stream();
         // What has failed before is no error of this capture.
         stream.context().check_err().w()?;
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+        // Relaxed, since the arena's pool grows meanwhile.
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
         Ok(Self { stream, ended: false })
     }
 
@@ -90,11 +95,17 @@ impl Graph {
     /// # Errors
     /// Those of `launches`, or if something of it cannot be captured. Nothing of it has been run then, and the device works as
     /// before.
-    pub unsafe fn capture(device: &CudaDevice, launches: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub unsafe fn capture(device: &CudaDevice, launches: impl Fn() -> Result<()>) -> Result<Self> {
+        // A kernel cannot be launched early after what is no kernel, such as an array that a library fills.
+        Self::capture_once(device, &launches).or_else(|_| without_overlap(|| Self::capture_once(device, &launches)))
+    }
+
+    fn capture_once(device: &CudaDevice, launches: impl Fn() -> Result<()>) -> Result<Self> {
         memory::remember_peak(device)?;
         memory::give_back_freed(device)?;
+        let arena = Arena::new(device)?;
         let mut capture = Capture::begin(device)?;
-        warm_up(device, launches)?;
+        arena.while_current(|| warm_up(device, launches))?;
         let mut captured = capture.end()?;
         // What arrays that could not be freed have left.
         device.cuda_stream().context().check_err().w()?;
@@ -105,7 +116,8 @@ impl Graph {
         // SAFETY: it was captured just now.
         let executable = unsafe { result::graph::instantiate(captured.0, flags) }.w()?;
         let captured = std::mem::replace(&mut captured.0, std::ptr::null_mut());
-        let graph = Self { captured, executable, device: device.clone() };
+        arena.count()?;
+        let graph = Self { captured, executable, device: device.clone(), _arena: arena };
         // Its memory is taken here, where a lack of it can be answered by going on without a graph.
         // SAFETY: both are valid.
         unsafe { result::graph::upload(graph.executable, device.cuda_stream().cu_stream()) }.w()?;

@@ -1,5 +1,6 @@
-//! What tensors take on a device: its pool, and the memory of its graphs, which comes from a pool of its own.
+//! What tensors take on a device: its pool, and the memory of its graphs.
 
+use super::arena;
 use crate::backend::sync::lock;
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUgraphMem_attribute, CUmemPool_attribute};
@@ -67,7 +68,7 @@ pub fn peak_memory(device: &CudaDevice) -> Result<u64> {
     let highest = of_graphs(device, CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_USED_MEM_HIGH)?;
     let now = of_graphs(device, CUgraphMem_attribute::CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT)?;
     let before = lock(&BEFORE).get(&device.id()).copied().unwrap_or(0);
-    Ok(before.max(bytes + highest.max(now)))
+    Ok(before.max(bytes + highest.max(now) + arena::held(device)))
 }
 
 fn start_again(device: &CudaDevice) -> Result<()> {

@@ -1,7 +1,9 @@
 //! CUDA devices: loaded kernels, launches, and tensors on the device.
 
+mod arena;
 mod graph;
 mod memory;
+mod overlap;
 
 pub use graph::{Graph, is_capturing, warm_up};
 pub use memory::{peak_memory, reset_peak_memory};
@@ -11,15 +13,16 @@ use super::device::{Gpu, GpuInput, Kernels, Matrix};
 use super::launch::Limits;
 use crate::backend::sync::lock;
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, DevicePtr, LaunchConfig, PushKernelArg,
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUdevice_attribute, CUfunction_attribute, CUlaunchConfig, cuLaunchKernelEx,
 };
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaModule, DevicePtr};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
 use half::{bf16, f16};
 use std::collections::HashMap;
+use std::ffi::c_void;
 use std::sync::{Arc, LazyLock, Mutex};
 
 /// From this size on a kernel must ask for its shared memory.
@@ -164,11 +167,19 @@ impl Gpu for CudaGpu {
         // SAFETY: contents are anything, as the trait says.
         unsafe {
             Ok(match dtype {
-                DType::F32 => CudaStorage::wrap_cuda_slice(self.device.alloc::<f32>(len)?, self.device.clone()),
-                DType::F64 => CudaStorage::wrap_cuda_slice(self.device.alloc::<f64>(len)?, self.device.clone()),
-                DType::F16 => CudaStorage::wrap_cuda_slice(self.device.alloc::<f16>(len)?, self.device.clone()),
-                DType::BF16 => CudaStorage::wrap_cuda_slice(self.device.alloc::<bf16>(len)?, self.device.clone()),
-                DType::U8 => CudaStorage::wrap_cuda_slice(self.device.alloc::<u8>(len)?, self.device.clone()),
+                DType::F32 => {
+                    CudaStorage::wrap_cuda_slice(arena::alloc::<f32>(&self.device, len)?, self.device.clone())
+                }
+                DType::F64 => {
+                    CudaStorage::wrap_cuda_slice(arena::alloc::<f64>(&self.device, len)?, self.device.clone())
+                }
+                DType::F16 => {
+                    CudaStorage::wrap_cuda_slice(arena::alloc::<f16>(&self.device, len)?, self.device.clone())
+                }
+                DType::BF16 => {
+                    CudaStorage::wrap_cuda_slice(arena::alloc::<bf16>(&self.device, len)?, self.device.clone())
+                }
+                DType::U8 => CudaStorage::wrap_cuda_slice(arena::alloc::<u8>(&self.device, len)?, self.device.clone()),
                 other => bail!("no GPU kernel makes arrays of {other:?}"),
             })
         }
@@ -202,27 +213,37 @@ impl Gpu for CudaGpu {
     unsafe fn launch(&self, kernel: &str, blocks: LaunchDims, arguments: &[Argument<'_>]) -> Result<()> {
         let function = self.loaded.function(kernel, blocks.shared)?;
         let stream = self.device.cuda_stream();
-        let mut builder = stream.launch_builder(&function);
+        let mut parameters = Vec::with_capacity(arguments.len());
         for argument in arguments {
-            match argument {
-                Argument::Array(Address(address)) => builder.arg(address),
-                Argument::Int(value) => builder.arg(value),
-                Argument::Long(value) => builder.arg(value),
-                Argument::Float(value) => builder.arg(value),
-                Argument::Double(value) => builder.arg(value),
-                // An argument is passed as the address of its first byte.
-                Argument::Struct([first, ..]) => builder.arg(first),
+            // A kernel copies its arguments from their addresses.
+            parameters.push(match argument {
+                Argument::Array(Address(address)) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
+                Argument::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Argument::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Argument::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Argument::Double(value) => std::ptr::from_ref(value).cast_mut().cast(),
                 Argument::Struct([]) => bail!("{kernel}: an empty argument"),
-            };
+                Argument::Struct(words) => words.as_ptr().cast_mut().cast(),
+            });
         }
         let unsigned = |value| Ok::<_, Error>(integer(value)?.unsigned_abs());
-        let config = LaunchConfig {
-            grid_dim: (unsigned(blocks.grid.0)?, unsigned(blocks.grid.1)?, 1),
-            block_dim: (unsigned(blocks.threads)?, 1, 1),
-            shared_mem_bytes: unsigned(blocks.shared)?,
+        let (mut attribute, attributes) = overlap::attribute(self.loaded.compute_capability);
+        let config = CUlaunchConfig {
+            gridDimX: unsigned(blocks.grid.0)?,
+            gridDimY: unsigned(blocks.grid.1)?,
+            gridDimZ: 1,
+            blockDimX: unsigned(blocks.threads)?,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: unsigned(blocks.shared)?,
+            hStream: stream.cu_stream(),
+            attrs: &raw mut attribute,
+            numAttrs: attributes,
         };
+        stream.context().bind_to_thread().w()?;
+        let (function, parameters) = (function.cu_function(), parameters.as_mut_ptr());
         // SAFETY: as the caller promises.
-        unsafe { builder.launch(config) }.w()?;
+        unsafe { cuLaunchKernelEx(&raw const config, function, parameters, std::ptr::null_mut()) }.result().w()?;
         Ok(())
     }
 }

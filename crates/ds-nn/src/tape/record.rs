@@ -1,29 +1,24 @@
-//! A tape for the ops of this project: what Candle's backward pass does, without its zeros, its additions into them and its
-//! searches.
-//!
-//! A gradient that arrives first is kept
-//! as it is, and everything that is not needed any more is dropped while the tape unwinds.
+//! What is applied, and its way back.
 
-use crate::ops::sum::Sum;
+use super::foreach::{Ahead, Host, ParameterOps};
+use super::value::{GradientSums, RecordedForeach, Source, Value};
 use candle_core::{DType, Result, Tensor, TensorId, Var, bail};
 use ds_core::backend::op::{self, MAX_INPUTS, Op};
 use ds_core::graph::{Gradients, Graph};
 use ds_core::variable;
-
-/// A tensor on the tape; `slot` is where its gradient will be summed, if it takes one.
-#[derive(Debug, Clone)]
-pub struct Value {
-    tensor: Tensor,
-    slot: Option<usize>,
-}
 
 /// An op on the tape, with its inputs.
 trait Recorded {
     /// Where the gradients of the inputs are summed.
     fn slots(&self) -> [Option<usize>; MAX_INPUTS];
 
-    /// The gradients of the inputs, from the op's output and its gradient.
-    fn backward(&self, y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]>;
+    /// Whether the gradient of this output may come as two that are to be added.
+    fn takes_two_gradients(&self, _y: &Tensor) -> bool {
+        false
+    }
+
+    /// The gradients of the inputs, from the op's output and its gradient, which is the sum of two if there is one more.
+    fn backward(&self, y: &Tensor, dy: &Tensor, more: Option<&Tensor>) -> Result<[Option<Tensor>; MAX_INPUTS]>;
 }
 
 struct Applied<O, const N: usize> {
@@ -36,8 +31,12 @@ impl<O: Op, const N: usize> Recorded for Applied<O, N> {
         std::array::from_fn(|k| self.inputs.get(k).and_then(|input| input.slot))
     }
 
-    fn backward(&self, y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]> {
-        op::backward(&self.op, self.inputs.each_ref().map(|input| &input.tensor), y, dy)
+    fn takes_two_gradients(&self, y: &Tensor) -> bool {
+        O::TAKES_TWO_GRADIENTS && y.device().is_cuda()
+    }
+
+    fn backward(&self, y: &Tensor, dy: &Tensor, more: Option<&Tensor>) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+        op::backward_of_sum(&self.op, self.inputs.each_ref().map(|input| &input.tensor), y, (dy, more))
     }
 }
 
@@ -49,7 +48,7 @@ impl Recorded for Converted {
         [self.0.slot, None, None]
     }
 
-    fn backward(&self, _y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+    fn backward(&self, _y: &Tensor, dy: &Tensor, _: Option<&Tensor>) -> Result<[Option<Tensor>; MAX_INPUTS]> {
         let input = &self.0.tensor;
         Ok([Some(dy.to_dtype(input.dtype())?.reshape(input.shape())?), None, None])
     }
@@ -66,16 +65,25 @@ impl<F: Fn(&Tensor) -> Result<()>> Recorded for Hooked<F> {
         [self.value.slot, None, None]
     }
 
-    fn backward(&self, _y: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+    fn backward(&self, _y: &Tensor, dy: &Tensor, _: Option<&Tensor>) -> Result<[Option<Tensor>; MAX_INPUTS]> {
         (self.hook)(dy)?;
         Ok([Some(dy.clone()), None, None])
     }
 }
 
-struct Node {
-    op: Box<dyn Recorded>,
-    output: Tensor,
-    slot: usize,
+enum Node {
+    One { op: Box<dyn Recorded>, output: Tensor, slot: usize },
+    Foreach(Box<dyn RecordedForeach>),
+}
+
+impl Node {
+    /// The slots of the inputs.
+    fn slots(&self) -> Vec<Option<usize>> {
+        match self {
+            Self::One { op, .. } => op.slots().to_vec(),
+            Self::Foreach(op) => op.slots(),
+        }
+    }
 }
 
 /// Records ops in the order of their application.
@@ -85,6 +93,8 @@ pub struct Tape {
     parameters: Vec<(Var, usize)>,
     slots: usize,
     recording: bool,
+    /// What is computed ahead, if anything is.
+    ahead: Option<Ahead>,
 }
 
 impl Tape {
@@ -93,23 +103,39 @@ impl Tape {
         Self { recording: true, ..Self::default() }
     }
 
+    /// A tape for a training step that computes at once, together for all layers, what the tapes before it have computed from
+    /// parameters alone, and adds to `ops` what is new. For a GPU, where that spares launches.
+    ///
+    /// # Errors
+    /// If an op fails.
+    pub fn recording_with(ops: &ParameterOps) -> Result<Self> {
+        let mut tape = Self { ahead: Some(Ahead::default()), ..Self::recording() };
+        let mut ahead = Ahead::new(ops);
+        for op in ahead.compute(&mut tape)? {
+            tape.nodes.push(Node::Foreach(op));
+        }
+        tape.ahead = Some(ahead);
+        Ok(tape)
+    }
+
     /// A tape that keeps nothing: for evaluation.
     pub fn inference() -> Self {
         Self::default()
     }
 
-    fn new_slot(&mut self) -> usize {
-        self.slots += 1;
-        self.slots - 1
-    }
-
     fn record<R: Recorded + 'static>(&mut self, output: Tensor, tracked: bool, op: impl FnOnce() -> R) -> Value {
         if !tracked {
-            return Value { tensor: output, slot: None };
+            return Value { tensor: output, slot: None, source: None };
         }
         let slot = self.new_slot();
-        self.nodes.push(Node { op: Box::new(op()), output: output.clone(), slot });
-        Value { tensor: output, slot: Some(slot) }
+        self.nodes.push(Node::One { op: Box::new(op()), output: output.clone(), slot });
+        Value { tensor: output, slot: Some(slot), source: None }
+    }
+
+    fn apply_alone<O: Op, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Result<Value> {
+        let output = op::forward(&op, inputs.map(|input| &input.tensor))?;
+        let tracked = inputs.iter().any(|input| input.slot.is_some());
+        Ok(self.record(output, tracked, || Applied { op, inputs: inputs.map(Value::clone) }))
     }
 
     /// The value, whose gradient the backward pass gives to `hook`: `Tensor.register_hook` of PyTorch. Without a gradient the hook is
@@ -144,27 +170,33 @@ impl Tape {
             bail!("the loss must be one number, got shape {:?}", loss.tensor.shape());
         }
         let mut uses = if complete.is_some() { self.uses_of_parameters() } else { Vec::new() };
-        let mut sums = GradientSums(vec![None; self.slots]);
+        let mut sums = GradientSums::new(self.slots);
         sums.add(loss.slot, Some(loss.tensor.ones_like()?))?;
-        for Node { op, output, slot } in self.nodes.into_iter().rev() {
-            let slots = op.slots();
-            if let Some(gradient) = sums.0[slot].take() {
-                for (slot, gradient) in slots.into_iter().zip(op.backward(&output, &gradient)?) {
-                    sums.add(slot, gradient)?;
+        for node in self.nodes.into_iter().rev() {
+            match &node {
+                Node::One { op, output, slot } => {
+                    if let Some((dy, more)) = sums.take(*slot, op.takes_two_gradients(output))? {
+                        for (slot, gradient) in op.slots().into_iter().zip(op.backward(output, &dy, more.as_ref())?) {
+                            sums.add(slot, gradient)?;
+                        }
+                    }
                 }
+                Node::Foreach(op) => op.backward(&mut sums)?,
             }
             let Some(complete) = &mut complete else { continue };
-            for slot in slots.into_iter().flatten() {
+            for slot in node.slots().into_iter().flatten() {
                 let Some((parameter, left)) = &mut uses[slot] else { continue };
                 *left -= 1;
-                if let (0, Some(gradient)) = (*left, &sums.0[slot]) {
+                if *left == 0
+                    && let Some(gradient) = sums.sum(slot)?
+                {
                     complete(parameter, gradient)?;
                 }
             }
         }
         let mut gradients = Vec::with_capacity(self.parameters.len());
         for (parameter, slot) in self.parameters {
-            if let Some(gradient) = sums.0[slot].take() {
+            if let Some((gradient, _)) = sums.take(slot, false)? {
                 gradients.push((parameter.as_tensor().id(), gradient));
             }
         }
@@ -177,7 +209,7 @@ impl Tape {
         for (parameter, slot) in &self.parameters {
             uses[*slot] = Some((parameter.clone(), 0));
         }
-        for slot in self.nodes.iter().flat_map(|node| node.op.slots()).flatten() {
+        for slot in self.nodes.iter().flat_map(Node::slots).flatten() {
             if let Some((_, count)) = &mut uses[slot] {
                 *count += 1;
             }
@@ -189,16 +221,14 @@ impl Tape {
 /// What is done with a parameter's gradient when it is complete.
 type Complete<'a> = &'a mut dyn FnMut(&Var, &Tensor) -> Result<()>;
 
-struct GradientSums(Vec<Option<Tensor>>);
+impl Host for Tape {
+    fn value_of(&mut self, parameter: &Tensor) -> Value {
+        self.parameter(parameter)
+    }
 
-impl GradientSums {
-    fn add(&mut self, slot: Option<usize>, gradient: Option<Tensor>) -> Result<()> {
-        let (Some(slot), Some(gradient)) = (slot, gradient) else { return Ok(()) };
-        self.0[slot] = Some(match self.0[slot].take() {
-            None => gradient,
-            Some(sum) => op::forward(&Sum, [&sum, &gradient])?,
-        });
-        Ok(())
+    fn new_slot(&mut self) -> usize {
+        self.slots += 1;
+        self.slots - 1
     }
 }
 
@@ -206,22 +236,23 @@ impl Graph for Tape {
     type Value = Value;
 
     fn constant(&mut self, tensor: &Tensor) -> Value {
-        Value { tensor: tensor.clone(), slot: None }
+        Value { tensor: tensor.clone(), slot: None, source: None }
     }
 
     fn parameter(&mut self, parameter: &Tensor) -> Value {
         let tensor = parameter.clone();
         // A tensor of a file is no variable.
         let Some(variable) = variable("", parameter).ok().filter(|_| self.recording) else {
-            return Value { tensor, slot: None };
+            return Value { tensor, slot: None, source: None };
         };
+        let source = self.ahead.as_ref().map(|_| Source::Parameter(tensor.id()));
         let known = self.parameters.iter().find(|(p, _)| p.as_tensor().id() == tensor.id()).map(|&(_, slot)| slot);
         let slot = known.unwrap_or_else(|| {
             let slot = self.new_slot();
             self.parameters.push((variable, slot));
             slot
         });
-        Value { tensor, slot: Some(slot) }
+        Value { tensor, slot: Some(slot), source }
     }
 
     fn has_parameter_gradients(&self) -> bool {
@@ -237,9 +268,17 @@ impl Graph for Tape {
     }
 
     fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Result<Value> {
-        let output = op::forward(&op, inputs.map(|input| &input.tensor))?;
-        let tracked = inputs.iter().any(|input| input.slot.is_some());
-        Ok(self.record(output, tracked, || Applied { op, inputs: inputs.map(Value::clone) }))
+        // Not for each op that is applied on the CPU, where a whole step takes some microseconds.
+        let sources = if O::FOREACH && self.ahead.is_some() { Ahead::sources(inputs) } else { None };
+        let Some(sources) = sources else { return self.apply_alone(op, inputs) };
+        if let Some(value) = self.ahead.as_ref().and_then(|ahead| ahead.result(&op, &sources)) {
+            return Ok(value);
+        }
+        let mut value = self.apply_alone(op.clone(), inputs)?;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.add(op, sources, inputs, &mut value);
+        }
+        Ok(value)
     }
 
     fn reshape(&mut self, value: &Value, shape: &[usize]) -> Result<Value> {
