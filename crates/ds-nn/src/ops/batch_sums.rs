@@ -9,6 +9,12 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug, Clone, Default)]
 pub struct BatchSums(Arc<Mutex<Option<Left>>>);
 
+/// Partial sums (pieces, C, 2) in f64, and the number of pieces.
+pub type Partial<B> = (B, usize);
+
+/// An output, and its sums if they are wanted.
+pub type WithSums<B> = (B, Option<Partial<B>>);
+
 #[derive(Debug)]
 struct Left {
     pieces: usize,
@@ -22,7 +28,7 @@ impl BatchSums {
     }
 
     /// Takes what was left, and the number of pieces.
-    pub(super) fn take<B: Any>(&self) -> Option<(B, usize)> {
+    pub(super) fn take<B: Any>(&self) -> Option<Partial<B>> {
         let Left { pieces, partial } = lock(&self.0).take()?;
         Some((*partial.downcast().ok()?, pieces))
     }

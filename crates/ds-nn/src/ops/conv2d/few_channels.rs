@@ -2,6 +2,7 @@
 //! 3×3 convolutions of padding 1 and stride 1 or 2, and 1×1 convolutions of stride 2. Factors are TF32 or bf16, sums f32, and the
 //! same input gives the same bits.
 
+use crate::ops::batch_sums::WithSums;
 use crate::ops::window::Window;
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of, table};
@@ -96,12 +97,7 @@ impl FewChannels {
     }
 
     /// The same, and the partial sums (pieces, O, 2) of y and y² in f64, with the number of pieces.
-    pub fn forward_with_sums<G: Gpu>(
-        &self,
-        gpu: &G,
-        x: Address,
-        packed: Address,
-    ) -> Result<(G::Buffer, Option<(G::Buffer, usize)>)> {
+    pub fn forward_with_sums<G: Gpu>(&self, gpu: &G, x: Address, packed: Address) -> Result<WithSums<G::Buffer>> {
         self.product(gpu, self.of_input(), self.output[1], (x, packed), (false, true))
     }
 
@@ -127,7 +123,7 @@ impl FewChannels {
         outputs: usize,
         (x, packed): (Address, Address),
         (turned, with_sums): (bool, bool),
-    ) -> Result<(G::Buffer, Option<(G::Buffer, usize)>)> {
+    ) -> Result<WithSums<G::Buffer>> {
         // Outputs and pixels of a block, and among how many parts of it inputs are shared: the kernels' warps have 16·M·WARPS
         // and 8·N·4/WARPS. Where there are fewer blocks, they have more parts.
         let (channels, pixels, parts) = match outputs {

@@ -1,6 +1,7 @@
 //! Batch norm, the sum with a residual and the activation, with μ and σ² left on the device.
 
 use super::function::Function;
+use crate::ops::batch_sums::Partial;
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::launch::Launch;
 use ds_core::backend::gpu::{
@@ -80,7 +81,7 @@ pub(super) unsafe fn forward<G: Gpu>(
     function: Function,
     inputs: Inputs,
     running: (Address, Address),
-    (training, left): (bool, Option<(G::Buffer, usize)>),
+    (training, left): (bool, Option<Partial<G::Buffer>>),
     constants: Constants,
 ) -> Result<(G::Buffer, G::Buffer)> {
     let kind = Kind::of(function);

@@ -95,9 +95,10 @@ impl Op for ChannelParameters {
             (dims[0], dims[1], pass.dy.address)
         };
         let found = gpu::unpacked(gpu, &all.iter().map(layer).collect::<Vec<_>>())?;
-        let gradients = |([dg, db, dc], (_, pass)): ([G::Buffer; 3], &(&Self, Backward<'_, GpuInput<'_, G>>))| {
-            [Gradient::Value(dg), Gradient::Value(db), (pass.inputs.len() > 2).then_some(dc).into()]
+        let with_coefficients = all.iter().map(|(_, pass)| pass.inputs.len() > 2);
+        let gradients = |([dg, db, dc], with_coefficients): ([_; 3], bool)| {
+            [Gradient::Value(dg), Gradient::Value(db), with_coefficients.then_some(dc).into()]
         };
-        Ok(found.into_iter().zip(all).map(gradients).collect())
+        Ok(found.into_iter().zip(with_coefficients).map(gradients).collect())
     }
 }
