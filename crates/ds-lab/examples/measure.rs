@@ -92,14 +92,8 @@ fn convolution(direction: &str, shape: &[usize]) -> Result<Case> {
     let shape = [images / LANES, channels, side, side, LANES];
     let (x, dy, w) = (random(&shape)?, random(&shape)?, random(&[channels, channels, 3, 3])?);
     let window = Window { kernel: 3, stride: 1, padding: 1 };
-    let op = Conv2d {
-        window,
-        input_gradient: direction == "input",
-        weight_gradient: direction == "weight",
-        options: Default::default(),
-        packed: None,
-        sums: None,
-    };
+    let op =
+        Conv2d { input_gradient: direction == "input", weight_gradient: direction == "weight", ..Conv2d::new(window) };
     Ok(match direction {
         "forward" => Box::new(move || {
             forward(&op, [&x, &w])?;

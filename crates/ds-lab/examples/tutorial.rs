@@ -145,12 +145,9 @@ fn max_pool(x: &Tensor) -> Result<Tensor> {
 fn convolve(conv: &Conv2d, x: &Tensor) -> Result<Tensor> {
     let (weight, bias) = (conv.weight(), conv.bias().context("a convolution without a bias")?);
     let op = convolution::Conv2d {
-        window: Window { kernel: weight.dim(3)?, stride: 1, padding: 0 },
         input_gradient: x.track_op(),
         weight_gradient: weight.track_op(),
-        options: Default::default(),
-        packed: None,
-        sums: None,
+        ..convolution::Conv2d::new(Window { kernel: weight.dim(3)?, stride: 1, padding: 0 })
     };
     Ok(CandleGraph.apply(op, [x, weight, bias])?)
 }

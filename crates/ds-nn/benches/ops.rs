@@ -10,7 +10,7 @@ use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::memory::Recycling;
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::{FromBlocks, LANES, ToBlocks};
-use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::Dropout;
 use ds_nn::ops::loss::{Kind, Loss};
@@ -55,14 +55,7 @@ fn convolution(k: usize, input_gradient: bool) -> (Conv2d, Tensor, Tensor, Tenso
     let (inputs, outputs, side, kernel, stride) = CONVOLUTIONS[k];
     let window = Window { kernel, stride, padding: kernel / 2 };
     let (x, w) = (images(inputs, side), random(&[outputs, inputs, kernel, kernel]));
-    let op = Conv2d {
-        window,
-        input_gradient,
-        weight_gradient: !input_gradient,
-        options: Options::default(),
-        packed: None,
-        sums: None,
-    };
+    let op = Conv2d { input_gradient, weight_gradient: !input_gradient, ..Conv2d::new(window) };
     (op, x, w, images(outputs, side.div_ceil(stride)))
 }
 

@@ -14,7 +14,7 @@ use ds_nn::layers::{ConstrainedConv2d, ConstrainedLinear, Constraint, Layer, Mod
 use ds_nn::networks::{self, Images, LipschitzConv};
 use ds_nn::ops::Window;
 use ds_nn::ops::almost_orthogonal::AlmostOrthogonal;
-use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::orthonormal::{PolarFactor, polar_factor};
 use ds_nn::ops::scale::Scale;
@@ -137,14 +137,7 @@ fn unrolled(kernel: &Tensor, window: Window, side: usize) -> (usize, usize, Vec<
     let inputs = kernel.dims()[1] * side * side;
     let identity = Tensor::eye(inputs, DType::F64, &Device::Cpu).unwrap();
     let images = identity.reshape((inputs, kernel.dims()[1], side, side)).unwrap();
-    let op = Conv2d {
-        window,
-        input_gradient: false,
-        weight_gradient: false,
-        options: Options::default(),
-        packed: None,
-        sums: None,
-    };
+    let op = Conv2d { input_gradient: false, weight_gradient: false, ..Conv2d::new(window) };
     let columns = CandleGraph.apply(op, [&images, &kernel.to_dtype(DType::F64).unwrap()]).unwrap();
     let columns = columns.flatten_from(1).unwrap();
     (inputs, columns.dims()[1], flat(&columns))

@@ -18,7 +18,7 @@ use ds_core::regularization::ProximalTv2;
 use ds_core::{Grid, Group, L2, Parameter};
 use ds_nn::ops::Window;
 use ds_nn::ops::conv2d::few_channels::{self, FewChannels, Weights};
-use ds_nn::ops::conv2d::{Conv2d, Options, PackedWeights};
+use ds_nn::ops::conv2d::{Conv2d, PackedWeights};
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::{Dropout, Key, StepKey};
 use ds_nn::ops::images::{Crop, gather, gather_on};
@@ -141,14 +141,7 @@ fn convolutions_with_few_channels() {
             let (on_x, on_w, on_dy) = (on(&all[0], dtype), on(&all[1], DType::F32), on(&all[2], dtype));
             let [x, w, dy] = all.each_ref().map(in_tf32);
             let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
-            let op = Conv2d {
-                window,
-                input_gradient: true,
-                weight_gradient: true,
-                options: Options::default(),
-                packed: None,
-                sums: None,
-            };
+            let op = Conv2d::new(window);
             let y = op::forward(&op, [&x, &w, &b]).unwrap();
             let [dx, dw, _] = op::backward(&op, [&x, &w, &b], &y, &dy).unwrap();
             let weights = Weights { w: on_w, shape: weight, for_gradient: true };

@@ -78,8 +78,7 @@ fn convolutions_and_dense_layers_agree_with_the_cpu() {
         let (x, w, b) = (data(&shape), data(&[outputs, inputs, kernel, kernel]), data(&[outputs]));
         let on_b = b.to_device(&gpu).unwrap();
         let what = format!("round {round}, {dtype:?}, {shape:?} to {outputs}, {window:?}");
-        let op =
-            Conv2d { window, input_gradient: true, weight_gradient: true, options: IN_F32, packed: None, sums: None };
+        let op = Conv2d { options: IN_F32, ..Conv2d::new(window) };
         let y = forward(&op, [&x, &w, &b]).unwrap();
         let ours = forward(&op, [&on(&x), &on(&w), &on_b]).unwrap();
         assert_close(&what, &ours, &y, twice);
@@ -134,14 +133,7 @@ fn convolutions_with_few_channels_agree_with_the_cpu() {
         let x = data(&[n, inputs, height * window.stride, width * window.stride]);
         let (w, dy) = (data(&[outputs, inputs, window.kernel, window.kernel]), data(&[n, outputs, height, width]));
         let b = Tensor::zeros(outputs, DType::F32, &Device::Cpu).unwrap();
-        let op = Conv2d {
-            window,
-            input_gradient: true,
-            weight_gradient: true,
-            options: Options { tf32: true, deterministic: true },
-            packed: None,
-            sums: None,
-        };
+        let op = Conv2d { options: Options { tf32: true, deterministic: true }, ..Conv2d::new(window) };
         let y = forward(&op, [&x, &w, &b]).unwrap();
         let [dx, dw, _] = backward(&op, [&x, &w, &b], &y, &dy).unwrap();
         let on = |t: &Tensor| t.to_dtype(dtype).unwrap().to_device(&gpu).unwrap();

@@ -10,7 +10,7 @@ use ds_core::backend::op::Apply;
 use ds_core::graph::{CandleGraph, Graph};
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::{FromBlocks, ToBlocks};
-use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::dense::Dense;
 use ds_nn::ops::dropout::Dropout;
 use ds_nn::ops::loss::{Kind, Loss};
@@ -32,33 +32,11 @@ fn convolution() {
         let x = random(rng, &[images, inputs, height, width]);
         let w = random(rng, &[outputs, inputs, kernel, kernel]);
         let what = format!("{window:?} {:?} -> {outputs}", x.shape());
-        check_gradients(&what, &[x.clone(), w.clone()], |tape, v| {
-            tape.apply(
-                Conv2d {
-                    window,
-                    input_gradient: true,
-                    weight_gradient: true,
-                    options: Options::default(),
-                    packed: None,
-                    sums: None,
-                },
-                [&v[0], &v[1]],
-            )
-        });
+        check_gradients(&what, &[x.clone(), w.clone()], |tape, v| tape.apply(Conv2d::new(window), [&v[0], &v[1]]));
         let b = random(rng, &[outputs]);
         check_gradients(&format!("{what} with bias"), &[w, b], |tape, v| {
             let x = tape.constant(&x);
-            tape.apply(
-                Conv2d {
-                    window,
-                    input_gradient: false,
-                    weight_gradient: true,
-                    options: Options::default(),
-                    packed: None,
-                    sums: None,
-                },
-                [&x, &v[0], &v[1]],
-            )
+            tape.apply(Conv2d { input_gradient: false, ..Conv2d::new(window) }, [&x, &v[0], &v[1]])
         });
     }
 }
@@ -238,14 +216,7 @@ fn huge_logits_do_not_overflow() {
 fn what_does_not_fit_is_an_error_that_names_the_op() {
     let mut graph = CandleGraph;
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-    let conv = |kernel, stride, padding| Conv2d {
-        window: Window { kernel, stride, padding },
-        input_gradient: true,
-        weight_gradient: true,
-        options: Options::default(),
-        packed: None,
-        sums: None,
-    };
+    let conv = |kernel, stride, padding| Conv2d::new(Window { kernel, stride, padding });
     let (x, w) = (zeros(&[2, 3, 8, 8]), zeros(&[4, 3, 3, 3]));
     let cases = [
         ("conv2d", graph.apply(conv(3, 1, 1), [&zeros(&[2, 4, 8, 8]), &w])),

@@ -12,7 +12,7 @@ use ds_core::graph::{CandleGraph, Gradients, Graph};
 use ds_nn::layers::{self, BatchNorm, Mode, WeightInit};
 use ds_nn::networks;
 use ds_nn::ops::Window;
-use ds_nn::ops::conv2d::{Conv2d, Options};
+use ds_nn::ops::conv2d::Conv2d;
 use ds_nn::ops::loss::{Kind, Loss};
 use ds_nn::ops::norm_activation::{ChannelParameters, Function, NormActivation};
 use ds_nn::ops::pool::{AveragePool, MaxPool};
@@ -73,14 +73,7 @@ fn convolution_and_pools() {
         let what = format!("{window:?} {shape:?}");
         for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
             let (x, w) = (x.to_dtype(dtype).unwrap(), w.to_dtype(dtype).unwrap());
-            let op = Conv2d {
-                window,
-                input_gradient: true,
-                weight_gradient: true,
-                options: Options::default(),
-                packed: None,
-                sums: None,
-            };
+            let op = Conv2d::new(window);
             assert_close(&what, &flat(&graph.apply(op, [&x, &w]).unwrap()), &conv, tolerance);
             assert_close(&what, &flat(&graph.apply(MaxPool(window), [&x]).unwrap()), &largest, tolerance);
             assert_close(&what, &flat(&graph.apply(AveragePool(window), [&x]).unwrap()), &mean, tolerance);

@@ -77,6 +77,12 @@ fn as_shaped<T: Real>(y: Vec<T>, shape: &Shape) -> Result<Vec<T>> {
 }
 
 impl Conv2d {
+    /// The convolution with both gradients and the default arithmetic.
+    pub fn new(window: Window) -> Self {
+        let options = Options::default();
+        Self { window, input_gradient: true, weight_gradient: true, options, packed: None, sums: None }
+    }
+
     /// The convolution on a GPU.
     fn shapes(&self, dtype: DType, x: &Shape, outputs: usize) -> Result<Shapes> {
         let Planes { images, channels, height, width, out_height, out_width, lanes } =

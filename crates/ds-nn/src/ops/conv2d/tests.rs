@@ -59,14 +59,7 @@ fn paths_agree<T: Real>(tolerance: f64) {
         let images = [1, 2, 16, 35][rng.random_range(0..4)];
         let (inputs, outputs) = (rng.random_range(1..11), rng.random_range(1..11));
         let (height, width) = (rng.random_range(kernel..15), rng.random_range(kernel..15));
-        let op = Conv2d {
-            window,
-            input_gradient: true,
-            weight_gradient: true,
-            options: Options::default(),
-            packed: None,
-            sums: None,
-        };
+        let op = Conv2d::new(window);
         let shape = |dims: &[usize]| Shape::from(dims);
         let (s, y_shape) = op
             .sizes(&shape(&[images, inputs, height, width]), &shape(&[outputs, inputs, kernel, kernel]), None)
