@@ -97,7 +97,14 @@ impl Conv2d {
     }
 
     fn weight<G: Gpu>(&self, gpu: &G, w: &GpuInput<'_, G>) -> Result<gpu::Weight> {
-        let packed = self.packed.as_ref().map(|packed| gpu.address_of(packed, DType::F32, Self::NAME));
+        let packed = self.packed.as_ref().map(|packed| {
+            // Kernels would read behind weights that were packed for the forward pass alone.
+            let wanted = PackedWeights { dtype: w.dtype, for_gradient: self.input_gradient }.shape(&[w.shape()])?;
+            if *packed.shape() != wanted {
+                bail!("{}: packed weights {:?} of {:?}, expected {wanted:?}", Self::NAME, packed.shape(), w.shape());
+            }
+            gpu.address_of(packed, DType::F32, Self::NAME)
+        });
         Ok(gpu::Weight { at: w.address, dtype: w.dtype, packed: packed.transpose()? })
     }
 
