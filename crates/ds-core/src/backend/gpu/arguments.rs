@@ -165,21 +165,3 @@ pub fn by_channel(limits: Limits, planes: Planes, dtype: DType, aligned: bool, t
 pub fn pointwise_blocks(n: usize, dtype: DType) -> LaunchDims {
     LaunchDims::for_each(n.div_ceil(in_vector(dtype)))
 }
-
-/// What a kernel over many arrays takes by value, with room for `room` of them: the first block of each, two numbers a word, then
-/// `W` words for each. Also how many blocks there are, of `each` numbers of one array.
-pub fn table<const W: usize>(
-    room: usize,
-    each: usize,
-    rows: impl Iterator<Item = (usize, [u64; W])>,
-) -> (Vec<u64>, usize) {
-    let firsts = (room + 2) / 2;
-    let mut words = vec![0u64; firsts + W * room];
-    let mut blocks = 0;
-    for (k, (len, row)) in rows.enumerate() {
-        words[k / 2] |= (blocks as u64) << (32 * (k % 2));
-        words[firsts + W * k..][..W].copy_from_slice(&row);
-        blocks += len.div_ceil(each);
-    }
-    (words, blocks)
-}

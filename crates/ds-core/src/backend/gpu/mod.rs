@@ -13,11 +13,13 @@ pub mod cuda;
 pub mod cuda;
 mod device;
 mod elementwise;
+mod foreach;
 pub mod launch;
 
 pub use arguments::{
     Address, Argument, LaunchDims, all_aligned, by_channel, in_vector, int, kernel_of, kernel_of_mapping, knots,
-    mapping, pointwise_blocks, rows_of, table,
+    mapping, pointwise_blocks, rows_of,
 };
 pub use device::{Gpu, GpuInput, KERNELS, Kernels, Matrix, reduce_partials, tensor_on};
 pub use elementwise::{OfChannels, pointwise};
+pub use foreach::{launch_foreach, table};

@@ -1,7 +1,7 @@
 //! Coefficients from other parameters, on a GPU.
 
 use crate::Grid;
-use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, table};
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, launch_foreach};
 use candle_core::{DType, Result};
 
 fn sizes(channels: usize, grid: Grid) -> Result<[Argument<'static>; 3]> {
@@ -32,12 +32,8 @@ pub(super) fn add_linear_terms<G: Gpu>(gpu: &G, layers: &[Layer<3>]) -> Result<V
         Ok((channels * grid.size(), words))
     };
     let rows = layers.iter().zip(&out).map(row).collect::<Result<Vec<_>>>()?;
-    for some in rows.chunks(TERMS) {
-        let (words, blocks) = table(TERMS, NUMBERS, some.iter().copied());
-        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared: 0 };
-        // SAFETY: the kernel's arguments; every block stays in its layer.
-        unsafe { gpu.launch("add_linear_term", blocks, &[Argument::Struct(&words), int(some.len())?])? };
-    }
+    // SAFETY: the kernel's arguments; every block stays in its layer.
+    unsafe { launch_foreach(gpu, "add_linear_term", (TERMS, NUMBERS), &rows, &[], 0)? };
     Ok(out)
 }
 
@@ -65,13 +61,9 @@ pub(super) fn linear_term_gradients<G: Gpu>(gpu: &G, layers: &[Layer<1>]) -> Res
         Ok((channels, [dc.0, db1.0, db0.0, shape(channels, grid)?, grid.step().to_bits()]))
     };
     let rows = layers.iter().zip(&out).map(row).collect::<Result<Vec<_>>>()?;
-    for some in rows.chunks(GRADIENTS) {
-        let (words, blocks) = table(GRADIENTS, CHANNELS, some.iter().copied());
-        let shared = 16 * LaunchDims::THREADS;
-        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared };
-        // SAFETY: the kernel's arguments; every block stays in its layer.
-        unsafe { gpu.launch("linear_term_gradient", blocks, &[Argument::Struct(&words), int(some.len())?])? };
-    }
+    let shared = 16 * LaunchDims::THREADS;
+    // SAFETY: the kernel's arguments; every block stays in its layer.
+    unsafe { launch_foreach(gpu, "linear_term_gradient", (GRADIENTS, CHANNELS), &rows, &[], shared)? };
     Ok(out)
 }
 

@@ -5,7 +5,7 @@
 use crate::ops::batch_sums::WithSums;
 use crate::ops::window::Window;
 use candle_core::{DType, Result};
-use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of, table};
+use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, kernel_of, launch_foreach};
 
 const TAPS: usize = 9;
 /// Zeros left of a row of a tile.
@@ -268,11 +268,7 @@ pub fn packed<G: Gpu>(gpu: &G, dtype: DType, all: &[Weights]) -> Result<Vec<G::B
             row(outputs, inputs, next, 1);
         }
     }
-    for some in rows.chunks(WEIGHTS) {
-        let (words, blocks) = table(WEIGHTS, FOURS, some.iter().copied());
-        let blocks = LaunchDims { grid: (blocks, 1), threads: LaunchDims::THREADS, shared: 0 };
-        // SAFETY: the kernel's arguments; every block stays in its weights.
-        unsafe { gpu.launch(&kernel_of("conv_pack", dtype)?, blocks, &[Argument::Struct(&words), int(some.len())?])? };
-    }
+    // SAFETY: the kernel's arguments; every block stays in its weights.
+    unsafe { launch_foreach(gpu, &kernel_of("conv_pack", dtype)?, (WEIGHTS, FOURS), &rows, &[], 0)? };
     Ok(out)
 }

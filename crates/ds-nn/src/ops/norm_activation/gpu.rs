@@ -5,7 +5,7 @@ use crate::ops::batch_sums::Partial;
 use candle_core::{DType, Result};
 use ds_core::backend::gpu::launch::Launch;
 use ds_core::backend::gpu::{
-    Address, Argument, Gpu, LaunchDims, by_channel, int, kernel_of_mapping, knots, mapping, rows_of, table,
+    Address, Argument, Gpu, LaunchDims, by_channel, int, kernel_of_mapping, knots, launch_foreach, mapping, rows_of,
 };
 use ds_core::backend::planes::Planes;
 
@@ -251,12 +251,7 @@ fn pack<G: Gpu>(gpu: &G, layers: &[Parameters], packed: &[Address], apart: bool)
         Ok((channels * width, [gamma.0, beta.0, coefficients.0, packed.0, shape]))
     };
     let rows = layers.iter().zip(packed).map(row).collect::<Result<Vec<_>>>()?;
-    for some in rows.chunks(LAYERS) {
-        let (words, blocks) = table(LAYERS, NUMBERS, some.iter().copied());
-        let arguments = [Argument::Struct(&words), int(some.len())?, Argument::Int(i32::from(apart))];
-        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared: 0 };
-        // SAFETY: the kernel's arguments; every block stays in its layer.
-        unsafe { gpu.launch("pack_parameters", blocks, &arguments)? };
-    }
-    Ok(())
+    let apart = [Argument::Int(i32::from(apart))];
+    // SAFETY: the kernel's arguments; every block stays in its layer.
+    unsafe { launch_foreach(gpu, "pack_parameters", (LAYERS, NUMBERS), &rows, &apart, 0) }
 }

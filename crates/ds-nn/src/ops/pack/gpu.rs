@@ -2,7 +2,7 @@
 
 use super::piece::Piece;
 use candle_core::{DType, Result, Tensor};
-use ds_core::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, table};
+use ds_core::backend::gpu::{Address, Gpu, int, launch_foreach};
 
 /// Pieces of a launch: as many as the arguments of a kernel have room for.
 const PIECES: usize = 192;
@@ -30,12 +30,8 @@ pub unsafe fn packed<G: Gpu>(gpu: &G, pieces: &[Piece], len: usize, scale: f32) 
         Ok((piece.len, [address(from)?.0, piece.len as u64 | (piece.start as u64) << 32]))
     };
     let rows = pieces.iter().zip(&copies).map(row).collect::<Result<Vec<_>>>()?;
-    for some in rows.chunks(PIECES) {
-        let (words, blocks) = table(PIECES, EACH, some.iter().copied());
-        let arguments = [Argument::Struct(&words), int(some.len())?, gpu.address(&out)?.into(), scale.into()];
-        let blocks = LaunchDims { grid: (blocks.max(1), 1), threads: LaunchDims::THREADS, shared: 0 };
-        // SAFETY: the kernel's arguments; every block stays in its piece and what is behind it.
-        unsafe { gpu.launch("pack_pieces", blocks, &arguments)? };
-    }
+    let more = [gpu.address(&out)?.into(), scale.into()];
+    // SAFETY: the kernel's arguments; every block stays in its piece and what is behind it.
+    unsafe { launch_foreach(gpu, "pack_pieces", (PIECES, EACH), &rows, &more, 0)? };
     Ok(out)
 }
