@@ -1,7 +1,7 @@
 """The rows of crates/ds-lab/examples/gpu_bench.rs for PyTorch and DeepSplines, on a GPU.
 
     pip install torch deepsplines
-    python benches/pytorch_gpu.py [--json FILE]
+    python benches/pytorch_gpu.py [--json FILE] [--only REGEX]
 
 Networks and layers are those of the deepsplines package, as in torch_side.py; `relu` is plain PyTorch. Settings are PyTorch's
 defaults, and cuDNN may measure its algorithms (torch.backends.cudnn.benchmark), as ours does. Steps in bf16 are under
@@ -11,11 +11,13 @@ held at a time. Without a GPU it says so and measures nothing.
 
 Steps with ReLU are also measured as PyTorch can do them best: in the memory format channels_last, as one CUDA graph (forward pass,
 backward pass and optimiser), compiled by torch.compile, and combinations of these. A row `…, best` repeats the fastest of all.
-`--no-compile` leaves out torch.compile, which takes a minute or more.
+`--no-compile` leaves out torch.compile, which takes a minute or more, and `--only` all rows whose name a regular expression does not
+find.
 """
 import argparse
 import contextlib
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -28,6 +30,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the rows there")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    parser.add_argument("--only", type=re.compile, default="", help="a regular expression; rows whose name it does not find are left out")
     arguments = parser.parse_args()
     try:
         import torch
@@ -78,16 +81,20 @@ def main():
             layer(source).backward(dy)
         return run
 
+    def row(name, run, data):
+        if arguments.only.search(name):
+            add(name, timed(run), data)
+
     def activations(dtype, suffix):
         x, dy = (torch.randn(SHAPE, dtype=dtype, device="cuda") for _ in range(2))
         size = x.element_size() * x.numel()
-        add(f"copy (1024, 64, 32, 32){suffix}", timed(lambda: x.clone()), 2 * size)
-        add(f"relu, forward and backward{suffix}", timed(both_ways(torch.nn.ReLU(), x, dy)), 5 * size)
+        row(f"copy (1024, 64, 32, 32){suffix}", lambda: x.clone(), 2 * size)
+        row(f"relu, forward and backward{suffix}", both_ways(torch.nn.ReLU(), x, dy), 5 * size)
         if LAYERS is None:
             return
         layer = LAYERS["bspline"]("conv", SHAPE[1], size=51, range_=4)
         try:
-            add(f"spline (51 knots), forward and backward{suffix}", timed(both_ways(layer.cuda(), x, dy)), 5 * size)
+            row(f"spline (51 knots), forward and backward{suffix}", both_ways(layer.cuda(), x, dy), 5 * size)
         except RuntimeError as error:
             print(f"spline (51 knots){suffix}: {error}")
 
@@ -152,13 +159,16 @@ def main():
     if Training is None:
         return
     def step_row(name, kind, context, suffix, ways):
+        title = f"{name} step, batch 128, {kind}{suffix}"
+        if not arguments.only.search(title):
+            return None
         try:
             milliseconds, peak = step(name, kind, context, **ways)
         # torch.compile has errors of many types.
         except Exception as error:
-            print(f"{name} with {kind}{suffix}: {type(error).__name__}: {error}")
+            print(f"{title}: {type(error).__name__}: {error}")
             return None
-        add(f"{name} step, batch 128, {kind}{suffix}", milliseconds, peak=peak)
+        add(title, milliseconds, peak=peak)
         return milliseconds, peak
 
     for name in ("resnet32", "nin"):
