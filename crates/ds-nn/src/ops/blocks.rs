@@ -4,7 +4,7 @@
 //! no lane is spent on padding. Ops that go channel by channel see (N/16, C, …) and need not know.
 
 use candle_core::{Result, Shape, bail};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::parallel::{SharedSlice, filled, for_each_piece};
 use ds_core::backend::real::Real;
 use ds_core::graph::Graph;
@@ -99,6 +99,8 @@ impl Op for ToBlocks {
     const NAME: &'static str = "to-blocks";
     const INPUTS: Range<usize> = 1..2;
 
+    dyn_op!();
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         blocked_shape(inputs[0])
     }
@@ -117,6 +119,8 @@ impl Op for ToBlocks {
 impl Op for FromBlocks {
     const NAME: &'static str = "from-blocks";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         plain_shape(inputs[0])

@@ -6,7 +6,7 @@ use super::product::product;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, dyn_op};
 use ds_core::backend::planes::Planes;
 use ds_core::backend::real::Real;
 use std::ops::Range;
@@ -98,6 +98,8 @@ impl Dense {
 impl Op for Dense {
     const NAME: &'static str = "dense";
     const INPUTS: Range<usize> = 2..4;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let s = Self::sizes(inputs[0], inputs[1], inputs.get(2).copied())?;

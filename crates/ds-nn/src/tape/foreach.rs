@@ -3,11 +3,10 @@
 //! A layer computes them when its turn comes, with a launch for each. A tape that knows from the one before which of them will come
 //! computes them where it begins, and their gradients where it ends, with a launch for each kind of op.
 
-use super::value::{GradientSums, RecordedForeach, Source, Value};
+use super::value::{GradientSums, RecordedForeach, Source, Value, tensors};
 use candle_core::{Result, Tensor, bail};
-use ds_core::backend::op::{self, Op};
+use ds_core::backend::op::{self, DynOp};
 use ds_core::backend::sync::lock;
-use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 /// What gives its values and slots to ops that are computed ahead: a tape.
@@ -26,32 +25,38 @@ pub struct ParameterOps(Arc<Mutex<Known>>);
 #[derive(Default)]
 struct Known {
     /// In an order in which they can be computed.
-    groups: Vec<Box<dyn Group>>,
+    groups: Vec<Group>,
     /// The ops that each op's inputs come from at most, one after the other, counted with itself.
     depths: Vec<usize>,
 }
 
-/// Ops of one type and number of inputs, of which none depends on another.
-trait Group: Send {
-    fn depth(&self) -> usize;
-
-    /// Computes all of them into `results`.
-    fn compute(&self, host: &mut dyn Host, results: &mut Results) -> Result<Box<dyn RecordedForeach>>;
-
-    fn as_any(&mut self) -> &mut dyn Any;
-}
-
-struct GroupOf<O, const N: usize> {
+/// Ops of one type, of which none depends on another.
+struct Group {
     depth: usize,
-    ops: Vec<KnownOp<O, N>>,
+    ops: Vec<KnownOp>,
 }
 
-struct KnownOp<O, const N: usize> {
-    op: O,
-    sources: [Source; N],
-    /// The parameters among the inputs.
-    parameters: [Option<Tensor>; N],
+struct KnownOp {
+    op: Arc<dyn DynOp>,
+    inputs: Vec<KnownInput>,
     index: usize,
+}
+
+/// What an input of a known op is.
+enum KnownInput {
+    Parameter(Tensor),
+    /// The result of that known op.
+    Result(usize),
+}
+
+impl KnownOp {
+    fn comes_from(&self, sources: &[Source]) -> bool {
+        let all = self.inputs.iter().map(|input| match input {
+            KnownInput::Parameter(parameter) => Source::Parameter(parameter.id()),
+            KnownInput::Result(index) => Source::Op(*index),
+        });
+        all.eq(sources.iter().copied())
+    }
 }
 
 /// The results of known ops on a tape.
@@ -76,38 +81,31 @@ pub(super) struct Ahead {
     results: Results,
 }
 
-impl<O: Op, const N: usize> Group for GroupOf<O, N> {
-    fn depth(&self) -> usize {
-        self.depth
-    }
-
-    fn compute(&self, host: &mut dyn Host, results: &mut Results) -> Result<Box<dyn RecordedForeach>> {
+impl Group {
+    /// Computes all of them into `results`.
+    fn compute(&self, host: &mut dyn Host, results: &mut Results) -> Result<AppliedForeach> {
         let mut inputs = Vec::with_capacity(self.ops.len());
-        for KnownOp { sources, parameters, .. } in &self.ops {
-            let value = |(source, parameter): (&Source, &Option<Tensor>)| match (source, parameter) {
-                (Source::Op(index), _) => results.get(*index).cloned(),
-                (Source::Parameter(_), parameter) => Some(host.value_of(parameter.as_ref()?)),
+        for known in &self.ops {
+            let value = |input: &KnownInput| match input {
+                KnownInput::Parameter(parameter) => Some(host.value_of(parameter)),
+                KnownInput::Result(index) => results.get(*index).cloned(),
             };
-            let all: Option<Vec<_>> = sources.iter().zip(parameters).map(value).collect();
-            match all.and_then(|all| <[Value; N]>::try_from(all).ok()) {
+            match known.inputs.iter().map(value).collect::<Option<Vec<_>>>() {
                 Some(all) => inputs.push(all),
-                None => bail!("{}: an input is missing", O::NAME),
+                None => bail!("{}: an input is missing", known.op.name()),
             }
         }
-        let tensors = inputs.iter().map(|inputs| inputs.each_ref().map(|input| &input.tensor));
-        let items: Vec<_> = self.ops.iter().map(|known| &known.op).zip(tensors).collect();
+        let all: Vec<_> = inputs.iter().map(tensors).collect();
+        let items: Vec<_> = self.ops.iter().zip(&all).map(|(known, inputs)| (&*known.op, inputs.as_slice())).collect();
         let outputs = op::forward_foreach(&items)?;
+        drop(all);
         let mut applied = Vec::with_capacity(outputs.len());
         for ((known, inputs), output) in self.ops.iter().zip(inputs).zip(outputs) {
             let slot = inputs.iter().any(|input| input.slot.is_some()).then(|| host.new_slot());
             results.set(known.index, Value { tensor: output.clone(), slot, source: Some(Source::Op(known.index)) });
-            applied.push((known.op.clone(), inputs, output, slot));
+            applied.push(AppliedOp { op: known.op.clone(), inputs, output, slot });
         }
-        Ok(Box::new(AppliedForeach(applied)))
-    }
-
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
+        Ok(AppliedForeach(applied))
     }
 }
 
@@ -118,83 +116,88 @@ impl Ahead {
 
     /// Computes the known ops, and gives what is to be recorded of them.
     pub(super) fn compute(&mut self, host: &mut dyn Host) -> Result<Vec<Box<dyn RecordedForeach>>> {
-        lock(&self.ops.0).groups.iter().map(|group| group.compute(host, &mut self.results)).collect()
+        let known = lock(&self.ops.0);
+        let mut recorded: Vec<Box<dyn RecordedForeach>> = Vec::with_capacity(known.groups.len());
+        for group in &known.groups {
+            recorded.push(Box::new(group.compute(host, &mut self.results)?));
+        }
+        Ok(recorded)
     }
 
     /// What the inputs come from, if all of them come from parameters alone.
-    pub(super) fn sources<const N: usize>(inputs: [&Value; N]) -> Option<[Source; N]> {
-        let sources = inputs.iter().map(|input| input.source).collect::<Option<Vec<_>>>()?;
-        sources.try_into().ok()
+    pub(super) fn sources(inputs: &[&Value]) -> Option<Vec<Source>> {
+        inputs.iter().map(|input| input.source).collect()
     }
 
     /// The result of an op, if it was computed.
-    pub(super) fn result<O: Op, const N: usize>(&self, op: &O, sources: &[Source; N]) -> Option<Value> {
+    pub(super) fn result(&self, op: &dyn DynOp, sources: &[Source]) -> Option<Value> {
         let index = lock(&self.ops.0).find(op, sources)?;
         self.results.get(index).cloned()
     }
 
     /// Makes an op known, with the result that it has on this tape.
-    pub(super) fn add<O: Op, const N: usize>(
-        &mut self,
-        op: O,
-        sources: [Source; N],
-        inputs: [&Value; N],
-        value: &mut Value,
-    ) {
+    pub(super) fn add(&mut self, op: &dyn DynOp, sources: Vec<Source>, inputs: &[&Value], value: &mut Value) {
         let mut known = lock(&self.ops.0);
-        let index = known.find(&op, &sources).unwrap_or_else(|| known.add(op, sources, inputs));
+        let index = known.find(op, &sources).unwrap_or_else(|| known.add(op, &sources, inputs));
         value.source = Some(Source::Op(index));
         self.results.set(index, value.clone());
     }
 }
 
 impl Known {
-    fn find<O: Op, const N: usize>(&mut self, op: &O, sources: &[Source; N]) -> Option<usize> {
-        let groups = self.groups.iter_mut().filter_map(|group| group.as_any().downcast_mut::<GroupOf<O, N>>());
-        let same = |known: &&KnownOp<O, N>| known.sources == *sources && known.op.is_same(op);
-        groups.flat_map(|group| &group.ops).find(same).map(|known| known.index)
+    fn find(&self, op: &dyn DynOp, sources: &[Source]) -> Option<usize> {
+        let same = |known: &&KnownOp| known.op.is_same_as(op) && known.comes_from(sources);
+        self.groups.iter().flat_map(|group| &group.ops).find(same).map(|known| known.index)
     }
 
-    fn add<O: Op, const N: usize>(&mut self, op: O, sources: [Source; N], inputs: [&Value; N]) -> usize {
+    fn add(&mut self, op: &dyn DynOp, sources: &[Source], inputs: &[&Value]) -> usize {
         let of = |source: &Source| if let Source::Op(index) = source { self.depths[*index] } else { 0 };
         let (index, depth) = (self.depths.len(), 1 + sources.iter().map(of).max().unwrap_or(0));
         self.depths.push(depth);
-        let parameters =
-            std::array::from_fn(|k| matches!(sources[k], Source::Parameter(_)).then(|| inputs[k].tensor.clone()));
-        let of_type = |group: &mut Box<dyn Group>| group.depth() == depth && group.as_any().is::<GroupOf<O, N>>();
-        let at = self.groups.iter_mut().position(of_type).unwrap_or_else(|| {
-            let at = self.groups.iter().take_while(|group| group.depth() <= depth).count();
-            self.groups.insert(at, Box::new(GroupOf::<O, N> { depth, ops: Vec::new() }));
+        let input = |(source, value): (&Source, &&Value)| match source {
+            Source::Parameter(_) => KnownInput::Parameter(value.tensor.clone()),
+            Source::Op(index) => KnownInput::Result(*index),
+        };
+        let inputs = sources.iter().zip(inputs).map(input).collect();
+        let is_of_type = |known: &KnownOp| known.op.op_type() == op.op_type();
+        let fits = |group: &Group| group.depth == depth && group.ops.iter().all(is_of_type);
+        let at = self.groups.iter().position(fits).unwrap_or_else(|| {
+            let at = self.groups.iter().take_while(|group| group.depth <= depth).count();
+            self.groups.insert(at, Group { depth, ops: Vec::new() });
             at
         });
-        if let Some(group) = self.groups[at].as_any().downcast_mut::<GroupOf<O, N>>() {
-            group.ops.push(KnownOp { op, sources, parameters, index });
-        }
+        self.groups[at].ops.push(KnownOp { op: op.to_arc(), inputs, index });
         index
     }
 }
 
-/// Ops with their inputs and outputs, and the slots of those.
-struct AppliedForeach<O, const N: usize>(Vec<(O, [Value; N], Tensor, Option<usize>)>);
+/// Ops of one type that were computed together.
+struct AppliedForeach(Vec<AppliedOp>);
 
-impl<O: Op, const N: usize> RecordedForeach for AppliedForeach<O, N> {
+struct AppliedOp {
+    op: Arc<dyn DynOp>,
+    inputs: Vec<Value>,
+    output: Tensor,
+    slot: Option<usize>,
+}
+
+impl RecordedForeach for AppliedForeach {
     fn slots(&self) -> Vec<Option<usize>> {
-        self.0.iter().flat_map(|(_, inputs, ..)| inputs.each_ref().map(|input| input.slot)).collect()
+        self.0.iter().flat_map(|of| of.inputs.iter().map(|input| input.slot)).collect()
     }
 
     fn backward(&self, sums: &mut GradientSums) -> Result<()> {
-        let mut take = |slot: &Option<usize>| match slot {
-            Some(slot) => Ok(sums.take(*slot, false)?.map(|(gradient, _)| gradient)),
-            None => Ok(None),
-        };
-        let gradients = self.0.iter().map(|(.., slot)| take(slot)).collect::<Result<Vec<_>>>()?;
-        let with_gradient = || self.0.iter().zip(&gradients).filter_map(|(of, dy)| Some((of, dy.as_ref()?)));
-        let mut passes: Vec<op::Pass<'_, O, N>> = Vec::with_capacity(self.0.len());
-        for ((op, inputs, y, _), dy) in with_gradient() {
-            passes.push((op, inputs.each_ref().map(|input| &input.tensor), y, dy));
+        let mut with_gradient = Vec::with_capacity(self.0.len());
+        for of in &self.0 {
+            let Some(slot) = of.slot else { continue };
+            if let Some((gradient, _)) = sums.take(slot, false)? {
+                with_gradient.push((of, tensors(&of.inputs), gradient));
+            }
         }
-        for (((_, inputs, ..), _), found) in with_gradient().zip(op::backward_foreach(&passes)?) {
-            for (input, gradient) in inputs.iter().zip(found) {
+        let passes: Vec<op::Pass<'_>> =
+            with_gradient.iter().map(|(of, inputs, dy)| (&*of.op, inputs.as_slice(), &of.output, dy)).collect();
+        for ((of, ..), found) in with_gradient.iter().zip(op::backward_foreach(&passes)?) {
+            for (input, gradient) in of.inputs.iter().zip(found) {
                 sums.add(input.slot, gradient)?;
             }
         }

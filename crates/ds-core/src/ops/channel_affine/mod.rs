@@ -2,7 +2,7 @@
 
 use super::rectifier::per_plane;
 use crate::backend::gpu::{Gpu, GpuInput, OfChannels, pointwise};
-use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, gradients2};
+use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, dyn_op, gradients2};
 use crate::backend::parallel::SharedSlice;
 use crate::backend::planes::Planes;
 use crate::backend::pointwise::{channel_sums, sum_of_pairs};
@@ -47,6 +47,8 @@ impl ChannelAffine {
 impl Op for ChannelAffine {
     const NAME: &'static str = "channel-affine";
     const INPUTS: Range<usize> = 1..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let channels = match inputs {

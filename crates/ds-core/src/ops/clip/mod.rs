@@ -1,7 +1,7 @@
 //! Parameters that are kept in [−1, 1] by clipping where they are used.
 
 use crate::backend::gpu::{Gpu, GpuInput, pointwise};
-use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use crate::backend::real::Real;
 use candle_core::{DType, Result, Shape};
 use std::ops::Range;
@@ -13,6 +13,8 @@ pub struct UnitClip;
 impl Op for UnitClip {
     const NAME: &'static str = "unit-clip";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(inputs[0].clone())

@@ -5,7 +5,7 @@ mod gpu;
 
 use super::rectifier::per_plane;
 use crate::backend::gpu::{Gpu, GpuInput};
-use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradients3};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradients3};
 use crate::backend::parallel::SharedSlice;
 use crate::backend::planes::Planes;
 use crate::backend::pointwise::{channel_sums, sum_of_pairs};
@@ -46,6 +46,8 @@ crate::vectorized! {
 impl Op for Hinges {
     const NAME: &'static str = "hinges";
     const INPUTS: Range<usize> = 3..4;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Self::sizes(inputs[0], inputs[1], inputs[2])?;

@@ -12,7 +12,7 @@ pub use cpu::{Channels, Normalised, Sums};
 
 use crate::Grid;
 use crate::backend::gpu::{Gpu, GpuInput};
-use crate::backend::op::{self, Backward, CpuInput, Gradients, Op, gradients2};
+use crate::backend::op::{self, Backward, CpuInput, Gradients, Op, dyn_op, gradients2};
 use crate::backend::planes::Planes;
 use crate::backend::real::Real;
 use candle_core::{DType, Result, Shape, Tensor, bail};
@@ -65,6 +65,8 @@ impl LinearSpline {
 impl Op for LinearSpline {
     const NAME: &'static str = gpu::NAME;
     const INPUTS: Range<usize> = 2..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         self.planes(inputs[0], inputs[1])?;

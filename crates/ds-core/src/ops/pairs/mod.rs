@@ -6,7 +6,7 @@
 mod gpu;
 
 use crate::backend::gpu::{Gpu, GpuInput};
-use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient, gradients2};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient, gradients2};
 use crate::backend::parallel::{SharedSlice, filled, for_each_piece};
 use crate::backend::planes::Planes;
 use crate::backend::pointwise::channel_sums;
@@ -89,6 +89,8 @@ crate::vectorized! {
 impl Op for MaxMin {
     const NAME: &'static str = "max-min";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         pairs(inputs[0], Self::NAME)?;
@@ -184,6 +186,8 @@ crate::vectorized! {
 impl Op for Householder {
     const NAME: &'static str = "householder";
     const INPUTS: Range<usize> = 2..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         self.planes(inputs[0], inputs[1])?;

@@ -5,7 +5,7 @@
 mod gpu;
 
 use crate::backend::gpu::{Gpu, GpuInput};
-use crate::backend::op::{Backward, CpuInput, Gradients, Op, gradient, gradients2};
+use crate::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient, gradients2};
 use crate::backend::parallel::{SharedSlice, filled, for_each_piece, in_pieces};
 use crate::backend::planes::Planes;
 use crate::backend::pointwise::{channel_sums, sum_of_pairs};
@@ -49,6 +49,8 @@ impl Op for Rectifier {
     const NAME: &'static str = "rectifier";
     const INPUTS: Range<usize> = 1..2;
 
+    dyn_op!();
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(inputs[0].clone())
     }
@@ -89,6 +91,8 @@ impl ChannelRectifier {
 impl Op for ChannelRectifier {
     const NAME: &'static str = "channel-rectifier";
     const INPUTS: Range<usize> = 2..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Self::planes(inputs[0], inputs[1])?;

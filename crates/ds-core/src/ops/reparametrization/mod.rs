@@ -7,7 +7,7 @@ mod gpu;
 
 use crate::Grid;
 use crate::backend::gpu::{Address, Gpu, GpuInput};
-use crate::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op, gradients3};
+use crate::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op, dyn_op, gradients3};
 use crate::backend::real::Real;
 use candle_core::{DType, Result, Shape, bail};
 use std::ops::Range;
@@ -48,6 +48,8 @@ fn addresses<G: Gpu>(inputs: &[GpuInput<'_, G>], op: &str) -> Result<[Address; 3
 impl Op for AddLinearTerm {
     const NAME: &'static str = "add-linear-term";
     const INPUTS: Range<usize> = 3..4;
+
+    dyn_op!();
     const FOREACH: bool = true;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
@@ -115,6 +117,8 @@ impl Op for AddLinearTerm {
 impl Op for SumOfRelus {
     const NAME: &'static str = "sum-of-relus";
     const INPUTS: Range<usize> = 3..4;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let channels = channels(Self::NAME, self.grid.size() - 2, inputs)?;

@@ -7,7 +7,7 @@
 mod gpu;
 
 use crate::backend::gpu::{Address, Gpu, GpuInput};
-use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, gradient, gradients2};
+use crate::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, dyn_op, gradient, gradients2};
 use crate::backend::real::{Real, to_f64};
 use candle_core::{DType, Result, Shape, bail};
 use std::ops::Range;
@@ -163,6 +163,8 @@ pub(crate) fn epsilon(dtype: DType) -> f64 {
 impl Op for SlopeProjection {
     const NAME: &'static str = "slope-projection";
     const INPUTS: Range<usize> = 1..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         let channels = self.channels(inputs[0], inputs.get(1).copied())?;

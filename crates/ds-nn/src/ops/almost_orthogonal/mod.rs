@@ -7,7 +7,7 @@ use super::product::shared_product;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::real::{Real, to_f64};
 use sizes::{NAME, Sizes};
 use std::ops::Range;
@@ -105,6 +105,8 @@ fn scale(total: f64) -> f64 {
 impl Op for AlmostOrthogonal {
     const NAME: &'static str = NAME;
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(inputs[0].clone())

@@ -28,7 +28,7 @@ use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, Tensor, bail};
 use ds_core::backend::gpu::cuda::CudaGpu;
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op};
 use ds_core::backend::real::Real;
 use ds_core::backend::simd::instructions;
 use std::borrow::Cow;
@@ -143,6 +143,8 @@ impl Conv2d {
 impl Op for Conv2d {
     const NAME: &'static str = "conv2d";
     const INPUTS: Range<usize> = 2..4;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(self.sizes(inputs[0], inputs[1], inputs.get(2).copied())?.1)

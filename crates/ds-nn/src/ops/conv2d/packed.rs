@@ -4,7 +4,7 @@ use super::few_channels::{self, Weights};
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op, dyn_op};
 use ds_core::backend::real::Real;
 use std::ops::Range;
 
@@ -30,6 +30,8 @@ impl PackedWeights {
 impl Op for PackedWeights {
     const NAME: &'static str = "packed-weights";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
     const FOREACH: bool = true;
 
     fn is_same(&self, other: &Self) -> bool {

@@ -7,7 +7,7 @@ use crate::rng::hash;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use ds_core::backend::gpu::cuda::CudaGpu;
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::parallel::in_pieces;
 use ds_core::backend::real::Real;
 use std::ops::Range;
@@ -110,6 +110,8 @@ impl Dropout {
 impl Op for Dropout {
     const NAME: &'static str = "dropout";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(inputs[0].clone())

@@ -9,7 +9,7 @@ pub use kind::Kind;
 use crate::backend::KERNELS;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::real::Real;
 use std::cell::Cell;
 use std::ops::Range;
@@ -95,6 +95,8 @@ fn labels<'a>(targets: &CpuInput<'a>, classes: usize) -> Result<&'a [u8]> {
 impl Op for Loss {
     const NAME: &'static str = "loss";
     const INPUTS: Range<usize> = 2..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         self.kind.sizes(inputs[0], inputs[1])?;

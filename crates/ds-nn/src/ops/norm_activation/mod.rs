@@ -21,7 +21,7 @@ use super::batch_sums::BatchSums;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, dyn_op};
 use ds_core::backend::planes::Planes;
 use ds_core::backend::real::Real;
 use ds_core::ops::linear_spline::Normalised;
@@ -89,6 +89,8 @@ impl NormActivation {
 impl Op for NormActivation {
     const NAME: &'static str = statistics::OP;
     const INPUTS: Range<usize> = 2..4;
+
+    dyn_op!();
     const TAKES_TWO_GRADIENTS: bool = true;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {

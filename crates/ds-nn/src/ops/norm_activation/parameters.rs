@@ -4,7 +4,7 @@ use super::gpu;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::op::{self, Backward, CpuInput, Gradient, Gradients, Op, dyn_op};
 use ds_core::backend::real::Real;
 use std::ops::Range;
 
@@ -43,6 +43,8 @@ impl ChannelParameters {
 impl Op for ChannelParameters {
     const NAME: &'static str = "channel-parameters";
     const INPUTS: Range<usize> = 2..4;
+
+    dyn_op!();
     const FOREACH: bool = true;
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {

@@ -10,7 +10,7 @@ use super::product::shared_product;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, Tensor};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, forward, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, forward, gradient};
 use ds_core::backend::real::{Real, to_f64};
 use std::ops::Range;
 use tall::{NAME, Tall};
@@ -97,6 +97,8 @@ pub struct PolarFactor;
 impl Op for PolarFactor {
     const NAME: &'static str = NAME;
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Tall::of(inputs[0])?;

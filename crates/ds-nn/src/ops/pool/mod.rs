@@ -10,7 +10,7 @@ use super::window::{Planes, Window};
 use crate::backend::KERNELS;
 use candle_core::{Result, Shape, bail};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::parallel::{SharedSlice, filled, for_each_piece};
 use ds_core::backend::real::Real;
 use gpu::Kind;
@@ -175,6 +175,8 @@ impl Op for MaxPool {
     const NAME: &'static str = "max-pool";
     const INPUTS: Range<usize> = 1..2;
 
+    dyn_op!();
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(output_shape(&self.planes(inputs[0])?))
     }
@@ -214,6 +216,8 @@ impl Op for MaxPool {
 impl Op for AveragePool {
     const NAME: &'static str = "average-pool";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(output_shape(&self.0.planes(inputs[0], Self::NAME)?))

@@ -5,7 +5,7 @@ mod gpu;
 use crate::backend::KERNELS;
 use candle_core::{Result, Shape};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::real::Real;
 use std::ops::Range;
 
@@ -26,6 +26,8 @@ impl Scale {
 impl Op for Scale {
     const NAME: &'static str = "scale";
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(inputs[0].clone())

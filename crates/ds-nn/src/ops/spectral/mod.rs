@@ -5,7 +5,7 @@ mod gpu;
 use crate::backend::KERNELS;
 use candle_core::{DType, Result, Shape, bail};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, gradient};
+use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::real::{Real, to_f64};
 use ds_core::lipschitz::certified::TopSingular;
 use std::ops::Range;
@@ -28,6 +28,8 @@ fn matrix(weight: &Shape) -> Result<(usize, usize)> {
 impl Op for SpectralNormalization {
     const NAME: &'static str = gpu::NAME;
     const INPUTS: Range<usize> = 1..2;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         matrix(inputs[0])?;

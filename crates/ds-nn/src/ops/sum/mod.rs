@@ -5,7 +5,7 @@ mod gpu;
 use crate::backend::KERNELS;
 use candle_core::{Result, Shape, bail};
 use ds_core::backend::gpu::{Gpu, GpuInput, Kernels};
-use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op};
+use ds_core::backend::op::{Backward, CpuInput, Gradient, Gradients, Op, dyn_op};
 use ds_core::backend::parallel::in_pieces;
 use ds_core::backend::real::Real;
 use std::ops::Range;
@@ -25,6 +25,8 @@ ds_core::vectorized! {
 impl Op for Sum {
     const NAME: &'static str = "sum";
     const INPUTS: Range<usize> = 2..3;
+
+    dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         if inputs[0] != inputs[1] {
