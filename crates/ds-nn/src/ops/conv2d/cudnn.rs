@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, DeviceId};
 use candle_core::{DType, Error, Result, bail};
-use ds_core::backend::gpu::Address;
+use ds_core::backend::gpu::{Address, Gpu};
 use ds_core::backend::gpu::cuda::{CudaGpu, is_capturing};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -192,17 +192,14 @@ impl Library {
         Ok(Plan { x, w, y, convolution, algorithm, workspace })
     }
 
-    fn run(&mut self, device: &CudaDevice, shapes: Shapes, direction: Direction, t: Tensors) -> Result<()> {
+    fn run(&mut self, gpu: &CudaGpu, shapes: Shapes, direction: Direction, t: Tensors) -> Result<()> {
+        let device = gpu.device();
         let plan = self.plan(device, shapes, direction, t)?;
         // A graph has a workspace of its own: this one may be given back before it runs.
-        let of_graph = if plan.workspace > 0 && is_capturing(device)? {
-            // SAFETY: contents of a workspace are anything.
-            Some(unsafe { device.alloc::<u8>(plan.workspace)? })
-        } else {
-            None
-        };
+        let is_of_graph = plan.workspace > 0 && is_capturing(device)?;
+        let of_graph = is_of_graph.then(|| gpu.alloc(DType::U8, plan.workspace)).transpose()?;
         let room = match &of_graph {
-            Some(room) => room.device_ptr(&device.cuda_stream()).0 as *mut c_void,
+            Some(room) => pointer(gpu.address(room)?),
             None => self.workspace(device, plan.workspace)?,
         };
         let (one, zero) = (1f32, 0f32);
@@ -275,6 +272,6 @@ pub(super) fn run(gpu: &CudaGpu, shapes: Shapes, direction: Direction, tensors: 
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(Library::new(device)?),
         };
-        library.run(device, shapes, direction, tensors)
+        library.run(gpu, shapes, direction, tensors)
     })
 }

@@ -8,7 +8,7 @@ use candle_core::cuda_backend::cudarc::driver::sys::{
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, result};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{Result, bail};
+use candle_core::{Error, Result, bail};
 use std::sync::Arc;
 
 /// What a closure has launched on a device.
@@ -19,8 +19,8 @@ pub struct Graph {
     captured: CUgraph,
     executable: CUgraphExec,
     device: CudaDevice,
-    /// What it allocates, but for Candle's own ops.
-    _arena: Arc<Arena>,
+    /// What it allocates, but for Candle's own ops; `None` where allocations are nodes of the graph.
+    _arena: Option<Arc<Arena>>,
 }
 
 /// Runs `launches` so that what ops upload in them (the strides of a tensor) stays on the device, from where a graph can read it. A
@@ -45,7 +45,7 @@ impl Capture {
     fn begin(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
         // What has failed before is no error of this capture.
-        stream.context().check_err().w()?;
+        let _ = stream.context().check_err();
         // Relaxed, since the arena's pool grows meanwhile.
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).w()?;
         Ok(Self { stream, ended: false })
@@ -96,16 +96,23 @@ impl Graph {
     /// Those of `launches`, or if something of it cannot be captured. Nothing of it has been run then, and the device works as
     /// before.
     pub unsafe fn capture(device: &CudaDevice, launches: impl Fn() -> Result<()>) -> Result<Self> {
-        // A kernel cannot be launched early after what is no kernel, such as an array that a library fills.
-        Self::capture_once(device, &launches).or_else(|_| without_overlap(|| Self::capture_once(device, &launches)))
+        let of_kernels = Self::capture_once(device, Some(Arena::new(device)?), &launches);
+        // A library's fill or copy is a node that no kernel after it can be launched early from, and that needs its array where the
+        // graph is made: an arena has it back by then, while allocations that are nodes keep theirs.
+        of_kernels.or_else(|first| {
+            without_overlap(|| Self::capture_once(device, None, &launches))
+                .map_err(|second| second.context(format!("as a graph of kernels alone: {first}")))
+        })
     }
 
-    fn capture_once(device: &CudaDevice, launches: impl Fn() -> Result<()>) -> Result<Self> {
+    fn capture_once(device: &CudaDevice, arena: Option<Arc<Arena>>, launches: impl Fn() -> Result<()>) -> Result<Self> {
         memory::remember_peak(device)?;
         memory::give_back_freed(device)?;
-        let arena = Arena::new(device)?;
         let mut capture = Capture::begin(device)?;
-        arena.while_current(|| warm_up(device, launches))?;
+        match &arena {
+            Some(arena) => arena.while_current(|| warm_up(device, launches))?,
+            None => warm_up(device, launches)?,
+        }
         let mut captured = capture.end()?;
         // What arrays that could not be freed have left.
         device.cuda_stream().context().check_err().w()?;
@@ -114,9 +121,12 @@ impl Graph {
         }
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         // SAFETY: it was captured just now.
-        let executable = unsafe { result::graph::instantiate(captured.0, flags) }.w()?;
+        let executable = unsafe { result::graph::instantiate(captured.0, flags) }
+            .map_err(|error| Error::wrap(error).context("a graph was captured but cannot be made executable"))?;
         let captured = std::mem::replace(&mut captured.0, std::ptr::null_mut());
-        arena.count()?;
+        if let Some(arena) = &arena {
+            arena.count()?;
+        }
         let graph = Self { captured, executable, device: device.clone(), _arena: arena };
         // Its memory is taken here, where a lack of it can be answered by going on without a graph.
         // SAFETY: both are valid.
