@@ -2,7 +2,7 @@
 
     python benches/gpu_table.py BENCH.json PYTORCH.json    # as gpu_all.sh leaves them in its folder
 
-Below the rows that both have stand ratios between rows: splines beside ReLU, ours beside PyTorch with ReLU at its best, and what the
+Below the rows stand ratios between rows: splines beside ReLU, ours beside PyTorch with ReLU at its best, and what the
 spline's kernels reach of the rate of a copy.
 """
 import json
@@ -19,13 +19,15 @@ def main():
         value = row.get(key) if row else None
         return "" if value is None else f"{value:.{digits}f}"
 
-    print("| case | ours, ms | host's part, ms | PyTorch or DeepSplines, ms | ours / theirs | ours, peak MB | theirs, peak MB |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| case | ours, ms | host's part, ms | PyTorch or DeepSplines, ms | PyTorch's best, ms | ours / theirs, best | ours, peak MB "
+          "| theirs, peak MB |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, row in ours.items():
-        other = theirs.get(name)
+        plain, best = theirs.get(name), theirs.get(f"{name}, best")
+        other = best or plain
         ratio = f"{row['milliseconds'] / other['milliseconds']:.3f}" if other else ""
-        cells = [name, shown(row, "milliseconds", 4), shown(row, "host_milliseconds", 3), shown(other, "milliseconds", 4),
-                 ratio, shown(row, "peak_megabytes", 0), shown(other, "peak_megabytes", 0)]
+        cells = [name, shown(row, "milliseconds", 4), shown(row, "host_milliseconds", 3), shown(plain, "milliseconds", 4),
+                 shown(best, "milliseconds", 4), ratio, shown(row, "peak_megabytes", 0), shown(other, "peak_megabytes", 0)]
         print("| " + " | ".join(cells) + " |")
 
     print("\n| ratio | |\n| --- | ---: |")
