@@ -51,6 +51,8 @@ fn the_loss_of_a_fit_falls() {
         // The constant is between the bounds.
         let exact = row.lipschitz_exact_l2.unwrap();
         assert!(lower <= exact * (1.0 + 1e-6) && exact <= certified, "{lower}, {exact}, {certified}");
+        let attained = row.lipschitz_attained_l2.unwrap();
+        assert!(attained <= exact && exact <= attained * (1.0 + 1e-6), "{attained} and {exact}");
         assert!(row.pieces.unwrap() > 1 && row.exact_seconds.is_some());
         let rows = read_metrics(&directory.path().join("metrics.csv")).unwrap();
         let bounds: Vec<f64> = rows.iter().filter_map(|row| row.lipschitz_certified_l2).collect();

@@ -73,8 +73,8 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         table.rows.push(vec![name.to_owned(), norms.to_owned(), value, format!("{seconds:.3}")]);
     }
     out!("{table}");
-    if let Some(pieces) = bounds.pieces {
-        outln!("exact: the largest gradient of {pieces} linear pieces");
+    if let (Some(pieces), Some(attained)) = (bounds.pieces, bounds.attained_l2) {
+        outln!("exact: the largest gradient of {pieces} linear pieces; a pair of points attains {attained:.6}");
     }
     if let Some(radii) = radii(config.data.dataset)
         && let Some(accuracies) = certified_accuracy(&setup.network, &setup.test, bounds.certified_l2, radii)?

@@ -348,6 +348,7 @@ impl TableRow for Bounds {
             exact_l2: None,
             pieces: None,
             exact_seconds: None,
+            attained_l2: None,
         })
     }
 }

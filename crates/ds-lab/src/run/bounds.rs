@@ -39,6 +39,9 @@ pub struct Bounds {
     pub pieces: Option<u64>,
     #[serde(default)]
     pub exact_seconds: Option<f64>,
+    /// The quotient of a pair of points in the steepest piece: what the exact constant is attained to.
+    #[serde(default)]
+    pub attained_l2: Option<f64>,
 }
 
 /// Points that the search for the lower bound starts from, by default.
@@ -78,8 +81,9 @@ impl Bounds {
             certified_seconds,
             papers_seconds,
             exact_l2: exact.as_ref().map(|exact| exact.upper),
-            pieces: exact.map(|exact| exact.pieces),
+            pieces: exact.as_ref().map(|exact| exact.pieces),
             exact_seconds,
+            attained_l2: exact.map(|exact| exact.lower),
         })
     }
 }

@@ -174,6 +174,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         lipschitz_exact_l2: bounds.exact_l2,
         pieces: bounds.pieces,
         exact_seconds: bounds.exact_seconds,
+        lipschitz_attained_l2: bounds.attained_l2,
         certified_radii: certified
             .as_ref()
             .and(radii)

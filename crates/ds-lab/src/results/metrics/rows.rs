@@ -197,6 +197,9 @@ pub struct SummaryRow {
     /// Of the training loss; none without one.
     #[serde(default)]
     pub margin: Option<f64>,
+    /// The quotient of a pair of points in the steepest piece: what the exact constant is attained to.
+    #[serde(default)]
+    pub lipschitz_attained_l2: Option<f64>,
 }
 
 impl SummaryRow {
