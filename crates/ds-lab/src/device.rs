@@ -56,6 +56,19 @@ impl Context {
         Ok(Self::on(device))
     }
 
+    /// The same for one of several runs at once: on a GPU with a stream of its own, so that its steps are captured apart from those
+    /// of the others.
+    ///
+    /// # Errors
+    /// If the driver gives no other stream.
+    pub fn of_concurrent_run(&self) -> Result<Self> {
+        let device = match &self.device {
+            Device::Cuda(device) => cuda::with_another_stream(device)?,
+            other => other.clone(),
+        };
+        Ok(Self { device, ..self.clone() })
+    }
+
     /// Refuses a precision that the device does not train in.
     ///
     /// # Errors

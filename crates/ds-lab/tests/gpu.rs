@@ -8,9 +8,12 @@ mod on_card;
 
 use candle_core::{DType, Device, Tensor};
 use ds_lab::config::{Config, Precision};
-use ds_lab::data::{ImageSet, Normalization, Samples};
+use ds_lab::data::{ImageSet, Normalization, Samples, Source};
+use ds_lab::device::Context;
+use ds_lab::results::metrics::SummaryRow;
 use ds_lab::run::penalty::SplinePenalty;
 use ds_lab::run::{At, Model, Optimizers, execution, network};
+use ds_lab::sweep::{Sweep, SweepOptions, run_sweep};
 use ds_nn::Network;
 use ds_nn::ops::conv2d;
 use rand::{Rng, SeedableRng};
@@ -133,6 +136,25 @@ fn graphs_leave_the_bits_that_single_launches_leave() {
         }
         println!("{what}: the same {} arrays", single.len());
     });
+}
+
+/// Each has a stream and graphs of its own.
+#[test]
+fn runs_at_once_have_the_rows_of_runs_alone() {
+    let Some(gpu) = on_card::device() else { return };
+    let text = "experiment = \"area2d\"\ndata.train_points = 200\ndata.test_grid = 40\ntrain.epochs = 5\ntrain.milestones = [3]";
+    let sweep = Sweep::of_seeds(&Config::from_toml(text).unwrap(), "0..4").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let [alone, at_once] = [1, 4].map(|jobs| {
+        let directory = directory.path().join(jobs.to_string());
+        let options = SweepOptions { directory, jobs, overwrite: false, quiet: true, shard: None };
+        run_sweep(&sweep, &Source::Auto { dir: None }, &options, &Context::on(gpu.clone())).unwrap()
+    });
+    assert_eq!((alone.rows.len(), at_once.rows.len()), (4, 4), "{:?} {:?}", alone.failures, at_once.failures);
+    for (alone, at_once) in alone.rows.iter().zip(&at_once.rows) {
+        let row = |row: &SummaryRow| (row.seed, row.train_loss, row.test_loss, row.test_accuracy, row.active_knots);
+        assert_eq!(row(alone), row(at_once));
+    }
 }
 
 /// A step that fetches something cannot be captured; the device must work after that.

@@ -5,7 +5,6 @@
 //! own and a crash takes nothing else with it.
 
 use crate::compare::{ReferenceArgs, report};
-use crate::sweep::describe_outcome;
 use anyhow::{Context, Result, anyhow, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
@@ -265,7 +264,7 @@ fn made(args: &AllArgs, context: &DeviceContext, planned: &Planned) -> Result<Ou
             let options =
                 SweepOptions { directory: directory.clone(), jobs: 0, overwrite: false, quiet: false, shard: None };
             let outcome = run_sweep(sweep, &planned.source, &options, context)?;
-            let text = describe_outcome(&sweep.name, &outcome);
+            let text = outcome.describe(&sweep.name);
             if !outcome.failures.is_empty() {
                 bail!("{text}");
             }

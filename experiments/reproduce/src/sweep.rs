@@ -3,11 +3,9 @@
 use anyhow::{Result, bail};
 use ds_lab::cli::{DataArgs, check_instructions};
 use ds_lab::file_names::SUMMARY;
-use ds_lab::sweep::{Merged, Outcome, Shard, Sweep, SweepOptions, merge, run_sweep};
+use ds_lab::sweep::{Merged, Shard, Sweep, SweepOptions, merge, run_sweep};
 use ds_lab::{console, files, outln};
-use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Arguments of `reproduce sweep`.
 #[derive(Debug, clap::Args)]
@@ -62,7 +60,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let options = SweepOptions { directory, jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet, shard };
     let outcome = run_sweep(&sweep, &args.data.source()?, &options, &args.data.context(0)?)?;
     let name = shard.map_or_else(|| sweep.name.clone(), |shard| format!("{}, shard {shard}", sweep.name));
-    outln!("{}", describe_outcome(&name, &outcome));
+    outln!("{}", outcome.describe(&name));
     if !outcome.failures.is_empty() {
         bail!("{} runs failed; the same command tries them again", outcome.failures.len());
     }
@@ -119,31 +117,4 @@ fn report_merge(name: &str, merged: &Merged, directory: &Path) -> Result<()> {
         bail!("{} selections could not be made", problems.len());
     }
     Ok(())
-}
-
-/// The outcome of a sweep as text.
-pub fn describe_outcome(name: &str, outcome: &Outcome) -> String {
-    let mut text = format!(
-        "{name}: {} runs, {} of them made now in {}; {}",
-        outcome.rows.len(),
-        outcome.made,
-        HumanDuration(Duration::from_secs_f64(outcome.seconds)),
-        outcome.summary.display()
-    );
-    if outcome.awaits_merge {
-        text += "\n  the runs of the selection follow when all shards have ended and `--merge` was called";
-    }
-    for choice in &outcome.choices {
-        text += &format!("\n  selected: {choice}");
-    }
-    for row in &outcome.diverged {
-        text += &format!(
-            "\n  DIVERGED: {} with seed {}: the loss was {} at step {} (epoch {}); it is not trained again",
-            row.run, row.seed, row.loss, row.step, row.epoch
-        );
-    }
-    for (title, error) in &outcome.failures {
-        text += &format!("\n  FAILED: {title}: {error:#}");
-    }
-    text
 }

@@ -96,6 +96,13 @@ pub struct RunArgs {
     /// and gradients are summed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) gpus: Option<u16>,
+    /// Train with each of these seeds: 0..9 (0 to 8) or 0,3,5. The output directory [default: results/EXPERIMENT/NAME] gets a
+    /// directory of each run and a summary of all; the same command goes on where it was cut off.
+    #[arg(long, value_name = "SEEDS", conflicts_with = "gpus")]
+    pub(super) seeds: Option<String>,
+    /// Runs of --seeds at once; 0: one a core, or one on a GPU.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "seeds")]
+    pub(super) jobs: usize,
     /// Directory that the run writes to [default: results/EXPERIMENT/NAME-seedSEED].
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,

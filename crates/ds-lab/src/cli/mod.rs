@@ -4,6 +4,7 @@ mod args;
 mod exit;
 #[cfg(feature = "nccl")]
 mod gpus;
+mod seeds;
 mod threads;
 mod train;
 

@@ -4,6 +4,7 @@ use super::args::RunArgs;
 use super::exit::exit_code;
 #[cfg(feature = "nccl")]
 use super::gpus;
+use super::seeds;
 use super::threads::{in_thread_pool, set_threads};
 use crate::config::{self, Config, Experiment};
 use crate::console;
@@ -55,7 +56,7 @@ pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
             args.config.display()
         );
     }
-    if args.print_config {
+    if args.print_config && args.seeds.is_none() {
         crate::out!("{}", config.to_toml());
         return Ok(());
     }
@@ -63,6 +64,9 @@ pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
     console::set_quiet(args.quiet);
     if args.end_with_parent {
         interrupt::end_with_parent();
+    }
+    if let Some(text) = &args.seeds {
+        return seeds::train(text, &config, args);
     }
     if let Some(gpus) = args.gpus {
         #[cfg(feature = "nccl")]

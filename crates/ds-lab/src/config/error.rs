@@ -9,6 +9,8 @@ pub enum Origin {
     File(PathBuf),
     /// A `--set` on the command line.
     Set(String),
+    /// The `--seeds` of the command line.
+    Seeds(String),
     /// Defaults of the experiment, or a config kept in a checkpoint.
     Defaults,
 }
@@ -18,6 +20,7 @@ impl std::fmt::Display for Origin {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Set(text) => write!(f, "--set {}", printable(text)),
+            Self::Seeds(text) => write!(f, "--seeds {}", printable(text)),
             Self::Defaults => f.write_str("the defaults"),
         }
     }

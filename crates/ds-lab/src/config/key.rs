@@ -147,7 +147,7 @@ impl Key {
     pub(super) fn refuse(&self, origin: &Origin, value: String) -> ConfigError {
         let example = match (self.kind, origin) {
             // All values are listed.
-            (Kind::Choice(_), _) | (_, Origin::Defaults) => String::new(),
+            (Kind::Choice(_), _) | (_, Origin::Defaults | Origin::Seeds(_)) => String::new(),
             (_, Origin::File(_)) => format!(", such as {} = {}", self.path, self.example()),
             (_, Origin::Set(_)) => {
                 let example = match self.example() {

@@ -227,10 +227,11 @@ impl Config {
 
     /// The whole config as TOML; loading it gives the same config.
     pub fn to_toml(&self) -> String {
-        toml::to_string(&self.table()).unwrap_or_default()
+        toml::to_string(&self.to_table()).unwrap_or_default()
     }
 
-    fn table(&self) -> Table {
+    /// The same as a table.
+    pub(crate) fn to_table(&self) -> Table {
         let mut table = Table::try_from(self).unwrap_or_default();
         // A range that a step replaces is not said again.
         if self.activation.step.is_some()
@@ -244,7 +245,7 @@ impl Config {
     /// The MD5 of the whole config, by which rows of results know it. Values have their first names in it, so that it stays the same
     /// when one gets another name.
     pub fn md5(&self) -> String {
-        let mut table = self.table();
+        let mut table = self.to_table();
         for key in KEYS {
             if let Some((section, name)) = key.path.split_once('.')
                 && let Some(value) = table.get_mut(section).and_then(|section| section.get_mut(name))

@@ -29,15 +29,18 @@
 mod directory;
 mod ended;
 mod merge;
+mod outcome;
 mod parse;
 mod run;
+mod seeds;
 mod select;
 mod shard;
 mod status;
 
 pub use directory::Place;
 pub use merge::{Merged, merge};
-pub use run::{Outcome, SweepOptions, count_done, run_sweep};
+pub use outcome::Outcome;
+pub use run::{SweepOptions, count_done, run_sweep};
 pub use shard::{Shard, ShardError};
 pub use status::{Failed, ShardStatus, Status, status};
 

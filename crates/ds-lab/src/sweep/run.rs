@@ -2,6 +2,7 @@
 
 use super::directory::Directory;
 use super::ended::{Ended, is_of};
+use super::outcome::Outcome;
 use super::shard::Shard;
 use super::{KeepRuns, PlannedRun, Sweep};
 use crate::data::Source;
@@ -39,27 +40,6 @@ pub struct SweepOptions {
     pub quiet: bool,
     /// The part of the runs to make, beside other processes that make the others; `None`: all.
     pub shard: Option<Shard>,
-}
-
-/// The result of a sweep.
-#[derive(Debug)]
-pub struct Outcome {
-    /// A row a run, in the order of the definition.
-    pub rows: Vec<SummaryRow>,
-    /// Runs that failed, and selections that could not be made, with their errors.
-    pub failures: Vec<(String, anyhow::Error)>,
-    /// Runs whose loss became infinite or NaN, now or before.
-    pub diverged: Vec<DivergedRow>,
-    /// How many runs were made now; the others were there.
-    pub made: usize,
-    /// Seconds for those.
-    pub seconds: f64,
-    /// What was selected, a line each.
-    pub choices: Vec<String>,
-    /// The file with the rows of runs that were made now.
-    pub summary: PathBuf,
-    /// Whether runs of a selection follow when the rows of all shards have been merged.
-    pub awaits_merge: bool,
 }
 
 /// Runs what is not there yet. Rows come in as runs end; a sweep that is cut off goes on where it stopped. Rows of runs that the
@@ -251,13 +231,11 @@ impl<'a> Execution<'a> {
         if jobs < wanted && !waiting.is_empty() {
             note!("NOTE: {}: {jobs} runs at once instead of {wanted}, for want of free memory", self.sweep.name);
         }
-        // All runs of a process launch on one stream, which is captured for one run alone.
-        let mut context = self.context.clone();
-        context.cuda_graphs &= jobs == 1;
         let (planned, failed_before) = (waiting.len(), lock(&self.failures).len());
         let queue = Mutex::new(waiting.into_iter());
         std::thread::scope(|scope| -> Result<()> {
             let work = || -> Result<()> {
+                let context = if jobs > 1 { self.context.of_concurrent_run()? } else { self.context.clone() };
                 loop {
                     interrupt::check()?;
                     let Some(run) = lock(&queue).next() else { return Ok(()) };

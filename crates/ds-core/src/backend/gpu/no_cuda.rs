@@ -61,6 +61,10 @@ pub fn open(_ordinal: usize) -> Result<Device> {
     Err(Error::NotCompiledWithCudaSupport)
 }
 
+pub fn with_another_stream(_device: &CudaDevice) -> Result<Device> {
+    Err(Error::NotCompiledWithCudaSupport)
+}
+
 pub fn count() -> Result<usize> {
     Err(Error::NotCompiledWithCudaSupport)
 }

@@ -46,6 +46,36 @@ fn a_run_alone_has_the_row_that_it_has_in_a_sweep() {
 }
 
 #[test]
+fn runs_of_seeds_are_those_of_the_config_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let text =
+        "experiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\ntrain.epochs = 2\ntrain.milestones = []";
+    let config = Config::from_toml(text).unwrap();
+    let sweep = Sweep::of_seeds(&config, "1..3").unwrap();
+    let outcome = run_sweep(&sweep, &source, &options(directory.path(), 2)).unwrap();
+    let runs = sweep.runs().unwrap();
+    assert_eq!(runs.len(), 2);
+    for (run, row) in runs.iter().zip(&outcome.rows) {
+        let alone = Config { seed: run.config.seed, ..config.clone() };
+        assert_eq!((&run.config, row.config_md5.as_deref()), (&alone, Some(alone.md5().as_str())));
+        let kept = directory.path().join("runs").join(format!("{}-seed{}", alone.name, alone.seed));
+        assert!(kept.join("checkpoint.safetensors").exists() && kept.join("metrics.csv").exists());
+    }
+    let of = |k: usize| outcome.rows[k].test_accuracy.unwrap();
+    let median =
+        format!("test accuracy (%) {:.2} [{:.2}, {:.2}]", (of(0) + of(1)) / 2.0, of(0).min(of(1)), of(0).max(of(1)));
+    assert!(outcome.describe_seeds().starts_with(&median), "{} {median}", outcome.describe_seeds());
+    // More seeds later; what is there stays.
+    let more = Sweep::of_seeds(&config, "2, 1, 5").unwrap();
+    assert_eq!(run_sweep(&more, &source, &options(directory.path(), 0)).unwrap().made, 1);
+    for wrong in ["", "3..3", "a", "1,b", "1,1", "0.5"] {
+        let error = Sweep::of_seeds(&config, wrong).unwrap_err().to_string();
+        assert!(error.contains(&format!("--seeds {wrong}")), "{error}");
+    }
+}
+
+#[test]
 fn rows_of_another_config_are_not_taken_for_these() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::Auto { dir: None };

@@ -44,6 +44,14 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
+/// The same device with another stream, for work that does not wait for what the first one does.
+///
+/// # Errors
+/// If the driver gives none.
+pub fn with_another_stream(device: &CudaDevice) -> Result<Device> {
+    open(device.cuda_stream().context().ordinal())
+}
+
 /// How many devices there are.
 ///
 /// # Errors

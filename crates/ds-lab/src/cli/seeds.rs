@@ -1,0 +1,35 @@
+//! `--seeds`: runs that differ in their seeds only.
+
+use super::args::RunArgs;
+use crate::config::Config;
+use crate::file_names::SWEEP;
+use crate::files;
+use crate::outln;
+use crate::sweep::{Sweep, SweepOptions, run_sweep};
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// Trains with each of the seeds, in the directory of a sweep over them.
+pub(super) fn train(seeds: &str, config: &Config, args: &RunArgs) -> Result<()> {
+    let sweep = Sweep::of_seeds(config, seeds)?;
+    if args.print_config {
+        crate::out!("{}", sweep.definition());
+        return Ok(());
+    }
+    let usual = || Path::new("results").join(config.experiment.to_string()).join(&config.name);
+    let directory = args.out.as_deref().map_or_else(usual, files::expand_home);
+    if args.resume && !directory.join(SWEEP).exists() {
+        bail!(
+            "--resume: {} has no runs of --seeds to go on with; leave out --resume to start them",
+            directory.display()
+        );
+    }
+    let options =
+        SweepOptions { directory, jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet, shard: None };
+    let outcome = run_sweep(&sweep, &args.data.source()?, &options, &args.data.context(0)?)?;
+    outln!("{}\n  {}", outcome.describe(&sweep.name), outcome.describe_seeds());
+    if !outcome.failures.is_empty() {
+        bail!("{} runs failed; the same command tries them again", outcome.failures.len());
+    }
+    Ok(())
+}
