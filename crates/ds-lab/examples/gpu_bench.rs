@@ -4,6 +4,11 @@
 //! Times are the best of some rounds, each of as many repetitions as take a tenth of a second between two synchronisations with
 //! the host; the host's part of a step is the median time until all of it has been handed to an idle GPU. Memory is the most that
 //! tensors held at a time. Without a GPU it says so and measures nothing.
+//!
+//! The floor of a row is the larger of two times. One is that of its bytes at the rate of a copy: those that a layer must read and
+//! write, and for a step eleven passes over the outputs of all layers, which is what is left where norms and activations are computed
+//! with the convolutions before and after them. The other is that of a step's multiplications, three times those of the forward pass,
+//! at the rate of a matrix product by cuBLAS.
 
 use anyhow::{Context, Result};
 
@@ -35,6 +40,8 @@ struct Row {
     gigabytes_per_second: Option<f64>,
     host_milliseconds: Option<f64>,
     peak_megabytes: Option<f64>,
+    /// The least that the card takes for it.
+    floor_milliseconds: Option<f64>,
     revision: String,
 }
 
@@ -66,7 +73,7 @@ mod bench {
     use ds_lab::data::{ImageSet, Normalization, Samples};
     use ds_lab::files::revision;
     use ds_lab::run::penalty::SplinePenalty;
-    use ds_lab::run::{At, Model, Optimizers, execution, network};
+    use ds_lab::run::{At, Model, Optimizers, execution, memory, network};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::time::Instant;
@@ -106,23 +113,47 @@ mod bench {
             }
         };
         println!("{}", cuda::name(device.as_cuda_device()?)?);
-        println!("{:<44} {:>10} {:>8} {:>10} {:>10}", "", "ms", "GB/s", "host ms", "peak MB");
+        let rates = [Rates::of(&device, DType::F32)?, Rates::of(&device, DType::BF16)?];
+        for (Rates { copy, products }, what) in rates.iter().zip(["f32, products in TF32", "bf16"]) {
+            println!(
+                "{what}: a copy moves {:.2} TB/s, a matrix product makes {:.0} TFLOP/s",
+                copy / 1e12,
+                products / 1e12
+            );
+        }
+        println!(
+            "{:<50} {:>10} {:>8} {:>10} {:>10} {:>10} {:>8}",
+            "", "ms", "GB/s", "host ms", "peak MB", "floor ms", "share"
+        );
         let mut rows = Vec::new();
         let mut measure = |name: String, run: &dyn Fn() -> Result<Measured>| -> Result<()> {
             if !name.contains(only) {
                 return Ok(());
             }
-            let Measured { ms, bytes, host, peak } = run()?;
+            let Measured { ms, bytes, host, peak, step_floor } = run()?;
             let rate = bytes.map(|bytes| bytes / ms / 1e6);
+            let of_precision = &rates[usize::from(name.contains("bf16"))];
+            let floor =
+                bytes.map(|bytes| 1e3 * bytes / of_precision.copy).or(step_floor.map(|of| of.floor(of_precision)));
+            let of_floor = floor.map_or(("-".to_owned(), "-".to_owned()), |floor| {
+                (format!("{floor:.3}"), format!("{:.0} %", 100.0 * floor / ms))
+            });
             let shown = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
             let of_host = host.map_or("-".to_owned(), |host| format!("{host:.3}"));
-            println!("{name:<44} {ms:>10.4} {:>8} {of_host:>10} {:>10}", shown(rate), shown(peak));
+            println!(
+                "{name:<50} {ms:>10.4} {:>8} {of_host:>10} {:>10} {:>10} {:>8}",
+                shown(rate),
+                shown(peak),
+                of_floor.0,
+                of_floor.1
+            );
             rows.push(Row {
                 name,
                 milliseconds: ms,
                 gigabytes_per_second: rate,
                 host_milliseconds: host,
                 peak_megabytes: peak,
+                floor_milliseconds: floor,
                 revision: revision(),
             });
             Ok(())
@@ -164,6 +195,57 @@ mod bench {
         host: Option<f64>,
         /// MB.
         peak: Option<f64>,
+        /// Of a training step.
+        step_floor: Option<StepWork>,
+    }
+
+    /// What the card can do, each second.
+    struct Rates {
+        /// Bytes that a copy reads and writes.
+        copy: f64,
+        /// Floating-point operations of a matrix product on tensor cores.
+        products: f64,
+    }
+
+    impl Rates {
+        fn of(device: &Device, dtype: DType) -> Result<Self> {
+            let Measured { ms, bytes, .. } = copy(device, dtype)?;
+            let side = 8192;
+            let random = || -> Result<Tensor> { Ok(Tensor::randn(0f32, 1.0, (side, side), device)?.to_dtype(dtype)?) };
+            let (a, b) = (random()?, random()?);
+            let was = candle_core::cuda::gemm_reduced_precision_f32();
+            candle_core::cuda::set_gemm_reduced_precision_f32(true);
+            let of_product = timed(device, || {
+                a.matmul(&b)?;
+                Ok(())
+            });
+            candle_core::cuda::set_gemm_reduced_precision_f32(was);
+            let operations = 2.0 * (side as f64).powi(3);
+            Ok(Self { copy: 1e3 * bytes.unwrap_or(0.0) / ms, products: 1e3 * operations / of_product? })
+        }
+    }
+
+    /// What a training step must do at least.
+    struct StepWork {
+        bytes: f64,
+        operations: f64,
+    }
+
+    /// Passes of a step over the outputs of all layers.
+    const PASSES_OF_STEP: f64 = 11.0;
+
+    impl StepWork {
+        fn of(config: &Config, dtype: DType, batch: usize) -> Self {
+            let (batch, size) = (batch as f64, dtype.size_in_bytes() as f64);
+            let bytes = PASSES_OF_STEP * batch * size * memory::outputs(config);
+            // Forward, and the gradients of inputs and of weights.
+            Self { bytes, operations: 3.0 * 2.0 * batch * memory::multiplications(config) }
+        }
+
+        /// In milliseconds.
+        fn floor(&self, rates: &Rates) -> f64 {
+            1e3 * (self.bytes / rates.copy).max(self.operations / rates.products)
+        }
     }
 
     /// x and ∂y.
@@ -175,7 +257,7 @@ mod bench {
     /// Of a layer that goes `passes` times over its data.
     fn of_layer(x: &Tensor, passes: usize, run: impl FnMut() -> Result<()>) -> Result<Measured> {
         let bytes = (passes * x.dtype().size_in_bytes() * x.elem_count()) as f64;
-        Ok(Measured { ms: timed(x.device(), run)?, bytes: Some(bytes), host: None, peak: None })
+        Ok(Measured { ms: timed(x.device(), run)?, bytes: Some(bytes), host: None, peak: None, step_floor: None })
     }
 
     fn copy(device: &Device, dtype: DType) -> Result<Measured> {
@@ -262,6 +344,13 @@ mod bench {
             of_host.push(1e3 * start.elapsed().as_secs_f64());
         }
         of_host.sort_by(f64::total_cmp);
-        Ok(Measured { ms, bytes: None, host: Some(of_host[of_host.len() / 2]), peak: Some(peak) })
+        let host = Some(of_host[of_host.len() / 2]);
+        Ok(Measured {
+            ms,
+            bytes: None,
+            host,
+            peak: Some(peak),
+            step_floor: Some(StepWork::of(&config, precision.dtype(), 128)),
+        })
     }
 }

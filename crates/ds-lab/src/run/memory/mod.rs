@@ -233,9 +233,14 @@ fn parameters_of_activation(config: &Config) -> f64 {
     }
 }
 
-/// Multiplications and additions of a network for one sample, forward.
-pub(crate) fn multiplications(config: &Config) -> f64 {
+/// Multiplications of a network, each with an addition, for one sample, forward.
+pub fn multiplications(config: &Config) -> f64 {
     layers(config).iter().map(|layer| layer.weights * layer.plane + layer.outputs()).sum()
+}
+
+/// Numbers of the outputs of all layers of a network for one sample.
+pub fn outputs(config: &Config) -> f64 {
+    layers(config).iter().map(Layer::outputs).sum()
 }
 
 /// (samples to train on, samples of the largest set that is evaluated beside).
