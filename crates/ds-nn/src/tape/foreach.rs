@@ -3,7 +3,7 @@
 //! A layer computes them when its turn comes, with a launch for each. A tape that knows from the one before which of them will come
 //! computes them where it begins, and their gradients where it ends, with a launch for each kind of op.
 
-use super::value::{GradientSums, RecordedForeach, Source, Value, tensors};
+use super::value::{GradientSums, RecordedForeach, Source, Value};
 use candle_core::{Result, Tensor, bail};
 use ds_core::backend::op::{self, DynOp};
 use ds_core::backend::sync::lock;
@@ -95,7 +95,7 @@ impl Group {
                 None => bail!("{}: an input is missing", known.op.name()),
             }
         }
-        let all: Vec<_> = inputs.iter().map(tensors).collect();
+        let all: Vec<_> = inputs.iter().map(|inputs| tensors(inputs)).collect();
         let items: Vec<_> = self.ops.iter().zip(&all).map(|(known, inputs)| (&*known.op, inputs.as_slice())).collect();
         let outputs = op::forward_foreach(&items)?;
         drop(all);
@@ -124,24 +124,30 @@ impl Ahead {
         Ok(recorded)
     }
 
-    /// What the inputs come from, if all of them come from parameters alone.
-    pub(super) fn sources(inputs: &[&Value]) -> Option<Vec<Source>> {
-        inputs.iter().map(|input| input.source).collect()
-    }
-
     /// The result of an op, if it was computed.
-    pub(super) fn result(&self, op: &dyn DynOp, sources: &[Source]) -> Option<Value> {
-        let index = lock(&self.ops.0).find(op, sources)?;
+    pub(super) fn result(&self, op: &dyn DynOp, inputs: &[&Value]) -> Option<Value> {
+        let index = lock(&self.ops.0).find(op, &sources(inputs)?)?;
         self.results.get(index).cloned()
     }
 
-    /// Makes an op known, with the result that it has on this tape.
-    pub(super) fn add(&mut self, op: &dyn DynOp, sources: Vec<Source>, inputs: &[&Value], value: &mut Value) {
+    /// Makes an op of parameters alone known, with the result that it has on this tape.
+    pub(super) fn add(&mut self, op: &dyn DynOp, inputs: &[&Value], value: &mut Value) {
+        let Some(sources) = sources(inputs) else { return };
         let mut known = lock(&self.ops.0);
         let index = known.find(op, &sources).unwrap_or_else(|| known.add(op, &sources, inputs));
         value.source = Some(Source::Op(index));
         self.results.set(index, value.clone());
     }
+}
+
+/// What the inputs come from, if all of them come from parameters alone.
+fn sources(inputs: &[&Value]) -> Option<Vec<Source>> {
+    inputs.iter().map(|input| input.source).collect()
+}
+
+/// The tensors of an op's inputs.
+fn tensors(inputs: &[Value]) -> Vec<&Tensor> {
+    inputs.iter().map(|input| &input.tensor).collect()
 }
 
 impl Known {

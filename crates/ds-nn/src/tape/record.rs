@@ -1,13 +1,11 @@
 //! What is applied, and its way back.
 
 use super::foreach::{Ahead, Host, ParameterOps};
-use super::value::{GradientSums, RecordedForeach, Source, Value, tensors};
+use super::value::{GradientSums, RecordedForeach, Source, Value};
 use candle_core::{DType, Result, Tensor, TensorId, Var, bail};
 use ds_core::backend::op::{DynOp, MAX_INPUTS, Op};
 use ds_core::graph::{Gradients, Graph};
 use ds_core::variable;
-use smallvec::SmallVec;
-use std::sync::Arc;
 
 /// An op on the tape, with its inputs.
 trait Recorded {
@@ -23,22 +21,22 @@ trait Recorded {
     fn backward(&self, y: &Tensor, dy: &Tensor, more: Option<&Tensor>) -> Result<[Option<Tensor>; MAX_INPUTS]>;
 }
 
-struct Applied {
-    op: Arc<dyn DynOp>,
-    inputs: SmallVec<[Value; MAX_INPUTS]>,
+struct Applied<O, const N: usize> {
+    op: O,
+    inputs: [Value; N],
 }
 
-impl Recorded for Applied {
+impl<O: Op, const N: usize> Recorded for Applied<O, N> {
     fn slots(&self) -> [Option<usize>; MAX_INPUTS] {
         std::array::from_fn(|k| self.inputs.get(k).and_then(|input| input.slot))
     }
 
     fn takes_two_gradients(&self, y: &Tensor) -> bool {
-        self.op.takes_two_gradients() && y.device().is_cuda()
+        O::TAKES_TWO_GRADIENTS && y.device().is_cuda()
     }
 
     fn backward(&self, y: &Tensor, dy: &Tensor, more: Option<&Tensor>) -> Result<[Option<Tensor>; MAX_INPUTS]> {
-        self.op.backward(&tensors(&self.inputs), y, (dy, more))
+        self.op.as_dyn().backward(&self.inputs.each_ref().map(|input| &input.tensor), y, (dy, more))
     }
 }
 
@@ -134,26 +132,15 @@ impl Tape {
         Value { tensor: output, slot: Some(slot), source: None }
     }
 
-    /// [`Graph::apply`].
-    fn apply_dyn(&mut self, op: &dyn DynOp, inputs: &[&Value]) -> Result<Value> {
-        // Not for each op that is applied on the CPU, where a whole step takes some microseconds.
-        let sources = if op.is_foreach() && self.ahead.is_some() { Ahead::sources(inputs) } else { None };
-        let Some(sources) = sources else { return self.apply_alone(op, inputs) };
-        if let Some(value) = self.ahead.as_ref().and_then(|ahead| ahead.result(op, &sources)) {
-            return Ok(value);
-        }
-        let mut value = self.apply_alone(op, inputs)?;
-        if let Some(ahead) = &mut self.ahead {
-            ahead.add(op, sources, inputs, &mut value);
-        }
-        Ok(value)
+    /// The result of an op of parameters alone, if it was computed ahead.
+    fn computed_ahead(&self, op: &dyn DynOp, inputs: &[&Value]) -> Option<Value> {
+        self.ahead.as_ref()?.result(op, inputs)
     }
 
-    fn apply_alone(&mut self, op: &dyn DynOp, inputs: &[&Value]) -> Result<Value> {
-        let output = op.forward(&tensors(inputs.iter().copied()))?;
+    fn apply_alone<O: Op, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Result<Value> {
+        let output = op.as_dyn().forward(&inputs.map(|input| &input.tensor))?;
         let tracked = inputs.iter().any(|input| input.slot.is_some());
-        let inputs = || inputs.iter().copied().cloned().collect();
-        Ok(self.record(output, tracked, || Applied { op: op.to_arc(), inputs: inputs() }))
+        Ok(self.record(output, tracked, || Applied { op, inputs: inputs.map(Value::clone) }))
     }
 
     /// The value, whose gradient the backward pass gives to `hook`: `Tensor.register_hook` of PyTorch. Without a gradient the hook is
@@ -286,7 +273,18 @@ impl Graph for Tape {
     }
 
     fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Value; N]) -> Result<Value> {
-        self.apply_dyn(op.as_dyn(), &inputs)
+        // Not for each op that is applied on the CPU, where a whole step takes some microseconds.
+        if !O::FOREACH || self.ahead.is_none() {
+            return self.apply_alone(op, inputs);
+        }
+        if let Some(value) = self.computed_ahead(op.as_dyn(), &inputs) {
+            return Ok(value);
+        }
+        let mut value = self.apply_alone(op.clone(), inputs)?;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.add(op.as_dyn(), &inputs, &mut value);
+        }
+        Ok(value)
     }
 
     fn reshape(&mut self, value: &Value, shape: &[usize]) -> Result<Value> {

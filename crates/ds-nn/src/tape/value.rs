@@ -2,8 +2,7 @@
 
 use crate::ops::sum::Sum;
 use candle_core::{Result, Tensor, TensorId};
-use ds_core::backend::op::{self, MAX_INPUTS};
-use smallvec::SmallVec;
+use ds_core::backend::op;
 
 /// What a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +20,6 @@ pub struct Value {
     pub(super) slot: Option<usize>,
     /// What it is, if it comes from parameters alone and the tape keeps account of that.
     pub(super) source: Option<Source>,
-}
-
-/// The tensors of an op's inputs.
-pub(super) fn tensors<'a>(inputs: impl IntoIterator<Item = &'a Value>) -> SmallVec<[&'a Tensor; MAX_INPUTS]> {
-    inputs.into_iter().map(|input| &input.tensor).collect()
 }
 
 /// One op for many lists of inputs, with all of its outputs.

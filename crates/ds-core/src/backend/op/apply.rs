@@ -14,11 +14,11 @@ impl<O: Op> CustomOp1 for Apply<O> {
     }
 
     fn cpu_fwd(&self, a: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
-        on_cpu(self.0.as_dyn(), &[(a, al)])
+        on_cpu(self.0.as_dyn(), [(a, al)])
     }
 
     fn cuda_fwd(&self, a: &CudaStorage, al: &Layout) -> Result<(CudaStorage, Shape)> {
-        on_cuda(self.0.as_dyn(), &[(a, al)])
+        on_cuda(self.0.as_dyn(), [(a, al)])
     }
 
     fn bwd(&self, a: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
@@ -33,11 +33,11 @@ impl<O: Op> CustomOp2 for Apply<O> {
     }
 
     fn cpu_fwd(&self, a: &CpuStorage, al: &Layout, b: &CpuStorage, bl: &Layout) -> Result<(CpuStorage, Shape)> {
-        on_cpu(self.0.as_dyn(), &[(a, al), (b, bl)])
+        on_cpu(self.0.as_dyn(), [(a, al), (b, bl)])
     }
 
     fn cuda_fwd(&self, a: &CudaStorage, al: &Layout, b: &CudaStorage, bl: &Layout) -> Result<(CudaStorage, Shape)> {
-        on_cuda(self.0.as_dyn(), &[(a, al), (b, bl)])
+        on_cuda(self.0.as_dyn(), [(a, al), (b, bl)])
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -60,7 +60,7 @@ impl<O: Op> CustomOp3 for Apply<O> {
         c: &CpuStorage,
         cl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        on_cpu(self.0.as_dyn(), &[(a, al), (b, bl), (c, cl)])
+        on_cpu(self.0.as_dyn(), [(a, al), (b, bl), (c, cl)])
     }
 
     fn cuda_fwd(
@@ -72,7 +72,7 @@ impl<O: Op> CustomOp3 for Apply<O> {
         c: &CudaStorage,
         cl: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        on_cuda(self.0.as_dyn(), &[(a, al), (b, bl), (c, cl)])
+        on_cuda(self.0.as_dyn(), [(a, al), (b, bl), (c, cl)])
     }
 
     fn bwd(

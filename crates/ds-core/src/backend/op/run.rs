@@ -8,11 +8,7 @@ use crate::backend::pointwise::real_dtype;
 use candle_core::backend::BackendStorage;
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
-use smallvec::SmallVec;
 use std::ops::Deref;
-
-/// What belongs to each input of an op.
-type OfInputs<T> = SmallVec<[T; MAX_INPUTS]>;
 
 impl<'a> GpuInput<'a, CudaGpu> {
     fn of_storage(gpu: &CudaGpu, storage: &'a CudaStorage, layout: &'a Layout, op: &str) -> Result<Self> {
@@ -28,18 +24,24 @@ impl<'a> GpuInput<'a, CudaGpu> {
 }
 
 /// The result on the CPU, and its shape.
-pub(super) fn on_cpu(op: &dyn DynOp, inputs: &[(&CpuStorage, &Layout)]) -> Result<(CpuStorage, Shape)> {
-    let inputs: OfInputs<_> = inputs.iter().map(|(storage, layout)| CpuInput::of_cpu(storage, layout)).collect();
-    let shape = op.result_shape(&inputs.iter().map(CpuInput::shape).collect::<OfInputs<_>>())?;
+pub(super) fn on_cpu<const N: usize>(
+    op: &dyn DynOp,
+    inputs: [(&CpuStorage, &Layout); N],
+) -> Result<(CpuStorage, Shape)> {
+    let inputs = inputs.map(|(storage, layout)| CpuInput::of_cpu(storage, layout));
+    let shape = op.result_shape(&inputs.map(|input| input.shape()))?;
     Ok((op.on_cpu(real_dtype(inputs[0].storage()?, op.name())?, &inputs)?, shape))
 }
 
 /// The result on a GPU, and its shape.
-pub(super) fn on_cuda(op: &dyn DynOp, inputs: &[(&CudaStorage, &Layout)]) -> Result<(CudaStorage, Shape)> {
-    let shape = op.result_shape(&inputs.iter().map(|(_, layout)| layout.shape()).collect::<OfInputs<_>>())?;
+pub(super) fn on_cuda<const N: usize>(
+    op: &dyn DynOp,
+    inputs: [(&CudaStorage, &Layout); N],
+) -> Result<(CudaStorage, Shape)> {
+    let shape = op.result_shape(&inputs.map(|(_, layout)| layout.shape()))?;
     let gpu = CudaGpu::new(inputs[0].0.device(), op.cuda_kernels())?;
     let input = |&(storage, layout): &(_, _)| GpuInput::of_storage(&gpu, storage, layout, op.name());
-    Ok((op.on_cuda(&gpu, &inputs.iter().map(input).collect::<Result<OfInputs<_>>>()?)?, shape))
+    Ok((op.on_cuda(&gpu, &inputs.iter().map(input).collect::<Result<Vec<_>>>()?)?, shape))
 }
 
 impl dyn DynOp {
@@ -48,20 +50,12 @@ impl dyn DynOp {
     /// # Errors
     /// If the number of inputs or their shapes, types or devices do not fit.
     pub fn forward(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        if !inputs.iter().all(|input| input.is_contiguous()) {
-            let copies = inputs.iter().map(|input| input.contiguous()).collect::<Result<OfInputs<_>>>()?;
-            return self.forward(&copies.iter().collect::<OfInputs<_>>());
+        match *inputs {
+            [a] => forward_of(self, [a]),
+            [a, b] => forward_of(self, [a, b]),
+            [a, b, c] => forward_of(self, [a, b, c]),
+            _ => too_many(self, inputs.len()),
         }
-        let shape = shape_of(self, inputs)?;
-        let guards: OfInputs<_> = inputs.iter().map(|input| input.storage_and_layout()).collect();
-        let y = if let Storage::Cuda(first) = &*guards[0].0 {
-            let gpu = CudaGpu::new(first.device(), self.cuda_kernels())?;
-            Storage::Cuda(self.on_cuda(&gpu, &all_on_gpu(&gpu, &guards, self)?)?)
-        } else {
-            let inputs: OfInputs<_> = guards.iter().map(|(storage, layout)| CpuInput::new(storage, layout)).collect();
-            Storage::Cpu(self.on_cpu(real_dtype(inputs[0].storage()?, self.name())?, &inputs)?)
-        };
-        Ok(tensor(y, &shape))
     }
 
     /// The inputs' gradients from that of the result, outside any graph. For ops that take two (`Op::TAKES_TWO_GRADIENTS`), the
@@ -73,42 +67,79 @@ impl dyn DynOp {
         &self,
         inputs: &[&Tensor],
         y: &Tensor,
-        (dy, more): (&Tensor, Option<&Tensor>),
+        dy: (&Tensor, Option<&Tensor>),
     ) -> Result<[Option<Tensor>; MAX_INPUTS]> {
-        if !inputs.iter().chain([&y, &dy]).copied().chain(more).all(|tensor| tensor.is_contiguous()) {
-            let copies = inputs.iter().map(|input| input.contiguous()).collect::<Result<OfInputs<_>>>()?;
-            let more = more.map(Tensor::contiguous).transpose()?;
-            let inputs: OfInputs<_> = copies.iter().collect();
-            return self.backward(&inputs, &y.contiguous()?, (&dy.contiguous()?, more.as_ref()));
+        match *inputs {
+            [a] => backward_of(self, [a], y, dy),
+            [a, b] => backward_of(self, [a, b], y, dy),
+            [a, b, c] => backward_of(self, [a, b, c], y, dy),
+            _ => too_many(self, inputs.len()),
         }
-        if let Some(more) = more
-            && (!self.takes_two_gradients() || !dy.device().is_cuda() || more.shape() != dy.shape())
-        {
-            bail!("{}: two gradients, {:?} and {:?}", self.name(), dy.shape(), more.shape());
-        }
-        if dy.shape() != y.shape() || dy.dtype() != y.dtype() {
-            let (got, wanted) = ((dy.shape(), dy.dtype()), (y.shape(), y.dtype()));
-            bail!("{}: gradient {got:?} does not fit the result {wanted:?}", self.name());
-        }
-        self.check_count(inputs.len())?;
-        let guards: OfInputs<_> = inputs.iter().map(|input| input.storage_and_layout()).collect();
-        let ((ys, yl), (ds, dl)) = (y.storage_and_layout(), dy.storage_and_layout());
-        let found = if let Storage::Cuda(of_dy) = &*ds {
-            let gpu = CudaGpu::new(of_dy.device(), self.cuda_kernels())?;
-            let of = |storage, layout| GpuInput::of(&gpu, storage, layout, self.name());
-            let more_guard = more.map(Tensor::storage_and_layout);
-            let more = more_guard.as_ref().map(|(storage, layout)| of(&**storage, *layout)).transpose()?;
-            let all = all_on_gpu(&gpu, &guards, self)?;
-            let pass = Backward { inputs: &all, y: of(&ys, yl)?, dy: of(&ds, dl)?, more };
-            self.backward_on_cuda(&gpu, &pass)?.map(|gradient| gradient.map(Storage::Cuda))
-        } else {
-            let all: OfInputs<_> = guards.iter().map(|(storage, layout)| CpuInput::new(storage, layout)).collect();
-            let pass = Backward { inputs: &all, y: CpuInput::new(&ys, yl), dy: CpuInput::new(&ds, dl), more: None };
-            let dtype = real_dtype(pass.dy.storage()?, self.name())?;
-            self.backward_on_cpu(dtype, &pass)?.map(|gradient| gradient.map(Storage::Cpu))
-        };
-        Ok(placed(found, inputs, dy))
     }
+}
+
+/// Ops take 1 to [`MAX_INPUTS`].
+fn too_many<T>(op: &dyn DynOp, inputs: usize) -> Result<T> {
+    op.check_count(inputs)?;
+    bail!("{}: {inputs} inputs, and ops take 1 to {MAX_INPUTS}", op.name())
+}
+
+fn forward_of<const N: usize>(op: &dyn DynOp, inputs: [&Tensor; N]) -> Result<Tensor> {
+    if !inputs.iter().all(|input| input.is_contiguous()) {
+        let copies = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
+        return forward_of(op, std::array::from_fn::<_, N, _>(|k| &copies[k]));
+    }
+    let shape = op.result_shape(&inputs.map(|input| input.shape()))?;
+    let guards = inputs.map(|input| input.storage_and_layout());
+    let y = if let Storage::Cuda(first) = &*guards[0].0 {
+        let gpu = CudaGpu::new(first.device(), op.cuda_kernels())?;
+        Storage::Cuda(op.on_cuda(&gpu, &all_on_gpu(&gpu, &guards, op)?)?)
+    } else {
+        let inputs = guards.each_ref().map(|(storage, layout)| CpuInput::new(storage, layout));
+        Storage::Cpu(op.on_cpu(real_dtype(inputs[0].storage()?, op.name())?, &inputs)?)
+    };
+    Ok(Tensor::from_storage(y, shape, BackpropOp::none(), false))
+}
+
+fn backward_of<const N: usize>(
+    op: &dyn DynOp,
+    inputs: [&Tensor; N],
+    y: &Tensor,
+    (dy, more): (&Tensor, Option<&Tensor>),
+) -> Result<[Option<Tensor>; MAX_INPUTS]> {
+    if !inputs.iter().chain([&y, &dy]).copied().chain(more).all(|tensor| tensor.is_contiguous()) {
+        let copies = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
+        let inputs = std::array::from_fn::<_, N, _>(|k| &copies[k]);
+        let more = more.map(Tensor::contiguous).transpose()?;
+        return backward_of(op, inputs, &y.contiguous()?, (&dy.contiguous()?, more.as_ref()));
+    }
+    if let Some(more) = more
+        && (!op.takes_two_gradients() || !dy.device().is_cuda() || more.shape() != dy.shape())
+    {
+        bail!("{}: two gradients, {:?} and {:?}", op.name(), dy.shape(), more.shape());
+    }
+    if dy.shape() != y.shape() || dy.dtype() != y.dtype() {
+        let (got, wanted) = ((dy.shape(), dy.dtype()), (y.shape(), y.dtype()));
+        bail!("{}: gradient {got:?} does not fit the result {wanted:?}", op.name());
+    }
+    op.check_count(N)?;
+    let guards = inputs.map(|input| input.storage_and_layout());
+    let ((ys, yl), (ds, dl)) = (y.storage_and_layout(), dy.storage_and_layout());
+    let found = if let Storage::Cuda(of_dy) = &*ds {
+        let gpu = CudaGpu::new(of_dy.device(), op.cuda_kernels())?;
+        let of = |storage, layout| GpuInput::of(&gpu, storage, layout, op.name());
+        let more_guard = more.map(Tensor::storage_and_layout);
+        let more = more_guard.as_ref().map(|(storage, layout)| of(&**storage, *layout)).transpose()?;
+        let all = all_on_gpu(&gpu, &guards, op)?;
+        let pass = Backward { inputs: &all, y: of(&ys, yl)?, dy: of(&ds, dl)?, more };
+        op.backward_on_cuda(&gpu, &pass)?.map(|gradient| gradient.map(Storage::Cuda))
+    } else {
+        let all = guards.each_ref().map(|(storage, layout)| CpuInput::new(storage, layout));
+        let pass = Backward { inputs: &all, y: CpuInput::new(&ys, yl), dy: CpuInput::new(&ds, dl), more: None };
+        let dtype = real_dtype(pass.dy.storage()?, op.name())?;
+        op.backward_on_cpu(dtype, &pass)?.map(|gradient| gradient.map(Storage::Cpu))
+    };
+    Ok(placed(found, &inputs, dy))
 }
 
 /// The op's result, outside any graph.
@@ -143,13 +174,14 @@ pub fn forward_foreach(all: &[(&dyn DynOp, &[&Tensor])]) -> Result<Vec<Tensor>> 
         return all.iter().map(|(op, inputs)| op.forward(inputs)).collect();
     };
     let shapes = all.iter().map(|(op, inputs)| shape_of(*op, inputs)).collect::<Result<Vec<_>>>()?;
-    let guards: Vec<OfInputs<_>> =
+    let guards: Vec<Vec<_>> =
         all.iter().map(|(_, inputs)| inputs.iter().map(|input| input.storage_and_layout()).collect()).collect();
     let gpu = gpu_of(guards.iter().flatten().map(|(storage, _)| &**storage), *first)?;
     let inputs = guards.iter().map(|guards| all_on_gpu(&gpu, guards, *first)).collect::<Result<Vec<_>>>()?;
     let items: Vec<_> = all.iter().zip(&inputs).map(|((op, _), inputs)| (*op, inputs.as_slice())).collect();
     let found = first.foreach_on_cuda(&gpu, &items)?;
-    Ok(found.into_iter().zip(&shapes).map(|(y, shape)| tensor(Storage::Cuda(y), shape)).collect())
+    let tensor = |(y, shape)| Tensor::from_storage(Storage::Cuda(y), shape, BackpropOp::none(), false);
+    Ok(found.into_iter().zip(shapes).map(tensor).collect())
 }
 
 /// What the backward pass of one of many is given: the op, its inputs, its result and the gradient of that.
@@ -168,7 +200,7 @@ pub fn backward_foreach(all: &[Pass<'_>]) -> Result<Vec<[Option<Tensor>; MAX_INP
     for (op, inputs, ..) in all {
         op.check_count(inputs.len())?;
     }
-    let guards: Vec<OfInputs<_>> =
+    let guards: Vec<Vec<_>> =
         all.iter().map(|(_, inputs, ..)| inputs.iter().map(|input| input.storage_and_layout()).collect()).collect();
     let of_y: Vec<_> = all.iter().map(|(_, _, y, dy)| [y.storage_and_layout(), dy.storage_and_layout()]).collect();
     let gpu = gpu_of(of_y.iter().flatten().map(|(storage, _)| &**storage), *first)?;
@@ -185,7 +217,7 @@ pub fn backward_foreach(all: &[Pass<'_>]) -> Result<Vec<[Option<Tensor>; MAX_INP
 }
 
 fn shape_of(op: &dyn DynOp, inputs: &[&Tensor]) -> Result<Shape> {
-    op.result_shape(&inputs.iter().map(|input| input.shape()).collect::<OfInputs<_>>())
+    op.result_shape(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())
 }
 
 fn gpu_of<'a>(mut storages: impl Iterator<Item = &'a Storage>, op: &dyn DynOp) -> Result<CudaGpu> {
@@ -200,12 +232,8 @@ fn all_on_gpu<'a, S: Deref<Target = Storage>>(
     gpu: &CudaGpu,
     guards: &'a [(S, &'a Layout)],
     op: &dyn DynOp,
-) -> Result<OfInputs<GpuInput<'a, CudaGpu>>> {
+) -> Result<Vec<GpuInput<'a, CudaGpu>>> {
     guards.iter().map(|(storage, layout)| GpuInput::of(gpu, storage, layout, op.name())).collect()
-}
-
-fn tensor(storage: Storage, shape: &Shape) -> Tensor {
-    Tensor::from_storage(storage, shape, BackpropOp::none(), false)
 }
 
 /// The gradients as tensors of the inputs' shapes.
@@ -215,7 +243,7 @@ fn placed(found: Gradients<Storage>, inputs: &[&Tensor], dy: &Tensor) -> [Option
         *to = match gradient {
             Gradient::None => None,
             Gradient::Output => Some(dy.clone()),
-            Gradient::Value(storage) => Some(tensor(storage, input.shape())),
+            Gradient::Value(storage) => Some(Tensor::from_storage(storage, input.shape(), BackpropOp::none(), false)),
         };
     }
     gradients
