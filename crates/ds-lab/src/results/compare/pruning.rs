@@ -23,6 +23,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             "n",
             "minus the papers' method",
             "minus the trained network",
+            "run",
         ],
     );
     let has_both = |row: &&SummaryRow| row.sparsified_active_knots.is_some() && row.refit_knots.is_some();
@@ -53,6 +54,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
                 group.len().to_string(),
                 if method == METHODS[0].0 { String::new() } else { minus(&papers) },
                 minus(&|row| row.test_accuracy),
+                group[0].run.clone(),
             ]);
         }
     }
