@@ -11,15 +11,8 @@ fn start(out: &Path, more: &[&str]) -> Child {
         .args(["--config", "configs/resnet.toml", "--data", "sample", "--quiet"])
         .args(["--set", "train.epochs=2", "--set", "train.milestones=[1]", "--set", "train.batch_size=32"])
         .args(["--set", "train.max_train_images=330", "--set", "train.max_test_images=64"])
-        .args([
-            "--set",
-            "train.log_steps=3",
-            "--set",
-            "train.checkpoint_seconds=0",
-            "--set",
-            "sparsify.enabled=false",
-            "--out",
-        ])
+        .args(["--set", "train.log_steps=3", "--set", "train.checkpoint_seconds=0"])
+        .args(["--set", "sparsify.enabled=false", "--out"])
         .arg(out)
         .args(more)
         .stdout(Stdio::null())
