@@ -199,6 +199,16 @@ fn errors_name_file_key_value_and_what_is_allowed() {
             &[],
             &["`optimizer.splines.kind` = prox_adam", "sgd or adam for lipschitz_spline"],
         ),
+        (
+            "experiment = \"mnist\"\noptimizer.splines.warmup_epochs = 3",
+            &[],
+            &["`optimizer.splines.warmup_epochs` = 3", "prox_adam"],
+        ),
+        (
+            "experiment = \"mnist\"\n[optimizer.splines]\nkind = \"prox_adam\"\nwarmup_epochs = 40",
+            &[],
+            &["`optimizer.splines.warmup_epochs` = 40", "fewer than the 40 epochs"],
+        ),
         ("experiment = \"mnist\"\nactivation.step = 1e-31", &[], &["`activation.step`", "1e-30 between knots"]),
         (
             "experiment = \"mnist\"\nnetwork.kind = \"lipschitz\"\nsparsify.enabled = true\nsparsify.method = \"both\"",
@@ -322,7 +332,7 @@ fn the_table_of_keys_is_complete() {
          sparsify.cost = \"mean_square\"\nsparsify.accuracy = \"validation\"\nsparsify.finetune_epochs = 2\n\
          sparsify.finetune_lr = 0.5\nsparsify.iterate = true\nactivation.fixed_bias = true\n\
          activation.range = \"auto\"\nactivation.range_epochs = [1]\ntrain.precision = \"bf16\"\n\
-         data.validation = 0.1\ntrain.keep_best = true",
+         data.validation = 0.1\ntrain.keep_best = true\n[optimizer.splines]\nkind = \"prox_adam\"\nwarmup_epochs = 9",
         "experiment = \"mnist\"\nactivation.scaling = true\ndata.normalize = false\n[network]\nkind = \"lipschitz\"\n\
          lipschitz = 2\nweights = \"spectral\"\n[sparsify]\nknots = 7\n[optimizer.scalings]\nlr = 1e-3",
         "experiment = \"mnist\"\n[network]\nkind = \"lipschitz_conv\"\nstages = 1\ndepth = 2\n[train]\nmargin = 0.5",

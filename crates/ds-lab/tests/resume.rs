@@ -1,7 +1,7 @@
 //! Runs that repeat and runs that go on: the same rows, times aside.
 #![allow(clippy::unwrap_used)]
 
-use ds_lab::config::{Config, Precision, Train};
+use ds_lab::config::{Config, OptimizerKind, Precision, Train};
 use ds_lab::data::Source;
 use ds_lab::device::Context;
 use ds_lab::lock::DirectoryLock;
@@ -91,6 +91,33 @@ fn the_rest_of_a_schedule_may_change() {
     std::fs::write(&summary, of_four).unwrap();
     assert_eq!(resume().epochs, 6);
     assert_eq!(read_summary(&summary).unwrap()[0].epochs, 6);
+}
+
+#[test]
+fn a_warm_up_is_adam_and_a_resumption_after_it_goes_on_with_proximal_steps() {
+    let source = Source::Auto { dir: None };
+    let with = |kind, warmup_epochs, epochs| {
+        let mut config = area(epochs);
+        let splines = &mut config.optimizer.splines;
+        (splines.kind, splines.warmup_epochs) = (kind, warmup_epochs);
+        config
+    };
+    let trained = |config: &Config| {
+        let directory = tempfile::tempdir().unwrap();
+        run(config, &source, &options(directory.path())).unwrap();
+        directory
+    };
+    let adam = trained(&with(OptimizerKind::Adam, 0, 4));
+    let warm = trained(&with(OptimizerKind::ProxAdam, 2, 4));
+    let (of_adam, of_warm) = (rows(adam.path()), rows(warm.path()));
+    let count = of_adam.iter().take_while(|row| row.epoch <= 2).count();
+    assert_eq!(of_adam[..count], of_warm[..count]);
+    assert!(of_warm.last().unwrap().active_knots < of_adam.last().unwrap().active_knots);
+    let parts = trained(&with(OptimizerKind::ProxAdam, 2, 3));
+    let resume = RunOptions { existing: Existing::Resume, ..options(parts.path()) };
+    run(&with(OptimizerKind::ProxAdam, 2, 4), &source, &resume).unwrap();
+    let at_the_end = |rows: Vec<MetricsRow>| rows.into_iter().filter(|row| row.epoch == 4).collect::<Vec<_>>();
+    assert_eq!(at_the_end(rows(parts.path())), at_the_end(of_warm));
 }
 
 #[test]

@@ -201,6 +201,12 @@ pub const KEYS: &[Key] = &[
     key("optimizer.splines.momentum", Kind::Number(0.0, 0.9999), "Nesterov momentum of sgd")
         .defaults(&[(ALL, "0.9")]),
     key(
+        "optimizer.splines.warmup_epochs",
+        Kind::Integer(0, MANY),
+        "epochs of prox_adam along the subgradient of TV2, as adam, before its proximal steps begin",
+    )
+    .implied("0"),
+    key(
         "optimizer.scalings.lr",
         Kind::Positive(1e6),
         "learning rate of the scalings of lipschitz_spline, for the splines' optimiser [that of the splines]",

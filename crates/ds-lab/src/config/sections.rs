@@ -156,6 +156,8 @@ pub struct OptimizerConfig {
     pub kind: OptimizerKind,
     pub lr: f64,
     pub momentum: f64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warmup_epochs: usize,
 }
 
 /// `[optimizer.scalings]`

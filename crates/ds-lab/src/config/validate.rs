@@ -120,6 +120,15 @@ impl Config {
             let allowed = "sgd or adam for lipschitz_spline; prox_adam is for bspline, explicit_linear and relu_spline";
             return Err(layers.error("optimizer.splines.kind", OptimizerKind::ProxAdam, allowed));
         }
+        let warmup = self.optimizer.splines.warmup_epochs;
+        if warmup > 0 && self.optimizer.splines.kind != OptimizerKind::ProxAdam {
+            let allowed = "0 without optimizer.splines.kind = \"prox_adam\"";
+            return Err(layers.error("optimizer.splines.warmup_epochs", warmup, allowed));
+        }
+        if warmup >= self.train.epochs && warmup > 0 {
+            let allowed = format!("fewer than the {} epochs of train.epochs", self.train.epochs);
+            return Err(layers.error("optimizer.splines.warmup_epochs", warmup, allowed));
+        }
         Ok(())
     }
 

@@ -16,19 +16,29 @@ pub struct SplinePenalty {
     norm: Norm,
     /// λ of each activation layer; 0 for those without splines.
     weights: Vec<f64>,
-    /// Whether TV² is left to proximal steps.
+    /// The epoch, counted from 0, from which TV² is left to proximal steps.
+    proximal_from: Option<usize>,
+    /// Whether it is now.
     is_proximal: bool,
 }
 
 impl SplinePenalty {
-    /// As the config has it, for a network before its first step; `None` if splines are not penalised.
+    /// As the config has it after a warm-up, for a network before its first step; `None` if splines are not penalised.
     pub fn new(config: &Config, network: &Network) -> Result<Option<Self>> {
         let Some((norm, lambda)) = config.regularization.spline_norm() else { return Ok(None) };
         let weight_of = |initial: f64| if config.regularization.per_layer { relative(lambda, initial) } else { lambda };
         let weight = |activation| Ok(Norm::Tv2.value_of(activation)?.map_or(0.0, weight_of));
         let weights = network.activations().into_iter().map(weight).collect::<Result<_>>()?;
-        let is_proximal = config.optimizer.splines.kind == OptimizerKind::ProxAdam;
-        Ok(Some(Self { norm, weights, is_proximal }))
+        let splines = &config.optimizer.splines;
+        let proximal_from = (splines.kind == OptimizerKind::ProxAdam).then_some(splines.warmup_epochs);
+        Ok(Some(Self { norm, weights, proximal_from, is_proximal: proximal_from.is_some() }))
+    }
+
+    /// Goes to an epoch, counted from 0: `optimizer.splines.warmup_epochs` come before the first proximal step. Whether the gradient of
+    /// another part of the penalty is needed than before; then optimisers need [`proximal`](Self::proximal) anew.
+    pub fn begin_epoch(&mut self, epoch: usize) -> bool {
+        let is_proximal = self.proximal_from.is_some_and(|from| epoch >= from);
+        std::mem::replace(&mut self.is_proximal, is_proximal) != is_proximal
     }
 
     /// Σ λ·norm over the layers.

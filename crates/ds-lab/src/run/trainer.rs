@@ -2,11 +2,13 @@
 
 use super::bounds;
 use super::checkpoint::{BestEpoch, Checkpoint, EpochSums, Position, write_network};
+use super::diverged::check_finite;
 use super::evaluation::{Evaluation, count_active_knots, evaluate_share, fetch};
 use super::execution::execution;
 use super::optimizers::Optimizers;
 use super::penalty::SplinePenalty;
 use super::ranges;
+use super::rate::Rate;
 use super::replica::Replica;
 use super::setup::Setup;
 use super::step::{At, Model, Step};
@@ -75,10 +77,13 @@ impl<'a> Trainer<'a> {
             );
         }
         // Both may be relative to the weights before training, so they come before those of a checkpoint.
-        let penalty = SplinePenalty::new(config, &setup.network)?;
+        let mut penalty = SplinePenalty::new(config, &setup.network)?;
+        let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
+        if let Some(penalty) = &mut penalty {
+            penalty.begin_epoch(position.epoch);
+        }
         let mut optimizers = Optimizers::new(config, &setup.network, penalty.as_ref())?;
         let metrics_path = directory.join(METRICS);
-        let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
         let device = device::description(&setup.network.device(), communicator.map_or(1, Communicator::size));
         if resume.is_some() && position.devices.is_empty() {
             // Older checkpoints do not name their devices.
@@ -175,8 +180,8 @@ impl<'a> Trainer<'a> {
         let mut execution = execution(&self.setup.network, self.replica.clone(), self.graphs)?;
         while self.position.epoch < epochs {
             let epoch = self.position.epoch;
-            if self.fit_ranges()? {
-                // A captured graph has the old grids.
+            if self.begin_proximal_steps()? | self.fit_ranges()? {
+                // A captured graph has the old penalty or the old grids.
                 execution = self::execution(&self.setup.network, self.replica.clone(), self.graphs)?;
             }
             let order = shuffled(count, &mut self.seed.generator(Purpose::Order, epoch as u64));
@@ -187,7 +192,16 @@ impl<'a> Trainer<'a> {
         self.write_checkpoint()
     }
 
-    /// The steps that are left of the epoch.
+    /// Lets proximal steps begin where a warm-up has ended; whether it did.
+    fn begin_proximal_steps(&mut self) -> Result<bool> {
+        let epoch = self.position.epoch;
+        let begins = self.penalty.as_mut().is_some_and(|penalty| penalty.begin_epoch(epoch));
+        if begins {
+            self.optimizers.set_proximal(&self.setup.network, self.penalty.as_ref())?;
+        }
+        Ok(begins)
+    }
+
     /// Fits ranges to the inputs before an epoch for which the config wants it; whether it did.
     fn fit_ranges(&mut self) -> Result<bool> {
         let (config, position) = (self.config, &self.position);
@@ -204,6 +218,7 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
+    /// The steps that are left of the epoch.
     fn epoch(
         &mut self,
         execution: &mut dyn Step,
@@ -416,40 +431,5 @@ impl<'a> Trainer<'a> {
             .context("writing a checkpoint")?;
         self.last_checkpoint = Instant::now();
         Ok(())
-    }
-}
-
-/// The loss became infinite or NaN.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("the loss is {loss} at step {step} (epoch {epoch}): the run diverged; try a lower optimizer.weights.lr")]
-pub struct Diverged {
-    /// The loss of the step, or its sum over steps.
-    pub loss: f64,
-    /// Counted from 1.
-    pub step: u64,
-    /// Counted from 1.
-    pub epoch: usize,
-}
-
-/// Refuses a loss, or a sum of losses, that is no number at a step (counted from 1).
-fn check_finite(loss: f64, step: u64, epoch: usize) -> Result<(), Diverged> {
-    if loss.is_finite() { Ok(()) } else { Err(Diverged { loss, step, epoch: epoch + 1 }) }
-}
-
-/// Samples a second since the run was started or resumed.
-struct Rate {
-    start: Instant,
-    samples: usize,
-}
-
-impl Rate {
-    fn new() -> Self {
-        Self { start: Instant::now(), samples: 0 }
-    }
-    fn count(&mut self, samples: usize) {
-        self.samples += samples;
-    }
-    fn per_second(&self) -> f64 {
-        self.samples as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
     }
 }

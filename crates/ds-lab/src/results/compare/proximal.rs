@@ -12,10 +12,11 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
         "Proximal steps",
         "The same networks trained with proximal steps for TV² (prox_adam) and along its subgradient (adam): medians over n seeds at the \
          end of training, before any pruning. Differences of prox_adam minus adam, and ratios of prox_adam to adam, are paired by seed: their \
-         mean or geometric mean, and its 95 % interval, by Student's t.",
+         mean or geometric mean, and its 95 % interval, by Student's t. Warm-up: epochs of prox_adam before its proximal steps.",
         &[
             "data",
             "network",
+            "warm-up",
             "n",
             "knots, adam",
             "knots, prox_adam",
@@ -23,6 +24,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             "objective, adam",
             "objective, prox_adam",
             "ratio",
+            "lower in",
             "test accuracy (%), adam",
             "test accuracy (%), prox_adam",
             "difference",
@@ -35,7 +37,8 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
     let others: Vec<&SummaryRow> = of(OptimizerKind::Adam).collect();
     for group in groups(of(OptimizerKind::ProxAdam)) {
         let same = |other: &&&SummaryRow, row: &SummaryRow| {
-            let alike = SummaryRow { splines_optimizer: other.splines_optimizer.clone(), ..row.clone() };
+            let optimizer = other.splines_optimizer.clone();
+            let alike = SummaryRow { splines_optimizer: optimizer, splines_warmup_epochs: None, ..row.clone() };
             // Names tell the optimisers apart.
             let alike = SummaryRow { run: other.run.clone(), training_md5: other.training_md5.clone(), ..alike };
             other.seed == row.seed && groups([**other, &alike]).len() == 1
@@ -59,9 +62,12 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             continue;
         }
         let knots = |row: &SummaryRow| row.active_knots.map(|knots| knots as f64);
+        let is_lower = |(ours, adam): &&(&SummaryRow, &SummaryRow)| ours.objective < adam.objective;
+        let lower = pairs.iter().filter(is_lower).count();
         table.rows.push(vec![
             group[0].dataset.clone(),
             format!("{} {}", group[0].network, group[0].activation),
+            group[0].splines_warmup_epochs.unwrap_or(0).to_string(),
             pairs.len().to_string(),
             middle(0, &|_, adam| knots(adam)),
             middle(0, &|ours, _| knots(ours)),
@@ -69,6 +75,7 @@ pub(super) fn table(summaries: &[SummaryRow]) -> Option<Table> {
             scientific(&|_, adam| adam.objective),
             scientific(&|ours, _| ours.objective),
             interval_of_ratios(&of_pairs(&|ours, adam| Some((ours.objective? / adam.objective?).ln()))),
+            format!("{lower} runs"),
             middle(2, &|_, adam| adam.test_accuracy),
             middle(2, &|ours, _| ours.test_accuracy),
             interval(&of_pairs(&|ours, adam| Some(ours.test_accuracy? - adam.test_accuracy?))),

@@ -33,7 +33,7 @@ pub(super) fn groups<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>) -> Vec<
                     row.spline_size,
                     row.norm.clone(),
                     row.lambda.map(f64::to_bits),
-                    splines_optimizer(row).to_owned(),
+                    (splines_optimizer(row).to_owned(), row.splines_warmup_epochs),
                 );
                 let range = (row.spline_range.map(f64::to_bits), row.spline_ranges_of_layers.is_some());
                 let rest = (range, row.activation.clone(), row.hidden.clone(), row.epochs, row.protocol.clone());

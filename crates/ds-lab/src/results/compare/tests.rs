@@ -126,15 +126,21 @@ fn proximal_steps_are_compared_with_the_same_seeds() {
     };
     let all: Vec<SummaryRow> = rows("prox_adam", proximal).chain(rows("adam", adam)).collect();
     let table = proximal::table(&all).unwrap();
-    assert_eq!((table.rows.len(), cell(&table, 0, "n")), (1, "4"));
+    assert_eq!((table.rows.len(), cell(&table, 0, "n"), cell(&table, 0, "warm-up")), (1, "4", "0"));
     assert_eq!((cell(&table, 0, "knots, adam"), cell(&table, 0, "knots, prox_adam")), ("38", "12"));
     // scipy.stats.ttest_1samp
     assert_eq!(cell(&table, 0, "ratio"), "× 0.918 (0.752 to 1.120)");
+    assert_eq!(cell(&table, 0, "lower in"), "3 runs");
     assert_eq!(cell(&table, 0, "difference"), "-0.05 (-0.35 to +0.25)");
     // Runs of another revision come after those of the same.
     let older = rows("adam", [(9.0, 50.0); 4]).map(|row| SummaryRow { revision: "older".to_owned(), ..row });
     let with_older: Vec<SummaryRow> = older.chain(all.iter().cloned()).collect();
     assert_eq!(proximal::table(&with_older).unwrap().rows, table.rows);
+    // A warm-up makes another row of the table, beside the same runs of Adam.
+    let warm = rows("prox_adam", adam).map(|row| SummaryRow { splines_warmup_epochs: Some(2), ..row });
+    let table = proximal::table(&warm.chain(all.iter().cloned()).collect::<Vec<_>>()).unwrap();
+    assert_eq!((cell(&table, 0, "warm-up"), cell(&table, 1, "warm-up")), ("2", "0"));
+    assert_eq!((cell(&table, 0, "ratio"), cell(&table, 0, "lower in")), ("× 1.000 (1.000 to 1.000)", "0 runs"));
     // Another optimiser of the same splines is no pair.
     let sgd: Vec<SummaryRow> = rows("prox_adam", proximal).chain(rows("sgd", adam)).collect();
     assert!(proximal::table(&sgd).is_none() && proximal::table(&all[..4]).is_none());

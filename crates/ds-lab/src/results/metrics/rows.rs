@@ -200,6 +200,9 @@ pub struct SummaryRow {
     /// The quotient of a pair of points in the steepest piece: what the exact constant is attained to.
     #[serde(default)]
     pub lipschitz_attained_l2: Option<f64>,
+    /// Epochs of `prox_adam` before its proximal steps; none without a warm-up.
+    #[serde(default)]
+    pub splines_warmup_epochs: Option<usize>,
 }
 
 impl SummaryRow {
@@ -240,6 +243,8 @@ impl SummaryRow {
         let has_range = has_splines && !config.activation.range.is_auto();
         self.spline_range = has_range.then(|| config.activation.layer().knot_range());
         self.splines_optimizer = has_splines.then(|| config.optimizer.splines.kind.to_string());
+        let warmup = config.optimizer.splines.warmup_epochs;
+        self.splines_warmup_epochs = (has_splines && warmup > 0).then_some(warmup);
         self.norm = has_splines.then(|| config.regularization.norm.map_or("none", Norm::name).to_owned());
         self.lambda = has_splines.then_some(config.regularization.lambda);
         self.weight_decay = Some(config.regularization.weight_decay);
