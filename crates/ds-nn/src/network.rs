@@ -47,9 +47,18 @@ impl Network {
         layers::buffers(&self.layers)
     }
 
-    /// The device of the parameters.
+    /// The device of the parameters and statistics, whether they are variables or constants.
     pub fn device(&self) -> Device {
-        self.parameters().first().map_or(Device::Cpu, |parameter| parameter.var.device().clone())
+        let mut device = None;
+        // The copy is of no use: all tensors are looked at.
+        let _ = self.map_tensors(|name, tensor| {
+            // Distances of knots are on the CPU in any network.
+            if device.is_none() && !name.ends_with(".grid_step") {
+                device = Some(tensor.device().clone());
+            }
+            Ok(tensor.clone())
+        });
+        device.unwrap_or(Device::Cpu)
     }
 
     /// The activation layers, from input to output.

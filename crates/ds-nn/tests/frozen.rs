@@ -120,6 +120,7 @@ fn networks_are_trained_in_a_map_and_read_from_its_file() {
         let y = frozen.forward_in(&mut tape, &input, Mode::Evaluation).unwrap();
         assert!(!tape.is_tracked(&y), "{name}");
         assert!(frozen.parameters().is_empty(), "{name}");
+        assert!(frozen.device().same_device(&network.device()), "{name}");
         let error = frozen.check_variables().unwrap_err().to_string();
         assert!(error.contains("VarMap"), "{name}: {error}");
         network.check_variables().unwrap();

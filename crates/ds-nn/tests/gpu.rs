@@ -327,6 +327,21 @@ fn training_in_bf16_learns_as_much_as_in_f32() {
     });
 }
 
+/// Distances of knots are on the CPU, and there are no variables.
+#[test]
+fn a_network_of_constants_knows_its_device() {
+    let Some(gpu) = on_card::device() else { return };
+    on_card::each(of_papers(), |(name, network, _)| {
+        let constants = network.map_tensors(|name, tensor| {
+            let constant = tensor.detach();
+            if name.ends_with("grid_step") { Ok(constant) } else { constant.to_device(&gpu) }
+        });
+        let constants = constants.unwrap();
+        assert!(constants.parameters().is_empty(), "{name}");
+        assert!(constants.device().is_cuda(), "{name}");
+    });
+}
+
 #[test]
 fn optimisers_agree_with_the_cpu() {
     let Some(gpu) = on_card::device() else { return };

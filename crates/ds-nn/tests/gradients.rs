@@ -6,7 +6,7 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{check_gradients, flat, generator, labels, random, statistics};
 use ds_core::Grid;
-use ds_core::backend::op::Apply;
+use ds_core::backend::op::{Apply, backward, forward};
 use ds_core::graph::{CandleGraph, Graph};
 use ds_nn::ops::Window;
 use ds_nn::ops::blocks::{FromBlocks, ToBlocks};
@@ -164,6 +164,26 @@ fn dropout_keeps_its_share_and_the_mean() {
     }
 }
 
+/// Images in blocks have the masks that they have one after the other.
+#[test]
+fn dropout_does_not_depend_on_the_layout() {
+    let rng = &mut generator(13);
+    let op = Dropout { probability: 0.4, key: 99, step: None };
+    let in_blocks = |x: &Tensor| forward(&ToBlocks, [x]).unwrap();
+    let images = |x: &Tensor| flat(&forward(&FromBlocks, [x]).unwrap());
+    // The last one is cut into pieces within blocks.
+    for shape in [[16, 1, 1, 1], [32, 5, 3, 2], [48, 40, 6, 6]] {
+        for dtype in [DType::F64, DType::F32] {
+            let [x, dy] = [(); 2].map(|()| random(rng, &shape).to_dtype(dtype).unwrap());
+            let (plain, blocked) = (forward(&op, [&x]).unwrap(), forward(&op, [&in_blocks(&x)]).unwrap());
+            assert_eq!(images(&blocked), flat(&plain), "{shape:?} {dtype:?}");
+            let [expected, ..] = backward(&op, [&x], &plain, &dy).unwrap();
+            let [ours, ..] = backward(&op, [&in_blocks(&x)], &blocked, &in_blocks(&dy)).unwrap();
+            assert_eq!(images(&ours.unwrap()), flat(&expected.unwrap()), "gradient, {shape:?} {dtype:?}");
+        }
+    }
+}
+
 #[test]
 fn losses() {
     let rng = &mut generator(6);
@@ -227,7 +247,10 @@ fn what_does_not_fit_is_an_error_that_names_the_op() {
         ("conv2d", graph.apply(conv(3, 1, 1), [&x, &w, &zeros(&[5])])),
         ("max-pool", graph.apply(MaxPool(Window { kernel: 2, stride: 2, padding: 2 }), [&x])),
         ("average-pool", graph.apply(AveragePool(Window { kernel: 9, stride: 1, padding: 0 }), [&x])),
+        ("average-pool", graph.apply(AveragePool(Window { kernel: 2, stride: 1, padding: 3 }), [&x])),
         ("dense", graph.apply(Dense { input_gradient: true }, [&zeros(&[2, 3]), &zeros(&[4, 5])])),
+        ("dense: a layer of 0", graph.apply(Dense { input_gradient: true }, [&zeros(&[2, 0]), &zeros(&[4, 0])])),
+        ("dense: a layer of 3", graph.apply(Dense { input_gradient: true }, [&zeros(&[2, 3]), &zeros(&[0, 3])])),
         ("sum", graph.apply(Sum, [&x, &zeros(&[2, 3, 8, 7])])),
         ("loss: label 3", graph.apply(Loss::from(Kind::CrossEntropy), [&zeros(&[1, 3]), &labels(&[3])])),
         ("CrossEntropy", graph.apply(Loss::from(Kind::CrossEntropy), [&zeros(&[0, 3]), &labels(&[])])),

@@ -253,6 +253,16 @@ fn thread_count(kind: ActivationConfig, images: usize) {
     assert_eq!(one, step(24));
 }
 
+/// NiN has no batch norm, so that the result for an image depends on its own masks only. Seventeen images are not in blocks.
+#[test]
+fn a_network_draws_the_same_masks_for_images_in_blocks() {
+    let network = networks::nin(&mut generator(11), 10, 0.5, ActivationKind::BSpline).unwrap();
+    let x = random(&mut generator(12), &[17, 3, 32, 32]).to_dtype(DType::F32).unwrap();
+    let output = |x: &Tensor| network.forward_in(&mut CandleGraph, x, Mode::training(1)).unwrap();
+    let sixteen = |x: &Tensor| x.narrow(0, 0, 16).unwrap();
+    assert_close("in blocks", &flat(&output(&sixteen(&x))), &flat(&sixteen(&output(&x))), 1e-4);
+}
+
 #[test]
 fn an_average_counts_padding_as_zeros() {
     let ones = Tensor::ones((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();

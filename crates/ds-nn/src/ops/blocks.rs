@@ -89,6 +89,14 @@ fn plain_shape(blocked: &Shape) -> Result<Shape> {
     }
 }
 
+/// The features of an image, if a shape is that of images in blocks, (N/16, C, H, W, 16).
+pub(crate) fn features_in_blocks(shape: &Shape) -> Option<usize> {
+    match *shape.dims() {
+        [_, channels, height, width, LANES] => Some(channels * height * width),
+        _ => None,
+    }
+}
+
 /// (images, features) of a shape (N, …).
 fn image_features(plain: &Shape) -> (usize, usize) {
     let dims = plain.dims();

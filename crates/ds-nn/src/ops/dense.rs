@@ -30,6 +30,9 @@ struct Sizes {
 impl Dense {
     fn sizes(x: &Shape, w: &Shape, b: Option<&Shape>) -> Result<Sizes> {
         match (x.dims(), w.dims()) {
+            (_, &[outputs, inputs]) if outputs == 0 || inputs == 0 => {
+                bail!("{}: a layer of {inputs} inputs and {outputs} outputs", Self::NAME)
+            }
             (&[rows, inputs], &[outputs, i]) if i == inputs && b.is_none_or(|b| b.dims() == [outputs]) => {
                 Ok(Sizes { rows, inputs, outputs })
             }

@@ -2,16 +2,13 @@
 //! the buckets of PyTorch's `DistributedDataParallel` (Li et al. 2020).
 
 use super::Communicator;
-use crate::ops::pack::{Piece, packed};
+use crate::ops::pack::{ALIGNMENT, Piece, packed};
 use candle_core::{DType, Result, Tensor, TensorId, Var, bail};
 use std::collections::HashMap;
 
 /// Bytes of a bucket: the networks of the papers have gradients of 2 to 4 MB, and the last bucket's sum is the one that nothing is
 /// left to go on beside.
 pub const BYTES: usize = 1 << 20;
-
-/// A parameter begins at a multiple of so many numbers, where 16 bytes can be read at once.
-const ALIGNMENT: usize = 4;
 
 /// Which parameters go into which bucket, and where.
 pub struct Buckets {

@@ -71,7 +71,8 @@ unsafe fn tile<L: Lanes, const OUT: usize, const PIXELS: usize>(
                     }
                 }
             }
-            source = source.add(row.source_channel);
+            // Behind the last channel this may be outside the rows, and is not read.
+            source = source.wrapping_add(row.source_channel);
             weights = weights.add(row.window * OUT);
         }
         for (o, sums) in sums.into_iter().enumerate() {
@@ -164,8 +165,9 @@ unsafe fn products<L: Lanes, const OUT: usize, const WEIGHTS: usize>(
                             *sum = input.mul_add(gradient, *sum);
                         }
                     }
-                    source = source.add(p.source_step);
-                    gradient = gradient.add(LANES);
+                    // Behind the last pixel these may be outside their arrays, and are not read.
+                    source = source.wrapping_add(p.source_step);
+                    gradient = gradient.wrapping_add(LANES);
                 }
             }
         }

@@ -3,6 +3,7 @@
 mod gpu;
 
 use crate::backend::{KERNELS, put_word};
+use crate::ops::blocks::{LANES, features_in_blocks};
 use crate::rng::hash;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use ds_core::backend::gpu::cuda::CudaGpu;
@@ -51,7 +52,8 @@ pub enum Key<'a> {
     OnDevice(&'a StepKey),
 }
 
-/// The mask is a function of the key and the position, so the backward pass draws it again instead of keeping it.
+/// The mask is a function of the key and the position, so the backward pass draws it again instead of keeping it. Images in blocks,
+/// (N/16, C, H, W, 16), have the mask that they have one after the other.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     /// p, in [0, 1).
@@ -64,19 +66,41 @@ pub struct Dropout {
 
 struct Mask<T> {
     key: u64,
-    /// Position of the first element.
+    /// Position of the first element in memory.
     first: u64,
     /// Elements whose 32 bits are below it are dropped.
     threshold: u64,
     scale: T,
 }
 
+/// What an element at a position becomes.
+#[inline(always)]
+fn kept<T: Real>(mask: &Mask<T>, position: u64, x: T) -> T {
+    let keep = hash(mask.key, position) >> 32 >= mask.threshold;
+    let kept = x * mask.scale;
+    if keep { kept } else { T::ZERO }
+}
+
 ds_core::vectorized! {
     fn masked<T>(mask: Mask<T>, x: &[T], y: &mut [T]) {
         for (k, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-            let keep = hash(mask.key, mask.first + k as u64) >> 32 >= mask.threshold;
-            let kept = x * mask.scale;
-            *y = if keep { kept } else { T::ZERO };
+            *y = kept(&mask, mask.first + k as u64, x);
+        }
+    }
+}
+
+ds_core::vectorized! {
+    /// Images in blocks, from a pixel on: the position of an element is that in (N, features).
+    fn masked_blocks<T>(mask: Mask<T>, features: usize, x: &[T], y: &mut [T]) {
+        let lanes: [u64; LANES] = std::array::from_fn(|lane| (lane * features) as u64);
+        let pixel = mask.first as usize / LANES;
+        let (mut block, mut feature) = (pixel / features, pixel % features);
+        for (y, x) in y.as_chunks_mut::<LANES>().0.iter_mut().zip(x.as_chunks::<LANES>().0) {
+            let first = (block * LANES * features + feature) as u64;
+            for ((y, &x), &lane) in y.iter_mut().zip(x).zip(&lanes) {
+                *y = kept(&mask, first + lane, x);
+            }
+            (block, feature) = if feature + 1 < features { (block, feature + 1) } else { (block + 1, 0) };
         }
     }
 }
@@ -90,14 +114,22 @@ impl Dropout {
         }
     }
 
-    fn masked<T: Real>(&self, x: &[T]) -> Result<Vec<T>> {
+    fn masked<T: Real>(&self, x: &CpuInput<'_>) -> Result<Vec<T>> {
         if self.step.is_some() {
             bail!("{}: the key of the step is on a GPU, its input is not", Self::NAME);
         }
         let scale = T::from_f64(1.0 / (1.0 - self.probability));
         let threshold = (self.probability * (1u64 << 32) as f64) as u64;
+        let (features, x) = (features_in_blocks(x.shape()), x.elements::<T>()?);
         in_pieces(x.len(), |range, y: &mut [T]| {
-            masked(Mask { key: self.key, first: range.start as u64, threshold, scale }, &x[range], y);
+            let mask = Mask { key: self.key, first: range.start as u64, threshold, scale };
+            match features {
+                None => masked(mask, &x[range], y),
+                Some(features) => {
+                    debug_assert!(range.start.is_multiple_of(LANES), "a piece begins within a pixel");
+                    masked_blocks(mask, features, &x[range], y);
+                }
+            }
         })
     }
 
@@ -118,11 +150,11 @@ impl Op for Dropout {
     }
 
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        self.masked(inputs[0].elements::<T>()?)
+        self.masked(&inputs[0])
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
-        Ok(gradient(self.masked(pass.dy.elements::<T>()?)?))
+        Ok(gradient(self.masked(&pass.dy)?))
     }
 
     fn kernels(&self) -> &'static Kernels {

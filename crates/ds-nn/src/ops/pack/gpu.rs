@@ -12,7 +12,7 @@ const EACH: usize = 1024;
 /// An array of `len` numbers made of the pieces, each times `scale`; behind a piece it is 0 up to the next multiple of 4.
 ///
 /// # Safety
-/// Pieces must have their lengths, begin at multiples of 4, not overlap, and end before `len`.
+/// Pieces must have their lengths, begin at multiples of 4, not overlap, and end, with the zeros behind them, at `len` or before.
 ///
 /// # Errors
 /// If a piece is not f32 on this device, or those of the launch.

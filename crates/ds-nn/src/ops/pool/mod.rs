@@ -1,7 +1,7 @@
 //! Max and average pooling with any stride and padding.
 //!
-//! As in PyTorch: padding never wins a maximum, the first of equal maxima takes the gradient, and an average counts padding
-//! as zeros.
+//! As in PyTorch: padding is at most half the kernel and never wins a maximum, the first of equal maxima takes the gradient, and
+//! an average counts padding as zeros.
 
 mod gpu;
 
@@ -63,14 +63,13 @@ fn plane_sizes(p: &Planes) -> (usize, usize) {
     (p.height * p.width * p.lanes, p.out_height * p.out_width * p.lanes)
 }
 
-impl MaxPool {
-    fn planes(&self, shape: &Shape) -> Result<Planes> {
-        let p = self.0.planes(shape, "max-pool")?;
-        if 2 * self.0.padding > self.0.kernel {
-            bail!("max-pool: padding {} is more than half the kernel {}", self.0.padding, self.0.kernel);
-        }
-        Ok(p)
+/// The planes of a pool, whose padding is at most half its kernel, as in PyTorch.
+fn planes(window: Window, shape: &Shape, op: &str) -> Result<Planes> {
+    let p = window.planes(shape, op)?;
+    if 2 * window.padding > window.kernel {
+        bail!("{op}: padding {} is more than half the kernel {}", window.padding, window.kernel);
     }
+    Ok(p)
 }
 
 /// The input pixels under the window of output pixel `o`, row by row.
@@ -178,17 +177,17 @@ impl Op for MaxPool {
     dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        Ok(output_shape(&self.planes(inputs[0])?))
+        Ok(output_shape(&planes(self.0, inputs[0], Self::NAME)?))
     }
 
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        let p = self.planes(inputs[0].shape())?;
+        let p = planes(self.0, inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         map_planes(&p, inputs[0].elements::<T>()?, from, to, |_, x, y| max_plane(self.0, &p, x, y))
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
-        let p = self.planes(pass.inputs[0].shape())?;
+        let p = planes(self.0, pass.inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         let (x, y, dy) = (pass.inputs[0].elements::<T>()?, pass.y.elements::<T>()?, pass.dy.elements::<T>()?);
         let dx = map_planes(&p, x, from, from, |plane, x, dx| {
@@ -220,17 +219,17 @@ impl Op for AveragePool {
     dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        Ok(output_shape(&self.0.planes(inputs[0], Self::NAME)?))
+        Ok(output_shape(&planes(self.0, inputs[0], Self::NAME)?))
     }
 
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        let p = self.0.planes(inputs[0].shape(), Self::NAME)?;
+        let p = planes(self.0, inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         map_planes(&p, inputs[0].elements::<T>()?, from, to, |_, x, y| mean_plane(self.0, &p, x, y))
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
-        let p = self.0.planes(pass.inputs[0].shape(), Self::NAME)?;
+        let p = planes(self.0, pass.inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         let dy = pass.dy.elements::<T>()?;
         Ok(gradient(map_planes(&p, dy, to, from, |_, dy, dx| mean_plane_gradient(self.0, &p, dy, dx))?))
