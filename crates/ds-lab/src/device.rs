@@ -92,7 +92,7 @@ impl Context {
     }
 }
 
-/// Between the descriptions of devices that a run was trained on one after the other.
+/// Between the descriptions of devices that a run was trained on one after the other, and between the origins of its data.
 pub const DEVICE_SEPARATOR: &str = ", then ";
 
 /// The description of a number of devices in summaries: `cpu`, or `cuda` with the card's name; with the number, if it is not one.

@@ -28,6 +28,8 @@ pub const SWEEP: &str = "sweep.toml";
 pub const DIVERGED: &str = "diverged.csv";
 /// Of a sweep: the runs that failed in the last call, with their errors.
 pub const FAILED: &str = "failed.csv";
+/// Of a sweep: the folder with the directories of its runs.
+pub const RUNS: &str = "runs";
 /// Of a sweep: the folder with a folder for each shard.
 pub const SHARDS: &str = "shards";
 /// Of a shard: what it is and where it was run last.

@@ -70,6 +70,27 @@ pub fn is_temporary_of(file: &OsStr, name: &str) -> bool {
     pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Renames a file to its name with `.damaged` behind it, and a number where there is one already; returns the new path.
+///
+/// # Errors
+/// If it cannot be renamed.
+pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let named = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let mut free = named(".damaged");
+    let mut number = 2;
+    while free.symlink_metadata().is_ok() {
+        free = named(&format!(".damaged{number}"));
+        number += 1;
+    }
+    let failed = |source| FileError { action: "rename", path: path.to_owned(), source };
+    std::fs::rename(path, &free).map_err(failed)?;
+    Ok(free)
+}
+
 /// Removes a file and the temporaries that killed processes left of it.
 ///
 /// # Errors

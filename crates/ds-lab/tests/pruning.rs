@@ -1,11 +1,12 @@
 //! Pruning at the end of a run, and training after it.
 #![allow(clippy::unwrap_used)]
 
-use ds_lab::config::Config;
-use ds_lab::data::Source;
+use ds_lab::config::{Config, Judged, PruningMethod};
+use ds_lab::data::{Samples, Source};
 use ds_lab::device::Context;
 use ds_lab::run::checkpoint::{Checkpoint, read_network};
-use ds_lab::run::{self, Existing, RunOptions, Setup, evaluate, sparsify};
+use ds_lab::run::{self, Evaluation, Existing, RunOptions, Setup, evaluate, sparsify, verified};
+use std::collections::HashMap;
 use std::path::Path;
 
 const AREA: &str = "experiment = \"area2d\"\ndata.train_points = 200\ndata.test_grid = 20\ntrain.epochs = 60\n\
@@ -86,4 +87,85 @@ fn an_offset_that_is_not_trained_is_pruned_saved_and_put_back() {
     assert_ne!(offsets(&pruned), before);
     let accuracy = evaluate(&pruned, &setup.train).unwrap().accuracy;
     assert_eq!(accuracy, outcome.refit.unwrap().train_accuracy);
+}
+
+#[test]
+fn the_papers_method_judges_by_the_accuracy_of_the_config() {
+    let directory = tempfile::tempdir().unwrap();
+    let of_validation =
+        config("sparsify.method = \"papers\"\nsparsify.accuracy = \"validation\"\ndata.validation = 0.3");
+    let mut of_training = of_validation.clone();
+    of_training.sparsify.accuracy = Judged::Training;
+    let mut setup = trained(&of_validation, directory.path());
+    let unchanged = evaluate(&setup.network, &setup.train).unwrap();
+    let pruned = |config: &Config, setup: &Setup| {
+        sparsify::run(config, setup, unchanged, directory.path()).unwrap().sparsified.unwrap()
+    };
+    let before = evaluate(&setup.network, setup.validation.as_ref().unwrap()).unwrap().accuracy.unwrap();
+    let by_validation = pruned(&of_validation, &setup);
+    assert!(before - by_validation.validation_accuracy.unwrap() <= of_validation.sparsify.tolerance);
+
+    // A sample that the network has wrong: nothing can be lost, so that the largest threshold is allowed.
+    let centre = |label: f32| Samples::points(&[[0.0, 0.0]], vec![label]).unwrap();
+    let accuracy = |samples: &Samples| evaluate(&setup.network, samples).unwrap().accuracy;
+    let wrong = [centre(0.0), centre(1.0)].into_iter().find(|samples| accuracy(samples) == Some(0.0)).unwrap();
+    setup.validation = Some(wrong);
+    assert_eq!(pruned(&of_validation, &setup).threshold, 100.0);
+    assert!(pruned(&of_training, &setup).threshold < 100.0);
+}
+
+#[test]
+fn files_of_pruned_networks_say_what_they_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = config("sparsify.method = \"both\"\nsparsify.finetune_epochs = 2");
+    let setup = trained(&config, directory.path());
+    let unchanged = evaluate(&setup.network, &setup.train).unwrap();
+    let said = |file: &str| -> HashMap<String, String> {
+        let bytes = std::fs::read(directory.path().join(file)).unwrap();
+        let (mut metadata, _) = verified::parse(&bytes).unwrap();
+        metadata.retain(|name, _| sparsify::METADATA.contains(&name.as_str()));
+        metadata
+    };
+    let expected = |method: &str, knots: usize, epochs: usize, accuracy: Option<f64>| {
+        let values = [method.to_owned(), knots.to_string(), epochs.to_string(), accuracy.unwrap().to_string()];
+        sparsify::METADATA.map(str::to_owned).into_iter().zip(values).collect::<HashMap<_, _>>()
+    };
+    let outcome = sparsify::run(&config, &setup, unchanged, directory.path()).unwrap();
+    let (refit, finetuned) = (outcome.refit.unwrap(), outcome.finetuned.unwrap());
+    assert_eq!(said("sparsified.safetensors"), expected("refit", refit.knots, 0, refit.test_accuracy));
+    assert_eq!(said("finetuned.safetensors"), expected("refit", finetuned.knots, 2, finetuned.test_accuracy));
+
+    (config.sparsify.method, config.sparsify.finetune_epochs) = (Some(PruningMethod::Papers), 0);
+    let outcome = sparsify::run(&config, &setup, unchanged, directory.path()).unwrap();
+    let papers = outcome.sparsified.unwrap();
+    assert_eq!(said("sparsified.safetensors"), expected("papers", papers.active_knots, 0, papers.test_accuracy));
+}
+
+#[test]
+fn a_pruning_leaves_only_files_of_its_own_and_one_that_fails_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = config("sparsify.method = \"both\"\nsparsify.finetune_epochs = 2");
+    let mut refit = all.clone();
+    (refit.sparsify.method, refit.sparsify.finetune_epochs) = (Some(PruningMethod::Refit), 0);
+    let setup = trained(&all, directory.path());
+    let unchanged = evaluate(&setup.network, &setup.train).unwrap();
+    let left =
+        || -> Vec<&str> { sparsify::FILES.into_iter().filter(|file| directory.path().join(file).exists()).collect() };
+    let prune = |config: &Config, unchanged: Evaluation| sparsify::run(config, &setup, unchanged, directory.path());
+    assert_eq!(left(), sparsify::FILES);
+    let outcome = prune(&refit, unchanged).unwrap();
+    assert_eq!(left(), ["sparsified.safetensors", "pruning.csv"]);
+    assert_eq!(outcome.removed, ["finetuned.safetensors", "thresholds.csv"]);
+    // No number of knots is good enough.
+    let outcome = prune(&refit, Evaluation { accuracy: Some(200.0), ..unchanged }).unwrap();
+    assert!(outcome.refit.is_none());
+    assert_eq!(left(), ["pruning.csv"]);
+    assert_eq!(outcome.removed, ["sparsified.safetensors"]);
+
+    assert!(prune(&all, unchanged).unwrap().removed.is_empty());
+    let table = directory.path().join("pruning.csv");
+    std::fs::remove_file(&table).unwrap();
+    std::fs::create_dir(&table).unwrap();
+    assert!(prune(&refit, unchanged).is_err());
+    assert_eq!(left(), sparsify::FILES);
 }

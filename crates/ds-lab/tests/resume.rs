@@ -6,7 +6,8 @@ use ds_lab::data::Source;
 use ds_lab::device::Context;
 use ds_lab::lock::DirectoryLock;
 use ds_lab::results::metrics::{MetricsRow, Split, SummaryRow, read_metrics, read_summary};
-use ds_lab::run::{Existing, RunOptions, Setup};
+use ds_lab::run::checkpoint::Checkpoint;
+use ds_lab::run::{Existing, RunOptions, Setup, TrainedOn};
 use std::path::Path;
 
 /// A run on the CPU.
@@ -152,6 +153,62 @@ fn a_directory_with_a_run_is_not_overwritten_by_accident() {
     assert_eq!(first, again);
     assert_eq!(read_summary(&directory.path().join("summary.csv")).unwrap(), [again]);
     run(&area(2), &source, &RunOptions { existing: Existing::Overwrite, ..options(directory.path()) }).unwrap();
+}
+
+#[test]
+fn a_config_of_the_users_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, source) = (directory.path().join("config.toml"), Source::Auto { dir: None });
+    let resolved = area(1).to_toml();
+    for text in [format!("# mine\n{resolved}"), "experiment = \"area2d\"\n".to_owned()] {
+        std::fs::write(&path, &text).unwrap();
+        for existing in [Existing::Refuse, Existing::ResumeOrStart] {
+            let options = RunOptions { existing, ..options(directory.path()) };
+            let message = run(&area(1), &source, &options).unwrap_err().to_string();
+            assert!(message.contains("it has a file config.toml"), "{message}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+    // A run that was ended before its first checkpoint has left this.
+    std::fs::write(&path, resolved).unwrap();
+    run(&area(1), &source, &options(directory.path())).unwrap();
+}
+
+#[test]
+fn keys_of_execution_do_not_make_a_finished_run_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let first = run(&area(2), &source, &options(directory.path())).unwrap();
+    // As from a pruning with other options.
+    let finetuned = directory.path().join("finetuned.safetensors");
+    std::fs::write(&finetuned, "kept").unwrap();
+    let resume = |config: &Config| {
+        run(config, &source, &RunOptions { existing: Existing::Resume, ..options(directory.path()) }).unwrap()
+    };
+    let mut other = area(2);
+    (other.train.checkpoint_seconds, other.train.threads) = (30.0, 1);
+    assert_eq!(resume(&other), first);
+    assert_eq!(std::fs::read_to_string(&finetuned).unwrap(), "kept");
+    other.sparsify.enabled = false;
+    assert_eq!(resume(&other).refit_knots, None);
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_data() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    run(&area(2), &source, &options(directory.path())).unwrap();
+    let path = directory.path().join("checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::read(&path).unwrap();
+    assert_eq!(checkpoint.position.trained_on, Some(TrainedOn { is_sample: false, samples: 1500 }));
+    checkpoint.position.trained_on = Some(TrainedOn { is_sample: true, samples: 1000 });
+    checkpoint.write(&path).unwrap();
+    let metrics = std::fs::read(directory.path().join("metrics.csv")).unwrap();
+    let message = refusal(&area(4), directory.path());
+    for part in ["1000 training samples of the shipped sample", "here are 1500 training samples", "--data"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    assert_eq!(std::fs::read(directory.path().join("metrics.csv")).unwrap(), metrics);
 }
 
 #[test]

@@ -8,17 +8,16 @@ use crate::compare::{ReferenceArgs, report};
 use anyhow::{Context, Result, anyhow, bail};
 use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
 use ds_lab::config::{Config, Experiment};
-use ds_lab::data::{ImageDataset, Location, Source, locate};
+use ds_lab::data::{DataError, ImageDataset, Location, Source, locate};
 use ds_lab::device::Context as DeviceContext;
 use ds_lab::file_names::SUMMARY;
-use ds_lab::files::expand_home;
 use ds_lab::interrupt;
 use ds_lab::lock::DirectoryLock;
 use ds_lab::outln;
 use ds_lab::results::metrics::{SummaryRow, read_summary, write_summary};
 use ds_lab::run::Setup;
 use ds_lab::run::estimate::{estimate, estimate_sweep};
-use ds_lab::sweep::{Sweep, SweepOptions, count_done, run_sweep};
+use ds_lab::sweep::{Status, Sweep, SweepOptions, run_sweep, status};
 use indicatif::HumanDuration;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,10 +84,8 @@ enum Outcome {
     Sweep(String),
 }
 
-pub fn run(mut args: AllArgs) -> Result<()> {
+pub fn run(args: &AllArgs) -> Result<()> {
     check_instructions()?;
-    (args.configs, args.out) = (expand_home(&args.configs), expand_home(&args.out));
-    let args = &args;
     // A wrong file of references is reported before the runs, not after them.
     args.references.load()?;
     let (source, context) = (args.data.source()?, args.data.context(0)?);
@@ -135,7 +132,7 @@ pub fn run(mut args: AllArgs) -> Result<()> {
     let mut outcomes = Vec::new();
     for mut planned in plan {
         // Reduced runs are for machines with nothing but the checkout: data that is missing there is no failure.
-        let expected = planned.cost.is_err() && args.sample_if_missing;
+        let expected = args.sample_if_missing && planned.cost.as_ref().is_err_and(is_data_missing);
         let title = planned.title();
         let cost = std::mem::replace(&mut planned.cost, Ok(None));
         let outcome = cost.and_then(|_| made(args, &context, &planned));
@@ -208,7 +205,7 @@ fn planned(args: &AllArgs, source: &Source, context: &DeviceContext, path: PathB
         return Planned { path, work, source, data, cost: Ok(None) };
     }
     let mut setup = Setup::new(first, &source, context);
-    if setup.is_err() && is_cifar && args.sample_if_missing {
+    if setup.as_ref().is_err_and(is_data_missing) && is_cifar && args.sample_if_missing {
         let of_sample = Setup::new(first, &Source::Sample, context);
         // Where there is no sample either, the first error says more.
         if of_sample.is_ok() {
@@ -225,15 +222,26 @@ fn planned(args: &AllArgs, source: &Source, context: &DeviceContext, path: PathB
         }
         Work::Run(config) => estimate(config, &setup),
         Work::Sweep(sweep) => {
-            // Runs that are there are not made again; a selection may be made again, for it may choose otherwise.
-            let (listed, there) = (configs.len(), count_done(sweep, &args.out.join(&sweep.name))?);
+            // Runs that are there are not made again, those of a selection only as far as the rows still choose them.
+            let Status { runs, done, diverged, .. } = status(sweep, &args.out.join(&sweep.name))?;
+            let there = done + diverged;
             if there > 0 {
-                data += &format!("; {there} of {listed} runs are there");
+                data += &format!("; {there} of {runs} runs are there");
             }
-            Ok(estimate_sweep(sweep, &source, 0, context)? * (1.0 - there as f64 / listed as f64))
+            Ok(estimate_sweep(sweep, &source, 0, context)? * runs.saturating_sub(there) as f64 / runs.max(1) as f64)
         }
     });
     Planned { path, work, source, data, cost: cost.map(Some) }
+}
+
+/// Whether the data of a run is nowhere on this machine. What else can be wrong is an error, such as a damaged file.
+fn is_data_missing(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(
+            cause.downcast_ref::<DataError>(),
+            Some(DataError::NotFound { .. } | DataError::NoDownload { .. } | DataError::Hub { .. })
+        )
+    })
 }
 
 /// Where the images of a run would be downloaded from, if they would.

@@ -48,6 +48,7 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         run_folder::check_table::<LocalBoundsRow>(&local_file)?;
     }
     let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
+    checkpoint.check_data(&setup)?;
     checkpoint.restore_network(&setup.network)?;
     let bounds = Bounds::new(&setup.network, &setup.test, args.points.max(1))?;
     write_table(&file, &[bounds])?;

@@ -11,11 +11,12 @@ use ds_lab::device::Context;
 use ds_lab::file_names::{FINETUNED, SPARSIFIED, SUMMARY};
 use ds_lab::files;
 use ds_lab::onnx;
-use ds_lab::outln;
 use ds_lab::results::metrics::read_summary;
 use ds_lab::run::checkpoint::{Checkpoint, read_network, write_network_with};
+use ds_lab::run::sparsify::METADATA;
 use ds_lab::run::{Setup, network, verified};
 use ds_lab::torch::write_state_dict;
+use ds_lab::{note, outln};
 use ds_nn::Network;
 use ds_nn::layers::Mode;
 use ds_nn::tape::Tape;
@@ -86,12 +87,13 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let (checkpoint, config) = run_folder::open(&args.run)?;
     let network = network(&config, config.data.dataset.outputs())?;
     checkpoint.restore_network(&network)?;
-    if let Some((file, _)) = args.pruned() {
-        let path = args.run.join(file);
+    let pruned = args.pruned().map(|(file, _)| args.run.join(file));
+    if let Some(path) = &pruned {
         if !path.exists() {
-            bail!("there is no {}; reproduce sparsify {} writes it", path.display(), args.run.display());
+            let option = if args.finetuned { " --finetune-epochs N" } else { "" };
+            bail!("there is no {}; reproduce sparsify {}{option} writes it", path.display(), args.run.display());
         }
-        read_network(&path, &network)?;
+        read_network(path, &network)?;
     }
     let (out, samples) = (args.file(), args.file().with_extension("samples.safetensors"));
     for file in [Some(&out), args.samples.map(|_| &samples)].into_iter().flatten() {
@@ -99,7 +101,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             bail!("{} is there already: --overwrite replaces it, --out FILE writes elsewhere", file.display());
         }
     }
-    let metadata = metadata(args, &config, &checkpoint, &args.run)?;
+    let metadata = metadata(&config, &checkpoint, &args.run, pruned.as_deref())?;
     match args.format {
         Format::Onnx => onnx::write(&out, &network, config.data.dataset.sample(), metadata)?,
         Format::Torch => write_state_dict(&out, &config, &network, batches(&checkpoint), metadata)?,
@@ -137,12 +139,12 @@ fn batches(checkpoint: &Checkpoint) -> u64 {
     position.imported.as_ref().map_or(position.step, |from| from.batches + position.step.saturating_sub(from.step))
 }
 
-/// Where the network comes from.
+/// Where the network comes from; `pruned` is the file of a pruned one.
 fn metadata(
-    args: &ExportArgs,
     config: &Config,
     checkpoint: &Checkpoint,
     run: &Path,
+    pruned: Option<&Path>,
 ) -> Result<HashMap<String, String>> {
     let mut metadata = HashMap::from([
         ("config".to_owned(), config.to_toml()),
@@ -158,14 +160,28 @@ fn metadata(
     if path.exists() {
         let rows = read_summary(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if let Some(row) = rows.iter().rev().find(|row| row.is_of(config)) {
-            let accuracy = match (args.sparsified, args.finetuned) {
-                (true, _) => row.refit_test_accuracy.or(row.sparsified_test_accuracy),
-                (_, true) => row.finetuned_test_accuracy,
-                _ => row.test_accuracy,
-            };
+            let accuracy = row.test_accuracy.filter(|_| pruned.is_none());
             metadata.extend(accuracy.map(|accuracy| ("test_accuracy".to_owned(), accuracy.to_string())));
             metadata.insert("run_revision".to_owned(), row.revision.clone());
         }
     }
+    if let Some(path) = pruned {
+        metadata.extend(of_pruned(path)?);
+    }
     Ok(metadata)
+}
+
+/// What the file of a pruned network says of it. The summary may be of another pruning of the run.
+fn of_pruned(path: &Path) -> Result<HashMap<String, String>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the network {}", path.display()))?;
+    let (mut entries, _) = verified::parse(&bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    entries.retain(|name, _| METADATA.contains(&name.as_str()));
+    if entries.is_empty() {
+        note!(
+            "NOTE: {} is of an earlier version and does not say its test accuracy, so that the exported file has none; reproduce \
+             sparsify writes it anew",
+            path.display()
+        );
+    }
+    Ok(entries)
 }

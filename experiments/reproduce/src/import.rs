@@ -29,7 +29,7 @@ pub struct ImportArgs {
     /// The range of the knots of a file that does not say it.
     #[arg(long, value_name = "RANGE", value_parser = positive)]
     range: Option<f64>,
-    /// Another key of the run's config; may be given several times.
+    /// Another key of the run's config, but not other epochs than those that the file tells; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]

@@ -14,11 +14,15 @@ mod status;
 mod sweep;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use ds_lab::cli::{RunArgs, check_instructions, exit_code, in_thread_pool, train};
+use ds_lab::files::expand_home;
 use ds_lab::interrupt;
 use ds_nn::memory::Recycling;
 use mimalloc::MiMalloc;
+use std::any::TypeId;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -58,13 +62,26 @@ enum Command {
     Export(export::ExportArgs),
 }
 
+/// The command line. A path may begin with `~`, the home folder, also in `--out=~/x`, which shells leave as it is.
+fn command_line() -> clap::Command {
+    let path = PathBufValueParser::new().map(|path| expand_home(&path));
+    let expanded = |arg: Arg| {
+        let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
+        if is_path { arg.value_parser(path.clone()) } else { arg }
+    };
+    Args::command().mut_subcommands(|command| command.mut_args(expanded))
+}
+
 fn main() -> ExitCode {
-    let command = Args::parse().command;
+    let command = match Args::from_arg_matches(&command_line().get_matches()) {
+        Ok(args) => args.command,
+        Err(error) => error.exit(),
+    };
     if let Err(error) = interrupt::install() {
         return exit_code(Err(error).context("cannot handle signals"));
     }
     exit_code(match command {
-        Command::All(args) => in_thread_pool(|| all::run(args)),
+        Command::All(args) => in_thread_pool(|| all::run(&args)),
         Command::Train(args) => train(None, &args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Slurm(args) => slurm::run(&args),

@@ -1,7 +1,7 @@
 //! The folder of a run whose checkpoint is evaluated again: the checkpoint must be of the run that the folder's other files are of.
 
 use anyhow::{Context, Result, bail};
-use ds_lab::config::Config;
+use ds_lab::config::{Config, Train};
 use ds_lab::file_names::{BOUNDS, CHECKPOINT, CONFIG, LOCAL_BOUNDS, METRICS, OF_RUN, SUMMARY, SWEEP};
 use ds_lab::files::md5;
 use ds_lab::note;
@@ -30,7 +30,7 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
             "the config of the run cannot be read, so that it is not known whether the checkpoint is of this run; mend it, or \
              move it away",
         )?;
-        let all = config.training_differences(&here);
+        let all = config.training_differences(&with_schedule_of(&config, &here));
         differences.extend(all.into_iter().map(|difference| format!("config.toml: {difference}")));
     } else {
         note!("NOTE: {} is not there; the config is that in the checkpoint", config_file.display());
@@ -50,6 +50,15 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
         note!("NOTE: the run is not finished: epoch {epoch} of {epochs}");
     }
     Ok((checkpoint, config))
+}
+
+/// A config with the end of another one's schedule. A run that is to go on for longer has its new config before its first new checkpoint.
+fn with_schedule_of(checkpoint: &Config, here: &Config) -> Config {
+    let (epochs, milestones) = (checkpoint.train.epochs, checkpoint.train.milestones.clone());
+    if here.train.epochs != epochs {
+        note!("NOTE: {CONFIG} has {} epochs, and the checkpoint is of a run of {epochs}", here.train.epochs);
+    }
+    Config { train: Train { epochs, milestones, ..here.train.clone() }, ..here.clone() }
 }
 
 /// Refuses a folder for results of a run if it has files of another one.

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use ds_lab::cli::DataArgs;
 use ds_lab::data::Source;
 use ds_lab::file_names::SLURM;
-use ds_lab::files::write_atomically;
+use ds_lab::files::{md5, write_atomically};
 use ds_lab::lock::DirectoryLock;
 use ds_lab::outln;
 use ds_lab::sweep::Sweep;
@@ -81,15 +81,17 @@ pub fn run(args: &SlurmArgs) -> Result<()> {
     let shards = args.array.map_or(8.min(count), |array| (array as usize).min(count)).max(1);
     let out = absolute(directory(&sweep, args.out.as_deref())).context("--out")?;
     let folder = out.join(SLURM);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the directory {}", folder.display()))?;
+    make_directory(&folder)?;
     let _lock = DirectoryLock::acquire(&folder)?;
-    let copy = folder.join(format!("{}.toml", sweep.name));
     if !args.dry_run {
         check_slurm()?;
         check_submitted(&folder)?;
     }
-    // Later changes of the file are not for jobs that wait.
+    // Jobs that wait read the copy that their script names: another definition, as of a dry run, has another one.
     let text = std::fs::read(&args.sweep).with_context(|| format!("cannot read {}", args.sweep.display()))?;
+    let copies = folder.join(md5(&text));
+    make_directory(&copies)?;
+    let copy = copies.join(format!("{}.toml", sweep.name));
     write(&copy, &text)?;
     let call = Call { program: std::env::current_exe().context("the path of this program")?, sweep: copy, out };
     write(&folder.join(ARRAY), call.array(args, &sweep.name, shards)?.as_bytes())?;
@@ -120,6 +122,10 @@ pub fn run(args: &SlurmArgs) -> Result<()> {
     write(&folder.join(JOBS), (jobs.join("\n") + "\n").as_bytes())?;
     outln!("{shards} shards of {count} runs; `reproduce status {}` tells how far they are", call.out.display());
     Ok(())
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))
 }
 
 fn write(path: &Path, text: &[u8]) -> Result<()> {

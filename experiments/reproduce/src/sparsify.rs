@@ -3,6 +3,7 @@
 use crate::run_folder;
 use anyhow::{Context, Result, bail};
 use ds_core::activation::ActivationKind;
+use ds_core::sparsify::Cost;
 use ds_lab::cli::DataArgs;
 use ds_lab::config::{Config, Experiment, Judged, PruningMethod, Search};
 use ds_lab::file_names::{CHECKPOINT, CONFIG, PRUNING, SPARSIFIED, THRESHOLDS};
@@ -10,9 +11,8 @@ use ds_lab::files::write_atomically;
 use ds_lab::lock::DirectoryLock;
 use ds_lab::results::metrics::{PruningRow, ThresholdRow};
 use ds_lab::results::table::Table;
-use ds_lab::run::Setup;
 use ds_lab::run::sparsify::{self, Outcome};
-use ds_lab::run::{Evaluation, count_active_knots, evaluate};
+use ds_lab::run::{Setup, count_active_knots, evaluate};
 use ds_lab::{note, out};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub struct SparsifyArgs {
     knots: Option<usize>,
     /// The error that refit keeps small, mean_square or squared_gradient [default: the config's].
     #[arg(long, value_name = "COST")]
-    cost: Option<ds_core::sparsify::Cost>,
+    cost: Option<Cost>,
     /// Epochs of training after refit, with the kept knots fixed.
     #[arg(long, value_name = "N")]
     finetune_epochs: Option<usize>,
@@ -53,8 +53,46 @@ pub struct SparsifyArgs {
 }
 
 impl SparsifyArgs {
-    /// The config with what the arguments change.
+    /// Refuses options that change nothing beside the others.
+    fn check_effects(&self, config: &Config) -> Result<()> {
+        let epochs = self.finetune_epochs.unwrap_or(config.sparsify.finetune_epochs);
+        let of_refit = [
+            ("--knots", self.knots.is_some()),
+            ("--cost", self.cost.is_some()),
+            ("--finetune-epochs", self.finetune_epochs.is_some_and(|epochs| epochs > 0)),
+            ("--finetune-lr", self.finetune_lr.is_some()),
+            ("--iterate", self.iterate),
+        ];
+        let first =
+            |options: &[(&'static str, bool)]| options.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name);
+        if let Some(option) = first(&of_refit).filter(|_| !self.method.refits()) {
+            bail!(
+                "{option}: --method papers keeps what its thresholds leave, fits no function and trains nothing; choose --method \
+                 refit or both, or leave the option out"
+            );
+        }
+        if self.finetune_lr.is_some() && epochs == 0 {
+            bail!(
+                "--finetune-lr: nothing is trained after pruning; give --finetune-epochs, too, such as --finetune-epochs 5, or \
+                 leave the option out"
+            );
+        }
+        if self.iterate && (epochs == 0 || self.knots.is_some()) {
+            bail!("--iterate: it removes knots between epochs of training; give --finetune-epochs, and no --knots");
+        }
+        let of_search = [("--tolerance", self.tolerance.is_some()), ("--accuracy", self.accuracy.is_some())];
+        let has_search = self.knots.is_none() || self.method.thresholds();
+        if let Some(option) = first(&of_search).filter(|_| !has_search) {
+            bail!(
+                "{option}: --method refit with --knots searches nothing, so that no accuracy is judged; leave one of them out"
+            );
+        }
+        Ok(())
+    }
+
+    /// The config with what the arguments change. Keys of the run that have no effect beside them get their defaults.
     fn applied_to(&self, config: &Config) -> Result<Config> {
+        self.check_effects(config)?;
         let mut config = config.clone();
         let sparsify = &mut config.sparsify;
         (sparsify.enabled, sparsify.threshold, sparsify.search) = (true, None, Search::Every);
@@ -64,19 +102,17 @@ impl SparsifyArgs {
         sparsify.accuracy = self.accuracy.unwrap_or(sparsify.accuracy);
         sparsify.cost = self.cost.unwrap_or(sparsify.cost);
         sparsify.finetune_epochs = self.finetune_epochs.unwrap_or(sparsify.finetune_epochs);
-        sparsify.iterate = self.iterate || (sparsify.iterate && self.knots.is_none());
-        sparsify.finetune_lr = self.finetune_lr.or(sparsify.finetune_lr);
+        if !self.method.refits() {
+            (sparsify.cost, sparsify.finetune_epochs) = (Cost::default(), 0);
+        }
+        let trains = sparsify.finetune_epochs > 0;
+        sparsify.iterate = trains && self.knots.is_none() && (self.iterate || sparsify.iterate);
+        sparsify.finetune_lr = self.finetune_lr.or(sparsify.finetune_lr).filter(|_| trains);
         if !(0.0..=100.0).contains(&sparsify.tolerance) {
             bail!("--tolerance {}: expected a number of points from 0 to 100", sparsify.tolerance);
         }
         if let Some(factor) = sparsify.finetune_lr.filter(|factor| !(*factor > 0.0 && factor.is_finite())) {
             bail!("--finetune-lr {factor}: expected a number above 0");
-        }
-        if self.iterate && (sparsify.finetune_epochs == 0 || self.knots.is_some()) {
-            bail!("--iterate: it removes knots between epochs of training; give --finetune-epochs, and no --knots");
-        }
-        if self.knots.is_some() && !self.method.refits() {
-            bail!("--knots: the papers' method keeps what its thresholds leave; choose --method refit or both");
         }
         if sparsify.accuracy == Judged::Validation && config.data.validation == 0.0 {
             bail!("--accuracy validation: the run has held out no samples (data.validation = 0); choose training");
@@ -116,6 +152,7 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     run_folder::check_table::<ThresholdRow>(&out.join(THRESHOLDS))?;
     run_folder::check_table::<PruningRow>(&out.join(PRUNING))?;
     let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
+    checkpoint.check_data(&setup)?;
     checkpoint.restore_network(&setup.network)?;
     let Some(active) = count_active_knots(&setup.network)? else {
         bail!("{} has no splines", args.run.join(CHECKPOINT).display());
@@ -127,21 +164,28 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
         // By its config a folder is known to be of this run.
         write_atomically(&config_file, |file| file.write_all(saved_config.to_toml().as_bytes()))?;
     }
-    let (train, test) = (evaluate(&setup.network, &setup.train)?, evaluate(&setup.network, &setup.test)?);
+    let network = &setup.network;
+    let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
+    let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
     let outcome = sparsify::run(&config, &setup, train, out)?;
     let tolerance = config.sparsify.tolerance;
     if args.method.thresholds() && outcome.sparsified.is_none() {
-        note!("NOTE: every threshold loses more than {tolerance} points");
+        let unsaved = if args.method.refits() { String::new() } else { format!(", so that there is no {SPARSIFIED}") };
+        note!("NOTE: every threshold loses more than {tolerance} points{unsaved}");
     }
     if args.method.refits() && outcome.refit.is_none() {
-        note!("NOTE: every number of knots loses more than {tolerance} points, so that {SPARSIFIED} is not of a refit");
+        note!("NOTE: every number of knots loses more than {tolerance} points, so that there is no {SPARSIFIED}");
     }
-    out!("{}", table(&config, active, (train, test), &outcome));
+    for file in &outcome.removed {
+        note!("NOTE: removed {}, which was of an earlier pruning", out.join(file).display());
+    }
+    let unchanged = [train.accuracy, validation.and_then(|evaluation| evaluation.accuracy), test.accuracy];
+    out!("{}", table(&config, active, unchanged, &outcome));
     Ok(())
 }
 
-/// What was tried, by both methods; what was chosen has a star.
-fn table(config: &Config, active: usize, (train, test): (Evaluation, Evaluation), outcome: &Outcome) -> Table {
+/// What was tried, by both methods, below the network before with its accuracies; what was chosen has a star.
+fn table(config: &Config, active: usize, unchanged: [Option<f64>; 3], outcome: &Outcome) -> Table {
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let star = |is_chosen: bool| if is_chosen { " *" } else { "" };
     let mut table = Table::new(
@@ -152,9 +196,8 @@ fn table(config: &Config, active: usize, (train, test): (Evaluation, Evaluation)
         ),
         &["method", "knots", "train accuracy (%)", "validation accuracy (%)", "test accuracy (%)"],
     );
-    let before =
-        ["none".to_owned(), active.to_string(), percent(train.accuracy), "-".to_owned(), percent(test.accuracy)];
-    table.rows.push(before.to_vec());
+    let [train, validation, test] = unchanged.map(percent);
+    table.rows.push(vec!["none".to_owned(), active.to_string(), train, validation, test]);
     for row in &outcome.curve {
         let is_chosen = outcome.refit.as_ref() == Some(row);
         let method = match row.finetune_epochs {
@@ -175,7 +218,7 @@ fn table(config: &Config, active: usize, (train, test): (Evaluation, Evaluation)
             format!("papers, threshold {}{}", row.threshold, star(chosen.is_some())),
             row.active_knots.to_string(),
             format!("{:.2}", row.train_accuracy),
-            "-".to_owned(),
+            percent(chosen.and_then(|chosen| chosen.validation_accuracy)),
             percent(chosen.and_then(|chosen| chosen.test_accuracy)),
         ]);
     }

@@ -62,7 +62,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     let name = shard.map_or_else(|| sweep.name.clone(), |shard| format!("{}, shard {shard}", sweep.name));
     outln!("{}", outcome.describe(&name));
     if !outcome.failures.is_empty() {
-        bail!("{} runs failed; the same command tries them again", outcome.failures.len());
+        bail!("{} runs failed; {} tries them again", outcome.failures.len(), options.again());
     }
     Ok(())
 }

@@ -157,6 +157,58 @@ fn bits(tensors: &HashMap<String, Tensor>) -> BTreeMap<&String, Vec<u64>> {
     tensors.iter().map(|(name, tensor)| (name, of(tensor))).collect()
 }
 
+/// A file of an area network with four splines of 21 knots, and what it does not say itself.
+fn save_weights(file: &Path) -> [&'static str; 8] {
+    let names: [(&str, &[usize]); 4] = [
+        ("fc1.weight", &[4, 2]),
+        ("fc_last.weight", &[1, 4]),
+        ("fc_last.bias", &[1]),
+        ("activations.0._coefficients_vect", &[4 * 21]),
+    ];
+    let tensor = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    let all: HashMap<String, Tensor> = names.iter().map(|(name, dims)| (name.to_string(), tensor(dims))).collect();
+    candle_core::safetensors::save(&all, file).unwrap();
+    ["--network", "area", "--activation", "bspline", "--dataset", "circle", "--range", "1"]
+}
+
+#[test]
+fn a_tilde_is_the_home_folder_in_every_path() {
+    let home = tempfile::tempdir().unwrap();
+    let known = save_weights(&home.path().join("weights.safetensors"));
+    let at_home = |arguments: &[&str]| {
+        let output = common::reproduce().args(arguments).env("HOME", home.path()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    };
+    at_home(&[&["import", "~/weights.safetensors", "--out=~/run"][..], &known[..]].concat());
+    at_home(&["export", "~/run", "--format", "torch", "--out=~/torch.safetensors"]);
+    at_home(&["bounds", "~/run", "--points", "3"]);
+    at_home(&["sparsify", "~/run", "--out=~/pruned"]);
+    at_home(&["compare", "~/run"]);
+    for file in ["run/summary.csv", "torch.safetensors", "run/bounds.csv", "pruned/pruning.csv", "run/comparison.md"] {
+        assert!(home.path().join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn a_run_has_the_epochs_that_its_file_tells() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let known = save_weights(&directory.path().join("weights.safetensors"));
+    // A plain file tells none.
+    let (weights, run) = (path("weights.safetensors"), path("run"));
+    reproduce(&[&["import", &weights, "--out", &run, "--set", "train.epochs=20"][..], &known[..]].concat());
+    reproduce(&["export", &run, "--format", "torch"]);
+    let (file, out) = (path("run/torch.safetensors"), path("again"));
+    let again = ["import", file.as_str(), "--out", out.as_str()];
+    let error = failed(&[&again[..], &["--set", "train.epochs=300"]].concat());
+    for part in ["torch.safetensors", "has had 20 epochs", "--resume --set train.epochs=300"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!Path::new(&out).exists());
+    reproduce(&[&again[..], &["--set", "train.epochs=20"]].concat());
+    assert_eq!(common::summary(&directory.path().join("again/summary.csv"))[0].epochs, 20);
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let directory = tempfile::tempdir().unwrap();

@@ -86,6 +86,81 @@ fn what_cannot_run_is_told_with_its_reason() {
 }
 
 #[test]
+fn runs_of_two_experiments_with_one_name_have_a_row_each() {
+    let folder = Folder::new();
+    let fit = RUN.replace("area2d", "fit1d").replace("data.test_grid = 20\n", "");
+    folder.write("configs/a.toml", &format!("name = \"baseline\"\n{RUN}"));
+    folder.write("configs/b.toml", &format!("name = \"baseline\"\n{fit}"));
+    let output = folder.all(&["--only", "a", "--only", "b"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let rows = std::fs::read_to_string(folder.path("out/summary.csv")).unwrap();
+    for of in ["baseline,area2d,circle,", "baseline,fit1d,square,"] {
+        assert_eq!(rows.lines().filter(|row| row.starts_with(of)).count(), 1, "{of}: {rows}");
+    }
+}
+
+#[test]
+fn only_missing_data_is_no_failure() {
+    let folder = Folder::new();
+    folder.write("configs/b.toml", "experiment = \"mnist\"\ntrain.epochs = 1\ntrain.milestones = []\n");
+    std::fs::create_dir_all(folder.path("data/cifar10")).unwrap();
+    let data = folder.path("data");
+    let all = |more: &[&str]| folder.all(&[&["--sample-if-missing", "--data-dir", data.as_str()], more].concat());
+    let output = all(&[]);
+    assert!(output.status.success() && text(&output).contains("mnist was not found"), "{}", text(&output));
+    folder.write("out/widths/summary.csv", "a,b\n1,2\n");
+    let output = all(&[]);
+    assert!(!output.status.success(), "{}", text(&output));
+    for part in ["widths/summary.csv", "1 of 3 could not be made"] {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    // Nor does the sample take the place of files that are damaged.
+    folder.write(
+        "configs/c.toml",
+        "experiment = \"cifar10\"\ntrain.epochs = 1\ntrain.milestones = []\ntrain.batch_size = 8\n",
+    );
+    folder.write("data/cifar10/data_batch_1.bin", "");
+    let output = all(&["--dry-run", "--only", "c"]);
+    assert!(text(&output).contains("CANNOT RUN"), "{}", text(&output));
+    assert!(text(&output).contains("data_batch_2.bin: the file is missing"), "{}", text(&output));
+}
+
+#[test]
+fn runs_of_a_selection_are_counted_and_estimated() {
+    let folder = Folder::new();
+    let sweep = |name: &str, epochs: usize| {
+        let text = format!(
+            "[config]\n{RUN}data.validation = 0.1\n[[grid]]\nactivation.kind = \"explicit_linear\"\n\
+             regularization.lambda = [1e-5, 1e-2]\nseed = [0, 1]\n[select]\nkey = \"regularization.lambda\"\n\
+             final.data.validation = 0.0\nfinal.train.epochs = {epochs}\nfinal.seed = [5, 6]\n"
+        );
+        folder.write(&format!("configs/sweeps/{name}.toml"), &text);
+        folder.path(&format!("configs/sweeps/{name}.toml"))
+    };
+    let planned = |name: &str| {
+        let output = folder.all(&["--dry-run", "--only", name]);
+        assert!(output.status.success(), "{}", text(&output));
+        let text = text(&output);
+        text.lines().find(|line| line.contains(&format!("sweep {name}"))).unwrap().to_owned()
+    };
+    // A shard makes the runs that the file lists, and no others before a merge.
+    let (file, out) = (sweep("long", 1_000_000), folder.path("out/long"));
+    let output = reproduce(&["sweep", &file, "--out", &out, "--shard", "1/1", "--quiet"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let line = planned("long");
+    assert!(line.contains("4 of 6 runs are there") && !line.contains(" 0 seconds"), "{line}");
+    // One run of the selection is missing.
+    let (file, out) = (sweep("short", 3), folder.path("out/short"));
+    let output = reproduce(&["sweep", &file, "--out", &out, "--quiet"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(planned("short").contains("6 of 6 runs are there"), "{}", planned("short"));
+    let rows = std::fs::read_to_string(folder.path("out/short/summary.csv")).unwrap();
+    let (last, _) = rows.trim_end().rmatch_indices('\n').next().unwrap();
+    folder.write("out/short/summary.csv", &rows[..=last]);
+    assert!(planned("short").contains("5 of 6 runs are there"), "{}", planned("short"));
+}
+
+#[test]
 fn a_summary_of_others_is_refused_before_the_first_run() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path("out")).unwrap();

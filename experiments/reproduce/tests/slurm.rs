@@ -305,6 +305,41 @@ fn without_slurm_the_scripts_are_written_and_what_is_missing_is_said() {
 }
 
 #[test]
+fn scripts_of_another_definition_leave_that_of_jobs_that_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("jobs.toml"), folder.path().join("out"));
+    let definitions = |text_of_sweep: &str| {
+        std::fs::write(&file, text_of_sweep).unwrap();
+        let output = reproduce().arg("slurm").arg(&file).args(["--dry-run", "--out"]).arg(&out).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        ["array.sh", "merge.sh"].map(|script| {
+            let script = std::fs::read_to_string(out.join("slurm").join(script)).unwrap();
+            let named = script.lines().find_map(|line| line.strip_prefix("sweep=")).unwrap();
+            PathBuf::from(named.trim_matches('\''))
+        })
+    };
+    let edited = SWEEP.replace("epochs = 150", "epochs = 7");
+    let ([first, of_merge], [second, _]) = (definitions(SWEEP), definitions(&edited));
+    assert!(first == of_merge && first != second, "{first:?} {of_merge:?} {second:?}");
+    assert_eq!(std::fs::read_to_string(&first).unwrap(), SWEEP);
+    assert_eq!(std::fs::read_to_string(&second).unwrap(), edited);
+    // A sweep without a name has that of its file.
+    assert!(first.ends_with("jobs.toml"), "{first:?}");
+}
+
+#[test]
+fn a_tilde_is_the_home_folder_in_scripts() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("jobs.toml"), SWEEP).unwrap();
+    let arguments = ["slurm", "~/jobs.toml", "--dry-run", "--data-dir=~/data", "--out=~/out"];
+    let output = reproduce().args(arguments).env("HOME", home.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let script = std::fs::read_to_string(home.path().join("out/slurm/array.sh")).unwrap();
+    let expected = format!(" --data-dir {}", home.path().join("data").display());
+    assert!(script.contains(&expected) && !script.contains('~'), "{expected}: {script}");
+}
+
+#[test]
 fn a_directory_without_a_sweep_has_no_status() {
     let folder = tempfile::tempdir().unwrap();
     let output = reproduce().arg("status").arg(folder.path()).output().unwrap();

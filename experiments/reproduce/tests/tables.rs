@@ -301,3 +301,21 @@ fn sparsify_writes_into_no_folder_of_another_run() {
     let error = refused(&folder.reproduce(&["sparsify", "results/b", "--out", "own"]));
     assert!(error.contains("own has files of another run"), "{error}");
 }
+
+#[test]
+fn a_run_whose_extension_was_killed_before_its_checkpoint_is_still_evaluated() {
+    let folder = Folder::new();
+    folder.train("a", &["activation.kind=bspline"]);
+    // What `--resume --set train.epochs=400` writes before it trains.
+    let config = folder.read("results/a/config.toml");
+    let longer = config.replace("\nepochs = 2\n", "\nepochs = 400\n");
+    assert_ne!(config, longer);
+    folder.write("results/a/config.toml", &longer);
+    for command in ["bounds", "sparsify"] {
+        let output = folder.reproduce(&[command, "results/a"]);
+        assert!(output.status.success(), "{command}: {}", text(&output));
+        assert!(text(&output).contains("config.toml has 400 epochs, and the checkpoint is of a run of 2"));
+    }
+    folder.write("results/a/config.toml", longer.replace("seed = 0", "seed = 1"));
+    assert!(refused(&folder.reproduce(&["bounds", "results/a"])).contains("seed"));
+}

@@ -29,7 +29,7 @@ pub(super) fn train(seeds: &str, config: &Config, args: &RunArgs) -> Result<()> 
     let outcome = run_sweep(&sweep, &args.data.source()?, &options, &args.data.context(0)?)?;
     outln!("{}\n  {}", outcome.describe(&sweep.name), outcome.describe_seeds());
     if !outcome.failures.is_empty() {
-        bail!("{} runs failed; the same command tries them again", outcome.failures.len());
+        bail!("{} runs failed; {} tries them again", outcome.failures.len(), options.again());
     }
     Ok(())
 }

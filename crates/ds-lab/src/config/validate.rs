@@ -7,9 +7,13 @@ use super::names::{AUTO, Dataset, Experiment, Judged, NetworkKind, OptimizerKind
 use super::run_name::broken_rule;
 use super::sections::{Config, Sparsify};
 use ds_core::activation::{ActivationKind, Init};
+use ds_core::sparsify::Cost;
 
 /// The least distance of knots: an argument divided by it must be finite in f32.
 const SMALLEST_STEP: f64 = 1e-30;
+
+/// What `sparsify.finetune_lr` is where it is not given.
+const FINETUNE_LR: f64 = 0.1;
 
 impl Config {
     pub(super) fn validate(&self, layers: &Layers) -> Result<(), ConfigError> {
@@ -79,8 +83,10 @@ impl Config {
             let allowed = format!("refit for {}: eliminated knots could exceed its slopes", self.network.kind);
             return Err(layers.error("sparsify.method", method, allowed));
         }
+        self.validate_effects_of_pruning(layers)?;
         if *iterate && (*finetune_epochs == 0 || knots.is_some()) {
-            let allowed = "false without sparsify.finetune_epochs, or with sparsify.knots";
+            let allowed = "false without sparsify.finetune_epochs, or with sparsify.knots: more knots are removed between epochs of \
+                           training; set sparsify.finetune_epochs above 0, such as 5, and no sparsify.knots";
             return Err(layers.error("sparsify.iterate", true, allowed));
         }
         if experiment == Experiment::Fit1d && *enabled {
@@ -106,6 +112,38 @@ impl Config {
         let is_path = self.name.contains(['/', '\\']) || self.name.starts_with('.');
         if let Some(rule) = broken_rule(&self.name).filter(|_| is_path || layers.is_given("name")) {
             return Err(layers.error("name", format!("{:?}", self.name), rule));
+        }
+        Ok(())
+    }
+
+    /// Keys of pruning that the user gave and that change nothing beside the others. A config that a checkpoint holds is still read.
+    fn validate_effects_of_pruning(&self, layers: &Layers) -> Result<(), ConfigError> {
+        let sparsify = &self.sparsify;
+        let (refits, trains) = (sparsify.method().refits(), sparsify.finetune_epochs > 0);
+        let has_other_lr = sparsify.finetune_lr.is_some_and(|factor| factor != FINETUNE_LR);
+        let keys = [
+            ("sparsify.cost", refits, sparsify.cost != Cost::default(), Cost::default().to_string()),
+            ("sparsify.finetune_epochs", refits, trains, "0".to_owned()),
+            ("sparsify.finetune_lr", refits && trains, has_other_lr, FINETUNE_LR.to_string()),
+            ("sparsify.iterate", refits, sparsify.iterate, "false".to_owned()),
+        ];
+        let reason = match sparsify.method {
+            _ if refits => {
+                "with sparsify.finetune_epochs = 0: nothing is trained after pruning; set that above 0, such as 5"
+            }
+            Some(_) => {
+                "with sparsify.method = papers, which fits no function and trains nothing; set sparsify.method = \"both\""
+            }
+            None => {
+                "with sparsify.threshold and no sparsify.method, which means papers: no function is fitted and nothing trained; set \
+                 sparsify.method = \"both\""
+            }
+        };
+        for (key, has_effect, is_other, usual) in keys {
+            if is_other && !has_effect && layers.is_given(key) {
+                let value = layers.get(key).map(ToString::to_string).unwrap_or_default();
+                return Err(layers.error(key, value, format!("{usual} {reason}, or leave {key} out")));
+            }
         }
         Ok(())
     }
@@ -200,4 +238,72 @@ fn one_of(names: &[impl std::fmt::Display], experiment: Experiment) -> String {
 
 fn show(value: Option<f64>) -> String {
     value.map_or_else(String::new, |v| v.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Origin;
+
+    const MNIST: &str = "experiment = \"mnist\"\n";
+
+    /// As a config file of a user's is read.
+    fn of_file(more: &str) -> Result<Config, ConfigError> {
+        let table = format!("{MNIST}{more}").parse().unwrap();
+        Config::from_table(table, Origin::File("run.toml".into()), &[])
+    }
+
+    #[test]
+    fn keys_of_pruning_without_effect_are_refused() {
+        let papers = "sparsify.method = \"papers\"\n";
+        let threshold = "sparsify.threshold = 0.1\n";
+        let trains = "sparsify.finetune_epochs = 5\n";
+        for (text, parts) in [
+            (
+                format!("{papers}sparsify.cost = \"mean_square\""),
+                ["`sparsify.cost` = \"mean_square\"", "squared_gradient"],
+            ),
+            (format!("{papers}{trains}"), ["`sparsify.finetune_epochs` = 5: expected 0", "sparsify.method = \"both\""]),
+            (
+                format!("{papers}sparsify.finetune_lr = 0.5"),
+                ["`sparsify.finetune_lr` = 0.5", "leave sparsify.finetune_lr out"],
+            ),
+            (format!("{papers}sparsify.iterate = true"), ["`sparsify.iterate` = true", "trains nothing"]),
+            (format!("{threshold}{trains}"), ["`sparsify.finetune_epochs` = 5", "which means papers"]),
+            ("sparsify.finetune_lr = 0.5".to_owned(), ["`sparsify.finetune_lr` = 0.5", "such as 5"]),
+            ("sparsify.iterate = true".to_owned(), ["`sparsify.iterate` = true", "sparsify.finetune_epochs above 0"]),
+        ] {
+            let error = of_file(&text).unwrap_err().to_string();
+            assert!(
+                error.starts_with("run.toml: ") && parts.iter().all(|part| error.contains(part)),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_pruning_with_an_effect_or_their_default_are_taken() {
+        let defaults = "sparsify.cost = \"squared_gradient\"\nsparsify.finetune_epochs = 0\nsparsify.finetune_lr = 0.1\n\
+                        sparsify.iterate = false\n";
+        let others = "sparsify.cost = \"mean_square\"\nsparsify.finetune_epochs = 5\nsparsify.finetune_lr = 0.5\n\
+                      sparsify.iterate = true\n";
+        for method in ["papers", "refit", "both"] {
+            let config = of_file(&format!("{defaults}sparsify.method = \"{method}\"")).unwrap();
+            assert_eq!(of_file(&config.to_toml().replace(MNIST, "")).unwrap(), config);
+        }
+        of_file(&format!("{defaults}sparsify.threshold = 0.1")).unwrap();
+        for method in ["refit", "both"] {
+            of_file(&format!("{others}sparsify.method = \"{method}\"")).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_version_may_have_keys_without_effect() {
+        for text in ["sparsify.method = \"papers\"\nsparsify.finetune_epochs = 5", "sparsify.finetune_lr = 0.5"] {
+            assert!(of_file(text).is_err());
+            let config = Config::from_toml(&format!("{MNIST}{text}")).unwrap();
+            assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+        }
+    }
 }

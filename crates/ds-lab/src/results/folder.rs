@@ -5,7 +5,7 @@ use super::rows::{Rows, TableRow, read_rows};
 use super::run::Run;
 use crate::config::Config;
 use crate::file_names::{
-    CHECKPOINT, CONFIG, DIVERGED, FINETUNED, METRICS, PRUNING, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS,
+    CHECKPOINT, CONFIG, DIVERGED, FINETUNED, METRICS, PRUNING, RUNS, SPARSIFIED, SUMMARY, SWEEP, THRESHOLDS,
 };
 use crate::files::md5;
 use crate::results::metrics::{DivergedRow, MetricsRow, PruningRow, SummaryRow, ThresholdRow};
@@ -247,7 +247,7 @@ impl Walk {
         match sweep {
             Some(sweep) => {
                 // The runs of a sweep share a process, so its memory is not theirs.
-                let shares = directory.parent().is_some_and(|parent| parent.ends_with("runs"));
+                let shares = directory.parent().is_some_and(|parent| parent.ends_with(RUNS));
                 let row = |row: &SummaryRow| SummaryRow {
                     peak_memory_mb: row.peak_memory_mb.filter(|_| !shares),
                     ..row.clone()

@@ -6,7 +6,9 @@
 //! renamed.
 
 use super::optimizers::Optimizers;
+use super::setup::{Setup, TrainedOn};
 use super::verified;
+use crate::device::DEVICE_SEPARATOR;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device, Tensor};
 use ds_core::Grid;
@@ -70,6 +72,12 @@ pub struct Position {
     /// What it was trained on, one after the other.
     #[serde(default)]
     pub devices: Vec<String>,
+    /// Where its data came from, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+    /// What it is trained on; checkpoints of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
     /// The epochs after which ranges were fitted to the inputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub range_epochs: Vec<usize>,
@@ -171,6 +179,21 @@ impl Checkpoint {
         }
         let position = serde_json::from_str(field("position")?).context("the position in its header")?;
         Ok(Self { position, config: field("config")?.clone(), tensors })
+    }
+
+    /// Refuses other data than that on which the run was trained.
+    ///
+    /// # Errors
+    /// If it is the shipped sample here and was the data set there, the other way round, or of another size.
+    pub fn check_data(&self, setup: &Setup) -> Result<()> {
+        let Some(there) = self.position.trained_on.filter(|there| *there != setup.trained_on()) else { return Ok(()) };
+        bail!(
+            "the run was trained on {there} ({}), and here are {} ({}): give it the same data (--data, --data-dir), or write elsewhere \
+             with --out DIR",
+            self.position.origins.join(DEVICE_SEPARATOR),
+            setup.trained_on(),
+            setup.origin
+        )
     }
 
     /// Puts the parameters and running statistics into a network.

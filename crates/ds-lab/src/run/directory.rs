@@ -8,6 +8,7 @@ use crate::lock::{DirectoryLock, lock_checked};
 use crate::results::metrics::{self, SummaryRow};
 use anyhow::{Context, Result, bail};
 use ds_nn::optim::multi_step;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Files of a sweep or of a folder of results, which is no place for a run.
@@ -81,9 +82,9 @@ impl<'a> RunDirectory<'a> {
             return Ok(row.map_or(RunState::Unfinished(None), |row| RunState::Finished(Box::new(row))));
         }
         let checkpoint = self.checkpoint()?;
-        // With other evaluations or another sparsification the same training gets another summary.
+        // With another sparsification the same training gets another summary.
         if checkpoint.position.epoch >= self.config.train.epochs
-            && let Some(row) = self.finished(SummaryRow::has_config)?
+            && let Some(row) = self.finished(|row, config| row.has_config(config) || self.has_summary_of(row))?
         {
             return Ok(RunState::Finished(Box::new(row)));
         }
@@ -96,8 +97,7 @@ impl<'a> RunDirectory<'a> {
     /// # Errors
     /// As for [`inspect`](Self::inspect), or if a file cannot be written.
     pub(super) fn claim(&mut self, resumes: bool) -> Result<Option<RunState>> {
-        std::fs::create_dir_all(self.path)
-            .with_context(|| format!("cannot make the run's directory {}", self.path.display()))?;
+        make_directory(self.path)?;
         if self.lock.is_none() {
             let state = self.inspect()?;
             if !matches!(state, RunState::Unfinished(None)) {
@@ -155,11 +155,17 @@ impl<'a> RunDirectory<'a> {
         }
     }
 
+    /// Whether there is the resolved config that a run like this one has left, and not a file of the user's that says the same.
     fn has_own_config(&self) -> bool {
-        let text = std::fs::read_to_string(self.path.join(CONFIG));
-        text.is_ok_and(|text| {
-            Config::from_toml(&text).is_ok_and(|there| there.training_differences(self.config).is_empty())
-        })
+        let Ok(text) = std::fs::read_to_string(self.path.join(CONFIG)) else { return false };
+        Config::from_toml(&text)
+            .is_ok_and(|there| there.to_toml() == text && there.training_differences(self.config).is_empty())
+    }
+
+    /// Whether the row is that of the config in the directory, and that config differs from this one in nothing that a summary tells of.
+    fn has_summary_of(&self, row: &SummaryRow) -> bool {
+        let Ok(there) = Config::load(&self.path.join(CONFIG), &[]) else { return false };
+        row.has_config(&there) && row.has_training_of(self.config) && there.sparsify == self.config.sparsify
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
@@ -210,11 +216,30 @@ pub fn remove_run(directory: &Path) -> Result<()> {
 /// If it is empty and cannot be removed.
 pub fn remove_if_empty(directory: &Path) -> Result<()> {
     let is_empty = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
-    if is_empty {
-        let path = directory.to_owned();
-        std::fs::remove_dir(directory).map_err(|source| FileError { action: "remove", path, source })?;
+    if !is_empty {
+        return Ok(());
     }
-    Ok(())
+    match std::fs::remove_dir(directory) {
+        // Another process has removed it, or put something into it, since it was looked at.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Ok(()),
+        removed => {
+            let path = directory.to_owned();
+            Ok(removed.map_err(|source| FileError { action: "remove", path, source })?)
+        }
+    }
+}
+
+/// Makes a directory below one that other processes remove when it is empty.
+fn make_directory(path: &Path) -> Result<()> {
+    const TRIES: usize = 10;
+    let mut made = std::fs::create_dir_all(path);
+    for _ in 1..TRIES {
+        if !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            break;
+        }
+        made = std::fs::create_dir_all(path);
+    }
+    made.with_context(|| format!("cannot make the run's directory {}", path.display()))
 }
 
 /// What keeps a run of `saved` from going on as one of `config`: all that changes the training, but for what is left of its

@@ -16,7 +16,7 @@ use crate::files;
 use crate::interrupt;
 use crate::progress::Loss;
 use crate::results::metrics::{self, SummaryRow};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ds_core::Group;
 use ds_core::sparsify::Histogram;
 use ds_nn::parallel::Communicator;
@@ -66,6 +66,8 @@ pub(super) fn say_finished(row: SummaryRow, options: &RunOptions) -> SummaryRow 
 pub(super) struct Trained {
     seconds: f64,
     devices: String,
+    /// Where its data came from.
+    origins: String,
     best: Option<BestEpoch>,
     /// Of the objective, beside the data loss.
     penalties: f64,
@@ -107,6 +109,7 @@ pub(super) fn train(
     Ok(Trained {
         seconds: trainer.seconds(),
         devices: trainer.devices(),
+        origins: trainer.origins(),
         best: trainer.best(),
         penalties,
         imported: trainer.imported(),
@@ -115,6 +118,17 @@ pub(super) fn train(
 
 /// Evaluates and sparsifies what was trained, and writes the summary.
 pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, trained: Trained) -> Result<SummaryRow> {
+    let made = summary(config, setup, options, trained);
+    if interrupt::received().is_none() {
+        return made;
+    }
+    let name = &config.name;
+    made.with_context(|| {
+        format!("{name}: the training has ended; --resume begins with what follows it, evaluation and pruning")
+    })
+}
+
+fn summary(config: &Config, setup: &Setup, options: &RunOptions, trained: Trained) -> Result<SummaryRow> {
     let _deferred = interrupt::Deferred::begin();
     let (network, directory) = (&setup.network, &options.directory);
     let best_test = trained.best.map(|_| evaluate_best(config, setup, directory)).transpose()?;
@@ -141,7 +155,7 @@ pub(super) fn summarise(config: &Config, setup: &Setup, options: &RunOptions, tr
         run: config.name.clone(),
         experiment: config.experiment.to_string(),
         dataset: config.data.dataset.to_string(),
-        data_origin: setup.origin.clone(),
+        data_origin: trained.origins,
         network: config.network.kind.to_string(),
         activation: config.activation.kind.to_string(),
         seed: config.seed,

@@ -34,6 +34,6 @@ pub use execution::execution;
 pub use optimizers::Optimizers;
 pub use replica::Replica;
 pub use replicated::run_replica;
-pub use setup::{Setup, network, network_on_device, radii, target};
+pub use setup::{Setup, TrainedOn, network, network_on_device, radii, target};
 pub use step::{At, Eager, Model, Step};
 pub use trainer::Trainer;

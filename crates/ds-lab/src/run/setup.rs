@@ -11,6 +11,24 @@ use ds_nn::Network;
 use ds_nn::layers::Constraint;
 use ds_nn::networks::{self, Images};
 use ds_nn::rng::{Purpose, Seed};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The data of a run, as far as it must be the same when the run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainedOn {
+    /// Whether it is the shipped sample and not the data set.
+    pub is_sample: bool,
+    /// Training samples.
+    pub samples: usize,
+}
+
+impl fmt::Display for TrainedOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_sample = if self.is_sample { " of the shipped sample" } else { "" };
+        write!(f, "{} training samples{of_sample}", self.samples)
+    }
+}
 
 /// Everything a run works on.
 pub struct Setup {
@@ -42,6 +60,11 @@ impl Setup {
         let train = train.with_margin(config.train.margin());
         let network = network_on_device(config, train.outputs(), context)?;
         Ok(Self { network, train, validation, test, origin, is_sample, context: context.clone() })
+    }
+
+    /// The data, as far as a run that goes on must have the same.
+    pub fn trained_on(&self) -> TrainedOn {
+        TrainedOn { is_sample: self.is_sample, samples: self.train.len() }
     }
 
     /// What is evaluated after an epoch.

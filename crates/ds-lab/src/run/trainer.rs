@@ -76,6 +76,9 @@ impl<'a> Trainer<'a> {
                 "activation.range = \"auto\" is for one device: train without --gpus, or set activation.range to a number"
             );
         }
+        if let Some(checkpoint) = resume {
+            checkpoint.check_data(setup)?;
+        }
         // Both may be relative to the weights before training, so they come before those of a checkpoint.
         let mut penalty = SplinePenalty::new(config, &setup.network)?;
         let mut position = resume.map(|checkpoint| checkpoint.position.clone()).unwrap_or_default();
@@ -92,6 +95,10 @@ impl<'a> Trainer<'a> {
         if position.epoch < config.train.epochs && position.devices.last() != Some(&device) {
             position.devices.push(device);
         }
+        if position.origins.last() != Some(&setup.origin) {
+            position.origins.push(setup.origin.clone());
+        }
+        position.trained_on.get_or_insert_with(|| setup.trained_on());
         if let Some(checkpoint) = resume {
             checkpoint.restore_network(&setup.network)?;
             checkpoint.restore_optimizers(&mut optimizers)?;
@@ -143,6 +150,11 @@ impl<'a> Trainer<'a> {
     /// What it was trained on, one after the other, as it stands in summaries.
     pub fn devices(&self) -> String {
         self.position.devices.join(device::DEVICE_SEPARATOR)
+    }
+
+    /// Where its data came from, one after the other, as it stands in summaries.
+    pub fn origins(&self) -> String {
+        self.position.origins.join(device::DEVICE_SEPARATOR)
     }
 
     /// The epoch with the best validation, if its network is kept.

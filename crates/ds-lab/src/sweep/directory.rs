@@ -3,17 +3,17 @@
 //! One process makes all runs and writes `summary.csv`, or several make a shard each. A shard writes its rows below `shards`, in a
 //! folder that it locks, and the directories of its runs. [`merge`](super::merge()) brings the rows together.
 
-use super::Sweep;
 use super::ended::{Ended, shards};
 use super::shard::Shard;
+use super::{PlannedRun, Sweep};
 use crate::file_names::{
-    CHECKPOINT, COMPARISON, CONFIG, DIVERGED, FAILED, LOCK, METRICS, REPORT, SHARD, SHARDS, SUMMARY, SWEEP,
+    CHECKPOINT, COMPARISON, CONFIG, DIVERGED, FAILED, LOCK, METRICS, REPORT, RUNS, SHARD, SHARDS, SUMMARY, SWEEP,
 };
 use crate::files::{self, FileError, write_atomically};
 use crate::lock::{self, DirectoryLock, lock_checked, lock_shared_checked};
-use crate::results::metrics::write_table;
+use crate::results::metrics::{SummaryRow, write_table};
 use crate::run::remove_if_empty;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,8 +30,12 @@ pub(super) struct Directory {
 
 impl Directory {
     /// For a process that makes all runs. What shards have left is taken in.
-    pub(super) fn whole(root: &Path, sweep: &Sweep, overwrite: bool) -> Result<Self> {
-        let lock = lock_checked(root, || check_contents(root, overwrite))?;
+    pub(super) fn whole(root: &Path, sweep: &Sweep, runs: &[PlannedRun], overwrite: bool) -> Result<Self> {
+        let check = || {
+            check_contents(root, sweep, overwrite)?;
+            if overwrite { Ok(()) } else { check_rows(root, runs) }
+        };
+        let lock = lock_checked(root, check)?;
         for file in [SWEEP, SUMMARY, DIVERGED, FAILED] {
             files::remove_temporaries(root, file)?;
         }
@@ -45,10 +49,11 @@ impl Directory {
     }
 
     /// For a process that makes the runs of a shard.
-    pub(super) fn of_shard(root: &Path, sweep: &Sweep, shard: Shard) -> Result<Self> {
+    pub(super) fn of_shard(root: &Path, sweep: &Sweep, runs: &[PlannedRun], shard: Shard) -> Result<Self> {
         let check = || {
-            check_contents(root, false)?;
-            check_division(root, sweep, shard)
+            check_contents(root, sweep, false)?;
+            check_division(root, sweep, shard)?;
+            if has_definition(root, sweep) { Ok(()) } else { check_rows(root, runs) }
         };
         let shared = lock_shared_checked(root, check)?;
         let rows = root.join(SHARDS).join(shard.directory());
@@ -114,14 +119,25 @@ impl Place {
     }
 }
 
-/// Refuses a directory with files that the sweep would replace and that are not of a sweep.
-fn check_contents(directory: &Path, overwrite: bool) -> Result<()> {
+/// Refuses a directory with files that the sweep would replace and that are not of a sweep, or that are of one that was never run.
+fn check_contents(directory: &Path, sweep: &Sweep, overwrite: bool) -> Result<()> {
     let has = |file: &str| directory.join(file).symlink_metadata().is_ok();
-    if overwrite || has(SWEEP) {
+    if overwrite {
         return Ok(());
     }
+    let of_sweep = [SUMMARY, DIVERGED, FAILED];
+    if has(SWEEP) {
+        let was_run = of_sweep.into_iter().chain([SHARDS, RUNS]).any(has);
+        if was_run || has_definition(directory, sweep) {
+            return Ok(());
+        }
+        bail!(
+            "{} is the definition of another sweep, of which there is no run: --out DIR writes elsewhere, --overwrite replaces it",
+            directory.join(SWEEP).display()
+        );
+    }
     let of_others = [CONFIG, METRICS, CHECKPOINT, COMPARISON, REPORT];
-    match [SUMMARY, DIVERGED].into_iter().chain(of_others).find(|file| has(file)) {
+    match of_sweep.into_iter().chain(of_others).find(|file| has(file)) {
         None => Ok(()),
         Some(file) => bail!(
             "{} is not the directory of a sweep (it has no {SWEEP}), and it has a file {file}: --out DIR writes elsewhere, \
@@ -129,6 +145,27 @@ fn check_contents(directory: &Path, overwrite: bool) -> Result<()> {
             directory.display()
         ),
     }
+}
+
+/// Refuses a definition with other configs of runs that have rows, before it takes the place of the one that they are of.
+fn check_rows(root: &Path, runs: &[PlannedRun]) -> Result<()> {
+    let ended = Ended::of_sweep(root)?;
+    let mut rows = runs.iter().filter_map(|run| Some((run, ended.rows.of(&run.config)?)));
+    match rows.find(|(run, row)| !row.has_training_of(&run.config)) {
+        None => Ok(()),
+        Some((_, row)) => Err(of_another_config(root, row)),
+    }
+}
+
+/// The error of a row that another config of the same name has left.
+pub(super) fn of_another_config(root: &Path, row: &SummaryRow) -> anyhow::Error {
+    anyhow!(
+        "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the runs of the sweep again, \
+         another --out keeps both",
+        root.join(SUMMARY).display(),
+        row.run,
+        row.seed
+    )
 }
 
 fn has_definition(directory: &Path, sweep: &Sweep) -> bool {

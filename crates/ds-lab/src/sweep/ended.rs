@@ -32,9 +32,8 @@ impl Ended {
     /// If a file cannot be read, or if two rows of one run and config do not agree.
     pub(super) fn of_sweep(directory: &Path) -> Result<Self> {
         let mut all = Self::of_folder(directory)?;
-        let mut failed = Vec::new();
         for (_, folder) in shards(directory)? {
-            let Self { rows, diverged, failed: of_shard } = Self::of_folder(&folder)?;
+            let Self { rows, diverged, failed } = Self::of_folder(&folder)?;
             for row in rows.all() {
                 if let Some(old) = all.rows.of_run(&row.run, row.seed)
                     && old.config_md5 == row.config_md5
@@ -53,9 +52,10 @@ impl Ended {
                     all.diverged.push(row);
                 }
             }
-            failed.extend(of_shard);
+            // The shard has tried the run again.
+            all.failed.retain(|old| !failed.iter().any(|new| (&new.run, new.seed) == (&old.run, old.seed)));
+            all.failed.extend(failed);
         }
-        all.failed.extend(failed);
         let has_row = |failed: &FailedRow| all.rows.of_run(&failed.run, failed.seed).is_some();
         all.failed.retain(|failed| !has_row(failed));
         Ok(all)

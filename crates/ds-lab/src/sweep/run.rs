@@ -1,13 +1,13 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
-use super::directory::Directory;
+use super::directory::{Directory, of_another_config};
 use super::ended::{Ended, is_of};
 use super::outcome::Outcome;
 use super::shard::Shard;
 use super::{KeepRuns, PlannedRun, Sweep};
 use crate::data::Source;
 use crate::device::{Context as DeviceContext, cores};
-use crate::file_names::{CHECKPOINT, DISCARDED, DIVERGED, FAILED, SUMMARY};
+use crate::file_names::{CHECKPOINT, DISCARDED, DIVERGED, FAILED, RUNS, SUMMARY};
 use crate::files::{self, FileError};
 use crate::interrupt;
 use crate::note;
@@ -42,6 +42,13 @@ pub struct SweepOptions {
     pub shard: Option<Shard>,
 }
 
+impl SweepOptions {
+    /// The command that goes on with what is left, as it stands in messages.
+    pub fn again(&self) -> &'static str {
+        if self.overwrite { "the same command without --overwrite" } else { "the same command" }
+    }
+}
+
 /// Runs what is not there yet. Rows come in as runs end; a sweep that is cut off goes on where it stopped. Rows of runs that the
 /// definition does not have any more stay.
 ///
@@ -59,8 +66,8 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context
     }
     let runs = sweep.runs()?;
     let directory = match options.shard {
-        None => Directory::whole(&options.directory, sweep, options.overwrite)?,
-        Some(shard) => Directory::of_shard(&options.directory, sweep, shard)?,
+        None => Directory::whole(&options.directory, sweep, &runs, options.overwrite)?,
+        Some(shard) => Directory::of_shard(&options.directory, sweep, &runs, shard)?,
     };
     let start = Instant::now();
     let execution = Execution::begin(sweep, source, options, context, &directory, &runs)?;
@@ -73,7 +80,7 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context
     let Made { planned, count, choices, awaits_merge } = made.map_err(|error| execution.with_state(error))?;
     let rows = execution.sort_rows(&planned)?;
     if sweep.keep_runs == KeepRuns::None {
-        remove_if_empty(&options.directory.join("runs"))?;
+        remove_if_empty(&options.directory.join(RUNS))?;
     }
     let mut diverged = unlock(execution.diverged);
     diverged.retain(|row| planned.iter().any(|run| is_of(row, &run.config)));
@@ -89,13 +96,19 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context
     })
 }
 
-/// How many of the runs that the file lists have ended in a directory already.
+/// How many runs have ended in a directory already; those of a selection count when all that the file lists have ended.
 ///
 /// # Errors
 /// If its summary is there and cannot be read.
 pub fn count_done(sweep: &Sweep, directory: &Path) -> Result<usize> {
     let ended = Ended::of_sweep(directory)?;
-    Ok(sweep.runs()?.iter().filter(|run| ended.has(&run.config)).count())
+    let count = |runs: &[PlannedRun]| runs.iter().filter(|run| ended.has(&run.config)).count();
+    let listed = sweep.runs()?;
+    let done = count(&listed);
+    if done < listed.len() {
+        return Ok(done);
+    }
+    Ok(done + count(&sweep.selected(&listed, &ended.rows, &ended.diverged)?.runs))
 }
 
 /// What a call has made.
@@ -144,7 +157,8 @@ impl<'a> Execution<'a> {
     ) -> Result<Self> {
         let (summary, diverged_path) = (directory.rows().join(SUMMARY), directory.rows().join(DIVERGED));
         if options.overwrite && summary.exists() && read_summary(&summary).is_err() {
-            files::remove_written(directory.rows(), SUMMARY)?;
+            let damaged = files::set_aside(&summary)?;
+            note!("NOTE: {} cannot be read; it is kept as {}", summary.display(), damaged.display());
         }
         // Of the last call; what fails again is noted again.
         files::remove_written(directory.rows(), FAILED)?;
@@ -280,13 +294,7 @@ impl<'a> Execution<'a> {
             remove_run(&directory)?;
             return Ok(false);
         }
-        bail!(
-            "{} has a row of the run {} with seed {} that was made with another config; --overwrite starts the runs of the \
-             sweep again, another --out keeps both",
-            self.directory.root().join(SUMMARY).display(),
-            row.run,
-            row.seed
-        )
+        Err(of_another_config(self.directory.root(), row))
     }
 
     /// Makes one run, on threads of its own. Its failure is noted; an error is one of the sweep.
@@ -367,9 +375,8 @@ impl<'a> Execution<'a> {
         }
         let done = count_done(self.sweep, &self.options.directory).unwrap_or(0);
         let all = self.sweep.count().unwrap_or(0);
-        let name = &self.sweep.name;
-        error
-            .context(format!("sweep {name}: {done} of {all} runs have ended; the same command goes on with the others"))
+        let (name, again) = (&self.sweep.name, self.options.again());
+        error.context(format!("sweep {name}: {done} of {all} runs have ended; {again} goes on with the others"))
     }
 }
 
@@ -379,7 +386,7 @@ fn remove_discarded(directory: &Path) -> Result<()> {
 
 /// The directory of a run while it is trained, and after that if the sweep keeps it.
 pub(super) fn run_directory(root: &Path, run: &PlannedRun) -> PathBuf {
-    root.join("runs").join(title(run))
+    root.join(RUNS).join(title(run))
 }
 
 /// The rows in the order of these runs, and those of other runs after them.

@@ -75,10 +75,16 @@ fn from_bytes(path: &Path, bytes: &[u8], given: &Given) -> Result<Imported> {
     let Contents { state: entries, saved, config: exported } = contents(bytes)?;
     let order: Vec<String> = entries.iter().map(|(name, _)| name.clone()).collect();
     let state: BTreeMap<String, Tensor> = entries.into_iter().collect();
-    let config = match &exported {
-        Some(text) => overlaid(text.parse().context("the config in its metadata")?, given)?,
-        None => overlaid(keys(path, saved.as_ref(), &state, given)?.0, given)?,
+    let table = match &exported {
+        Some(text) => text.parse::<toml::Table>().context("the config in its metadata")?,
+        None => keys(path, saved.as_ref(), &state, given)?.0,
     };
+    let is_told = exported.is_some() || saved.as_ref().is_some_and(|saved| saved.epochs.is_some());
+    let told = table.get("train").and_then(|train| train.get("epochs")?.as_integer()).filter(|_| is_told);
+    let config = overlaid(table, given)?;
+    if let Some(told) = told {
+        check_epochs(told, config.train.epochs)?;
+    }
     let network = network(&config, config.data.dataset.outputs())?;
     let entries = names::entries(&config, &network)?;
     fill(&entries, &state)?;
@@ -109,6 +115,18 @@ fn from_bytes(path: &Path, bytes: &[u8], given: &Given) -> Result<Imported> {
     };
     let checkpoint = Checkpoint::of_run(position, config.to_toml(), &network, &optimizers)?;
     Ok(Imported { config, network, notes, checkpoint })
+}
+
+/// Refuses other epochs than those that a file tells: an imported run has had all epochs of its config, and its row says how many.
+fn check_epochs(told: i64, epochs: usize) -> Result<()> {
+    if i64::try_from(epochs) == Ok(told) {
+        return Ok(());
+    }
+    bail!(
+        "--set train.epochs={epochs}: by its file the network has had {told} epochs, and the run's row says as many; import it \
+         without this key, and train it on with `reproduce train --config DIR/config.toml --out DIR --resume --set \
+         train.epochs={epochs}`"
+    )
 }
 
 /// The end of the names of batch norms' counters.
@@ -152,7 +170,8 @@ fn keys(path: &Path, saved: Option<&Saved>, state: &BTreeMap<String, Tensor>, gi
             keys.set("network.kind", network);
             keys.set("activation.kind", activation);
             keys.set("data.dataset", flag(&given.dataset, "dataset")?);
-            keys.set("train.epochs", 1);
+            let epochs = saved.and_then(|saved| saved.epochs).map_or(1, |epochs| epochs.max(1));
+            keys.set("train.epochs", i64::try_from(epochs)?);
             keys.set("train.milestones", toml::Value::Array(Vec::new()));
             params::set_shapes(&mut keys, kind, state, given.range.filter(|_| is_spline))?;
         }

@@ -211,6 +211,12 @@ impl SummaryRow {
         self.run == config.name && self.seed == config.seed
     }
 
+    /// Whether both are of one run: of the same name and seed, experiment and data set.
+    pub(super) fn is_of_run_of(&self, other: &Self) -> bool {
+        (&self.run, self.seed, &self.experiment, &self.dataset)
+            == (&other.run, other.seed, &other.experiment, &other.dataset)
+    }
+
     /// The precision of the training. Rows of older versions name none: there was one.
     pub fn trained_in(&self) -> &str {
         self.precision.as_deref().unwrap_or("f32")
@@ -256,7 +262,7 @@ impl SummaryRow {
     }
 }
 
-/// Rows of finished runs, one a run, in the order in which the runs came.
+/// Rows of finished runs of a sweep, one a run, in the order in which the runs came. No two runs of a sweep have one name and seed.
 #[derive(Debug, Clone, Default)]
 pub struct SummaryRows {
     rows: Vec<SummaryRow>,

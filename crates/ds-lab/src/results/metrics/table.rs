@@ -1,6 +1,6 @@
 //! CSV tables that are read and written as a whole.
 
-use super::{MetricsRow, SummaryRow, SummaryRows};
+use super::{MetricsRow, SummaryRow};
 use crate::files::{FileError, write_atomically};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
@@ -111,12 +111,16 @@ pub fn read_summary(path: &Path) -> Result<Vec<SummaryRow>, MetricsError> {
     read_table(path)
 }
 
-/// Puts a row into a summary: in the place of the row of the same run and seed, or after the others.
+/// Puts a row into a summary: in the place of the row of the same run, or after the others. Runs of different experiments or data sets
+/// may have one name and seed, as in the summary of all results.
 ///
 /// # Errors
 /// If the file there has other columns, or cannot be written; it is then untouched.
 pub fn write_summary(path: &Path, row: &SummaryRow) -> Result<(), MetricsError> {
-    let old = if path.exists() { read_summary(path)? } else { Vec::new() };
-    let rows: SummaryRows = old.into_iter().chain([row.clone()]).collect();
-    write_table(path, rows.all())
+    let mut rows = if path.exists() { read_summary(path)? } else { Vec::new() };
+    match rows.iter_mut().find(|old| old.is_of_run_of(row)) {
+        Some(old) => *old = row.clone(),
+        None => rows.push(row.clone()),
+    }
+    write_table(path, &rows)
 }

@@ -105,6 +105,25 @@ fn rows_of_an_older_version_get_the_new_columns() {
 }
 
 #[test]
+fn runs_of_other_experiments_and_data_sets_keep_their_summary_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("summary.csv");
+    let row = |experiment: &str, dataset: &str, test_loss| SummaryRow {
+        run: "baseline".into(),
+        experiment: experiment.into(),
+        dataset: dataset.into(),
+        test_loss,
+        ..SummaryRow::default()
+    };
+    let [circle, s_shape] = ["circle", "s_shape"].map(|dataset| row("area2d", dataset, 1.0));
+    let (square, again) = (row("fit1d", "square", 2.0), row("area2d", "s_shape", 3.0));
+    for row in [&circle, &s_shape, &square, &again] {
+        write_summary(&path, row).unwrap();
+    }
+    assert_eq!(read_summary(&path).unwrap(), [circle, again, square]);
+}
+
+#[test]
 fn a_run_replaces_its_own_summary_row() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("summary.csv");

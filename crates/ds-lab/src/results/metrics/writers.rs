@@ -121,6 +121,8 @@ pub struct SummaryWriter {
     path: PathBuf,
     file: File,
     rows: SummaryRows,
+    /// Why the file may end with a part of a row, to which no other must be appended.
+    broken: Option<String>,
 }
 
 /// The rows of a summary that may be growing, or none if there is no file. A last line that was cut off is no row.
@@ -138,7 +140,14 @@ pub fn read_whole_rows(path: &Path) -> Result<SummaryRows, MetricsError> {
         let message = "it is no summary of this program; --out DIR writes elsewhere".to_owned();
         return Err(MetricsError::Table { path: path.to_owned(), message });
     }
-    Ok(parse_table(path, &text[..whole])?.into_iter().collect())
+    let rows = parse_table(path, &text[..whole]).map_err(|error| match error {
+        MetricsError::Table { path, message } => {
+            let message = format!("{message}; remove a line that is no row, and its run is made again");
+            MetricsError::Table { path, message }
+        }
+        other => other,
+    })?;
+    Ok(rows.into_iter().collect())
 }
 
 impl SummaryWriter {
@@ -152,7 +161,7 @@ impl SummaryWriter {
         // Without a cut line, in the columns of this version, and a run in one row.
         write_table(path, rows.all())?;
         let file = OpenOptions::new().append(true).open(path).map_err(error)?;
-        Ok(Self { path: path.to_owned(), file, rows })
+        Ok(Self { path: path.to_owned(), file, rows, broken: None })
     }
 
     /// The rows so far.
@@ -163,12 +172,22 @@ impl SummaryWriter {
     /// Appends a row, on the disk when this returns.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written, as on a full disk: the file then ends with the row before.
     pub fn append(&mut self, row: SummaryRow) -> Result<(), MetricsError> {
         let bytes = to_csv(std::slice::from_ref(&row), false)
             .map_err(|message| MetricsError::Table { path: self.path.clone(), message })?;
-        let written = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file));
-        written.map_err(|source| write_error(&self.path, source))?;
+        let error = |source| write_error(&self.path, source);
+        if let Some(reason) = &self.broken {
+            return Err(error(io::Error::other(format!("a row before was written in part: {reason}"))));
+        }
+        let end = self.file.metadata().map_err(error)?.len();
+        if let Err(source) = self.file.write_all(&bytes).and_then(|()| files::sync(&self.file)) {
+            // Others go on, and their rows must not follow a part of this one.
+            if self.file.set_len(end).is_err() {
+                self.broken = Some(source.to_string());
+            }
+            return Err(error(source));
+        }
         self.rows.put(row);
         Ok(())
     }
@@ -190,7 +209,7 @@ impl SummaryWriter {
         write_table(&self.path, &rows)?;
         self.file =
             OpenOptions::new().append(true).open(&self.path).map_err(|source| write_error(&self.path, source))?;
-        self.rows = rows.into_iter().collect();
+        (self.rows, self.broken) = (rows.into_iter().collect(), None);
         Ok(())
     }
 }

@@ -29,13 +29,13 @@ pub(super) struct Tried {
 }
 
 /// Trains the pruned network. Where the config wants it, removes more knots and trains by turns, while the judged accuracy stays within
-/// the tolerance of the one before pruning. `save` saves the network that is chosen so far.
+/// the tolerance of the one before pruning. `save` saves the network that is chosen so far, of which it gets the row.
 pub(super) fn pruned_and_trained(
     config: &Config,
     setup: &Setup,
     kept: KeptKnots,
     before: Option<f64>,
-    save: impl Fn() -> Result<()>,
+    save: impl Fn(&PruningRow) -> Result<()>,
 ) -> Result<Tried> {
     let (mut kept, mut tried) = (kept, Tried { chosen: None, curve: Vec::new() });
     loop {
@@ -46,8 +46,8 @@ pub(super) fn pruned_and_trained(
         let accuracy = before.zip(refit::judged_of(config, &row));
         let holds = accuracy.is_none_or(|(before, now)| before - now <= config.sparsify.tolerance);
         if holds || tried.chosen.is_none() {
+            save(&row)?;
             tried.chosen = Some(row);
-            save()?;
         }
         if !holds || left == 0 || before.is_none() || !config.sparsify.iterate {
             return Ok(tried);

@@ -131,7 +131,7 @@ pub(super) fn row(config: &Config, setup: &Setup, knots: usize, finetune_epochs:
     })
 }
 
-/// The accuracy of the unchanged network that may fall by the tolerance.
+/// The accuracy that may fall by the tolerance, of the network as it is, with its evaluation over the training samples.
 pub(super) fn judged(config: &Config, setup: &Setup, training: Evaluation) -> Result<Option<f64>> {
     Ok(match (config.sparsify.accuracy, &setup.validation) {
         (Judged::Validation, Some(samples)) => evaluate(&setup.network, samples)?.accuracy,

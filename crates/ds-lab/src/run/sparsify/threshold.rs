@@ -1,11 +1,12 @@
 //! The papers' way: knots below a threshold are eliminated.
 
+use super::refit;
 use super::saved::Saved;
 use super::search::last_that_holds;
 use crate::config::{Config, Search};
 use crate::file_names::THRESHOLDS;
 use crate::results::metrics::{ThresholdRow, write_table};
-use crate::run::evaluation::{Evaluation, evaluate};
+use crate::run::evaluation::evaluate;
 use crate::run::setup::Setup;
 use anyhow::{Result, bail};
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
@@ -21,6 +22,8 @@ pub struct Sparsified {
     pub active_knots: usize,
     /// Training accuracy afterwards.
     pub train_accuracy: Option<f64>,
+    /// Validation accuracy afterwards, where samples are held out.
+    pub validation_accuracy: Option<f64>,
     /// Test accuracy afterwards.
     pub test_accuracy: Option<f64>,
 }
@@ -35,22 +38,22 @@ fn eliminate(network: &Network, saved: &Saved, threshold: f64) -> Result<usize> 
     Ok(kept)
 }
 
-/// Eliminates knots at the config's threshold, or at the largest of the papers' that costs no more accuracy than the tolerance; the
-/// network is left with the knots that are kept. `None` if every threshold costs too much. Also the thresholds that were tried, the
-/// smallest first.
+/// Eliminates knots at the config's threshold, or at the largest of the papers' that costs no more than the tolerance of the judged
+/// accuracy before. The network is left with the knots that are kept. `None` if every threshold costs too much. Also the thresholds
+/// that were tried, the smallest first.
 pub(super) fn eliminated(
     config: &Config,
     setup: &Setup,
     saved: &Saved,
-    unchanged: Evaluation,
+    before: Option<f64>,
     directory: &Path,
 ) -> Result<(Option<Sparsified>, Vec<ThresholdRow>)> {
     let mut tried = Vec::new();
-    let threshold = match (config.sparsify.threshold, unchanged.accuracy) {
+    let threshold = match (config.sparsify.threshold, before) {
         (Some(threshold), _) => Some(threshold),
-        (None, Some(accuracy)) => {
+        (None, Some(before)) => {
             let threshold;
-            (threshold, tried) = search(config, setup, saved, accuracy)?;
+            (threshold, tried) = search(config, setup, saved, before)?;
             tried.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
             write_table(&directory.join(THRESHOLDS), &tried)?;
             threshold
@@ -61,31 +64,37 @@ pub(super) fn eliminated(
         ),
     };
     let Some(threshold) = threshold else { return Ok((None, tried)) };
-    let active_knots = eliminate(&setup.network, saved, threshold)?;
-    let test_accuracy = evaluate(&setup.network, &setup.test)?.accuracy;
-    let train_accuracy = evaluate(&setup.network, &setup.train)?.accuracy;
-    Ok((Some(Sparsified { threshold, active_knots, train_accuracy, test_accuracy }), tried))
+    let network = &setup.network;
+    let active_knots = eliminate(network, saved, threshold)?;
+    let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
+    let sparsified = Sparsified {
+        threshold,
+        active_knots,
+        train_accuracy: evaluate(network, &setup.train)?.accuracy,
+        validation_accuracy: validation.and_then(|evaluation| evaluation.accuracy),
+        test_accuracy: evaluate(network, &setup.test)?.accuracy,
+    };
+    Ok((Some(sparsified), tried))
 }
 
-/// The largest threshold that costs no more than the tolerance, and all that were tried.
-fn search(config: &Config, setup: &Setup, saved: &Saved, accuracy: f64) -> Result<(Option<f64>, Vec<ThresholdRow>)> {
+/// The largest threshold that costs no more than the tolerance of the judged accuracy, and all that were tried.
+fn search(config: &Config, setup: &Setup, saved: &Saved, before: f64) -> Result<(Option<f64>, Vec<ThresholdRow>)> {
     let thresholds = papers_thresholds();
+    let tolerance = config.sparsify.tolerance;
     let mut tried = Vec::new();
-    let mut evaluate_at = |threshold: f64| -> Result<f64> {
+    let mut judged_at = |threshold: f64| -> Result<f64> {
         let active_knots = eliminate(&setup.network, saved, threshold)?;
-        let train_accuracy = evaluate(&setup.network, &setup.train)?.accuracy.unwrap_or(0.0);
-        tried.push(ThresholdRow { threshold, active_knots, train_accuracy });
-        Ok(train_accuracy)
+        let training = evaluate(&setup.network, &setup.train)?;
+        tried.push(ThresholdRow { threshold, active_knots, train_accuracy: training.accuracy.unwrap_or(0.0) });
+        Ok(refit::judged(config, setup, training)?.unwrap_or(0.0))
     };
     let best = match config.sparsify.search {
         Search::Every => {
-            let best = largest_threshold(&thresholds, accuracy, config.sparsify.tolerance, evaluate_at)?;
+            let best = largest_threshold(&thresholds, before, tolerance, judged_at)?;
             best.map(|(threshold, _)| threshold)
         }
         Search::Bisect => {
-            let holds = last_that_holds(thresholds.len(), |k| {
-                Ok(accuracy - evaluate_at(thresholds[k])? <= config.sparsify.tolerance)
-            })?;
+            let holds = last_that_holds(thresholds.len(), |k| Ok(before - judged_at(thresholds[k])? <= tolerance))?;
             holds.map(|k| thresholds[k])
         }
     };

@@ -96,7 +96,8 @@ fn runs_that_diverge_are_named_and_not_tried_again_and_the_choice_is_made() {
     assert_eq!((outcome.rows.len(), outcome.diverged.len(), outcome.choices.len()), (3, 2, 1));
     assert!(outcome.choices[0].contains("lr = 1e-3"), "{:?}", outcome.choices);
     assert!(outcome.diverged.iter().all(|row| row.run.contains("lr1e6") && !row.loss.is_finite() && row.epoch >= 1));
-    assert_eq!(count_done(&sweep, directory.path()).unwrap(), 4);
+    // The run of the selection, too.
+    assert_eq!(count_done(&sweep, directory.path()).unwrap(), 5);
     assert!(!directory.path().join("runs").exists());
     let again = run_sweep(&sweep, &source, &options(directory.path(), 2)).unwrap();
     assert_eq!((again.made, again.diverged.len(), again.rows.len()), (0, 2, 3));
@@ -256,4 +257,48 @@ fn the_networks_of_selected_runs_can_be_kept() {
         std::fs::read_dir(directory.path().join("runs")).unwrap().map(|run| run.unwrap().path()).collect();
     assert!(runs.len() == 1 && runs[0].ends_with("area-bspline-circle-selected-seed2"), "{runs:?}");
     assert!(runs[0].join("checkpoint.safetensors").exists());
+}
+
+#[test]
+fn a_definition_is_replaced_only_where_its_rows_allow_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, source) = (directory.path(), Source::Auto { dir: None });
+    let (path, failed) = (root.join("sweep.toml"), root.join("failed.csv"));
+    let run_here =
+        |sweep: &Sweep, overwrite: bool| run_sweep(sweep, &source, &SweepOptions { overwrite, ..options(root, 2) });
+    let tiny = sweep(TINY).unwrap();
+    // Files that no sweep has left here.
+    std::fs::write(&failed, "mine").unwrap();
+    let message = run_here(&tiny, false).unwrap_err().to_string();
+    assert!(message.contains("has a file failed.csv"), "{message}");
+    assert_eq!(std::fs::read_to_string(&failed).unwrap(), "mine");
+    std::fs::remove_file(&failed).unwrap();
+    std::fs::write(&path, "# mine").unwrap();
+    let message = run_here(&tiny, false).unwrap_err().to_string();
+    assert!(message.contains("definition of another sweep"), "{message}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "# mine");
+    std::fs::remove_file(&path).unwrap();
+
+    run_here(&tiny, false).unwrap();
+    let definition = std::fs::read_to_string(&path).unwrap();
+    let other = sweep(&TINY.replace("train.epochs = 2", "train.epochs = 3")).unwrap();
+    assert_ne!(other.definition(), tiny.definition());
+    let message = run_here(&other, false).unwrap_err().to_string();
+    assert!(message.contains("made with another config"), "{message}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), definition);
+    assert_eq!(count_done(&tiny, root).unwrap(), tiny.runs().unwrap().len());
+
+    // What cannot be read is kept beside the new rows.
+    let summary = root.join("summary.csv");
+    std::fs::write(&summary, "a,b\n1,2\n").unwrap();
+    run_here(&other, true).unwrap();
+    assert_eq!(std::fs::read_to_string(root.join("summary.csv.damaged")).unwrap(), "a,b\n1,2\n");
+    assert_eq!(read_summary(&summary).unwrap().len(), tiny.runs().unwrap().len());
+}
+
+#[test]
+fn the_command_that_goes_on_does_not_overwrite() {
+    let options = options(Path::new("a"), 1);
+    assert_eq!(options.again(), "the same command");
+    assert_eq!(SweepOptions { overwrite: true, ..options }.again(), "the same command without --overwrite");
 }

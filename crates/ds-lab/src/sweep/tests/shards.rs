@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::file_names::{DIVERGED, FAILED, SHARDS, SUMMARY};
-use crate::results::metrics::write_table;
+use crate::results::metrics::{FailedRow, read_table, write_table};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -180,7 +180,16 @@ fn failed_runs_are_named_with_their_error() {
     let missing = merge(&sweep, folder.path()).unwrap().missing;
     assert!(missing.iter().any(|(title, error)| *title == run::title(&failing) && error.is_some()), "{missing:?}");
     assert!(folder.path().join(FAILED).exists());
+    // It fails again, for another reason, and that one counts.
     std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("config.toml"), "# mine").unwrap();
+    run_sweep(&sweep, &source, &of_shard(folder.path(), "1/2")).unwrap();
+    let missing = merge(&sweep, folder.path()).unwrap().missing;
+    let errors: Vec<String> = missing.into_iter().filter_map(|(_, error)| error).collect();
+    assert!(errors.len() == 1 && errors[0].contains("config.toml"), "{errors:?}");
+    assert_eq!(read_table::<FailedRow>(&folder.path().join(FAILED)).unwrap().len(), 1);
+    std::fs::remove_dir_all(&place).unwrap();
     run_sweep(&sweep, &source, &options(folder.path(), 1)).unwrap();
     assert!(!folder.path().join(FAILED).exists());
     assert!(status(&sweep, folder.path()).unwrap().failed.is_empty());
