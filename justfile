@@ -41,9 +41,10 @@ gpu-test:
 gpu-test-nccl:
     cargo test --release -p ds-nn --features nccl --test nccl -- --nocapture --test-threads 1
 
-# Splines, ReLU, a copy, and steps of ResNet32 and NiN on a GPU, in one table (--json FILE); benches/pytorch_gpu.py has the same rows
+# Splines, ReLU, a copy, and steps of networks on a GPU, each beside its floor (--json FILE), and the kernels of a step, where Nsight Compute is; benches/pytorch_gpu.py has the same rows
 gpu-bench *ARGS:
     cargo run --release -p ds-lab --features cuda --example gpu_bench -- {{ARGS}}
+    python3 benches/gpu_kernels.py "${CARGO_TARGET_DIR:-target}/release/examples/gpu_bench"
 
 # The binaries that gpu-all needs, in DIR, and packed in DIR.tar.xz (some 16 MB); with those for several GPUs, where there is NCCL
 gpu-pack DIR="gpu-binaries":

@@ -67,6 +67,7 @@ stage test-core "$binaries/gpu-test-core" --nocapture --test-threads 1
 stage test-nn "$binaries/gpu-test-nn" --nocapture --test-threads 1
 stage test-lab "$binaries/gpu-test-lab" --nocapture --test-threads 1
 stage bench "$binaries/gpu_bench" --json "$out/bench.json"
+stage kernels python3 benches/gpu_kernels.py "$binaries/gpu_bench"
 stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
 if [ -e "$out/bench.json" ] && [ -e "$out/pytorch.json" ]; then
     python3 benches/gpu_table.py "$out/bench.json" "$out/pytorch.json" > "$out/table.md" || failed=1

@@ -1,5 +1,6 @@
 //! The rows of benches/pytorch_gpu.py for this project, on a GPU: `just gpu-bench [--json FILE] [--only TEXT]`, all of them or
-//! those that have TEXT in their names; steps as training makes them, or with `--no-cuda-graphs` without graphs.
+//! those that have TEXT in their names; steps as training makes them, or with `--no-cuda-graphs` without graphs. `--steps N` makes N
+//! steps of the first such row and measures nothing, for a profiler (benches/gpu_kernels.py).
 //!
 //! Times are the best of some rounds, each of as many repetitions as take a tenth of a second between two synchronisations with
 //! the host; the host's part of a step is the median time until all of it has been handed to an idle GPU. Memory is the most that
@@ -13,7 +14,7 @@
 use anyhow::{Context, Result};
 
 fn main() -> Result<()> {
-    let (mut json, mut only, mut graphs) = (None, String::new(), true);
+    let (mut json, mut only, mut graphs, mut steps) = (None, String::new(), true, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().context("usage: gpu_bench [--json FILE] [--only TEXT] [--no-cuda-graphs]");
@@ -21,8 +22,12 @@ fn main() -> Result<()> {
             "--json" => json = Some(value()?),
             "--only" => only = value()?,
             "--no-cuda-graphs" => graphs = false,
+            "--steps" => steps = Some(value()?.parse().context("--steps: a number of steps")?),
             other => anyhow::bail!("gpu_bench: unknown argument {other}"),
         }
+    }
+    if let Some(steps) = steps {
+        return bench::steps(&only, graphs, steps);
     }
     let rows = bench::rows(&only, graphs)?;
     if let Some(path) = json {
@@ -56,12 +61,16 @@ mod bench {
         );
         Ok(Vec::new())
     }
+
+    pub fn steps(only: &str, graphs: bool, _steps: usize) -> Result<()> {
+        rows(only, graphs).map(drop)
+    }
 }
 
 #[cfg(feature = "cuda")]
 mod bench {
     use super::Row;
-    use anyhow::Result;
+    use anyhow::{Context, Result};
     use candle_core::{DType, Device, Tensor};
     use ds_core::Grid;
     use ds_core::activation::{Init, Spline};
@@ -103,15 +112,62 @@ mod bench {
         Ok(1e3 * best)
     }
 
-    pub fn rows(only: &str, graphs: bool) -> Result<Vec<Row>> {
-        let device = match cuda::open(0) {
-            Ok(device) => device,
-            Err(error) => {
-                let reason = error.to_string();
-                println!("no CUDA device, nothing was measured: {}", reason.lines().next().unwrap_or_default());
-                return Ok(Vec::new());
-            }
+    /// The first GPU; without one it says so.
+    fn device() -> Option<Device> {
+        let reason = match cuda::open(0) {
+            Ok(device) => return Some(device),
+            Err(error) => error.to_string(),
         };
+        println!("no CUDA device, nothing was measured: {}", reason.lines().next().unwrap_or_default());
+        None
+    }
+
+    /// Of a row with a training step.
+    #[derive(Clone, Copy)]
+    struct StepCase {
+        network: &'static str,
+        activation: &'static str,
+        /// Of the splines.
+        optimizer: &'static str,
+        precision: Precision,
+    }
+
+    const PRECISIONS: [(Precision, &str); 2] = [(Precision::F32, ""), (Precision::Bf16, ", bf16")];
+
+    impl StepCase {
+        /// All of them, in the order of the table.
+        fn all() -> Vec<Self> {
+            let kinds = [("relu", "adam"), ("bspline", "adam"), ("bspline", "prox_adam")];
+            let lipschitz = ["max_min", "absolute", "lipschitz_spline"].map(|kind| ("lipschitz_conv", kind, "adam"));
+            let of = |network| kinds.map(|(activation, optimizer)| (network, activation, optimizer));
+            let rows = [of("resnet32"), of("nin"), lipschitz].concat().into_iter();
+            rows.flat_map(|(network, activation, optimizer)| {
+                PRECISIONS.map(|(precision, _)| Self { network, activation, optimizer, precision })
+            })
+            .collect()
+        }
+
+        fn name(&self) -> String {
+            let proximal = if self.optimizer == "adam" { "" } else { ", prox_adam" };
+            let suffix = if self.precision == Precision::Bf16 { ", bf16" } else { "" };
+            format!("{} step, batch 128, {}{proximal}{suffix}", self.network, self.activation)
+        }
+    }
+
+    /// Makes steps of the first row whose name contains `only`.
+    pub fn steps(only: &str, graphs: bool, count: usize) -> Result<()> {
+        let Some(device) = device() else { return Ok(()) };
+        let case = StepCase::all().into_iter().find(|case| case.name().contains(only));
+        let case = case.with_context(|| format!("gpu_bench: no step has {only:?} in its name"))?;
+        println!("{count} steps: {}", case.name());
+        training(&device, graphs, case, |run| {
+            (0..count).try_for_each(|_| run())?;
+            Ok(device.synchronize()?)
+        })
+    }
+
+    pub fn rows(only: &str, graphs: bool) -> Result<Vec<Row>> {
+        let Some(device) = device() else { return Ok(Vec::new()) };
         println!("{}", cuda::name(device.as_cuda_device()?)?);
         let rates = [Rates::of(&device, DType::F32)?, Rates::of(&device, DType::BF16)?];
         for (Rates { copy, products }, what) in rates.iter().zip(["f32, products in TF32", "bf16"]) {
@@ -158,27 +214,14 @@ mod bench {
             });
             Ok(())
         };
-        const PRECISIONS: [(Precision, &str); 2] = [(Precision::F32, ""), (Precision::Bf16, ", bf16")];
         for (precision, suffix) in PRECISIONS {
             let dtype = precision.dtype();
             measure(format!("copy (1024, 64, 32, 32){suffix}"), &|| copy(&device, dtype))?;
             measure(format!("relu, forward and backward{suffix}"), &|| relu(&device, dtype))?;
             measure(format!("spline (51 knots), forward and backward{suffix}"), &|| spline(&device, dtype))?;
         }
-        for name in ["resnet32", "nin"] {
-            for (kind, optimizer) in [("relu", "adam"), ("bspline", "adam"), ("bspline", "prox_adam")] {
-                for (precision, suffix) in PRECISIONS {
-                    let proximal = if optimizer == "adam" { "" } else { ", prox_adam" };
-                    let of = format!("{name} step, batch 128, {kind}{proximal}{suffix}");
-                    measure(of, &|| step(&device, graphs, (name, kind, optimizer), precision))?;
-                }
-            }
-        }
-        for kind in ["max_min", "absolute", "lipschitz_spline"] {
-            for (precision, suffix) in PRECISIONS {
-                let of = format!("lipschitz_conv step, batch 128, {kind}{suffix}");
-                measure(of, &|| step(&device, graphs, ("lipschitz_conv", kind, "adam"), precision))?;
-            }
+        for case in StepCase::all() {
+            measure(case.name(), &|| step(&device, graphs, case))?;
         }
         Ok(rows)
     }
@@ -293,20 +336,24 @@ mod bench {
         })
     }
 
-    /// A training step, its batch cut on the device included.
-    fn step(
+    fn config(case: StepCase) -> Result<Config> {
+        let StepCase { network, activation, optimizer, .. } = case;
+        let more = if network == "lipschitz_conv" { LIPSCHITZ_CONV } else { "" };
+        let scaling = if activation == "lipschitz_spline" { "activation.scaling = false\n" } else { "" };
+        Ok(Config::from_toml(&format!(
+            "experiment = \"cifar10\"\nnetwork.kind = \"{network}\"\nactivation.kind = \"{activation}\"\n\
+             optimizer.splines.kind = \"{optimizer}\"\n{more}{scaling}"
+        ))?)
+    }
+
+    /// Hands on what makes a training step, its batch cut on the device included.
+    fn training<T>(
         device: &Device,
         graphs: bool,
-        (name, kind, optimizer): (&str, &str, &str),
-        precision: Precision,
-    ) -> Result<Measured> {
-        let more = if name == "lipschitz_conv" { LIPSCHITZ_CONV } else { "" };
-        let scaling = if kind == "lipschitz_spline" { "activation.scaling = false\n" } else { "" };
-        let text = format!(
-            "experiment = \"cifar10\"\nnetwork.kind = \"{name}\"\nactivation.kind = \"{kind}\"\n\
-             optimizer.splines.kind = \"{optimizer}\"\n{more}{scaling}"
-        );
-        let config = Config::from_toml(&text)?;
+        case: StepCase,
+        with: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<T>,
+    ) -> Result<T> {
+        let config = config(case)?;
         let network = network(&config, 10)?.to(DType::F32, device)?;
         let penalty = SplinePenalty::new(&config, &network)?;
         let mut optimizers = Optimizers::new(&config, &network, penalty.as_ref())?;
@@ -315,42 +362,42 @@ mod bench {
         let pixels = (0..count * 3 * 32 * 32).map(|_| rng.random()).collect();
         let set = ImageSet::new(pixels, (0..count).map(|k| (k % 10) as u8).collect(), (3, 32, 32), 10)?;
         let samples = Samples::images(&set, &Normalization { mean: vec![0.5; 3], deviation: vec![0.25; 3] })?;
-        let samples = samples.to(precision.dtype(), device)?;
+        let samples = samples.to(case.precision.dtype(), device)?;
         let totals = Model::totals_on(device)?;
         let model = Model { network: &network, penalty: penalty.as_ref(), totals: &totals };
         let mut execution = execution(&network, None, graphs.then_some(128))?;
         let mut done = 0;
-        let mut run = || -> Result<()> {
+        with(&mut || {
             done += 1;
             let indices: Vec<usize> = (0..128).map(|k| (k + 128 * done) % count).collect();
             let batch = samples.batch(&indices, Some(&mut rng))?;
             // Far beyond the last milestone: random images shall not make the loss diverge.
             let at = At { epoch: 100_000, dropout: done as u64 };
             Ok(execution.step(&model, batch, 128, &mut optimizers, at)?)
-        };
-        // With graphs, one has been captured after these.
-        for _ in 0..5 {
-            run()?;
-        }
-        device.synchronize()?;
-        cuda::reset_peak_memory(device.as_cuda_device()?)?;
-        let ms = timed(device, &mut run)?;
-        let peak = cuda::peak_memory(device.as_cuda_device()?)? as f64 / 1e6;
-        let mut of_host = Vec::new();
-        for _ in 0..3 * ROUNDS {
+        })
+    }
+
+    fn step(device: &Device, graphs: bool, case: StepCase) -> Result<Measured> {
+        let step_floor = Some(StepWork::of(&config(case)?, case.precision.dtype(), 128));
+        training(device, graphs, case, |run| {
+            // With graphs, one has been captured after these.
+            for _ in 0..5 {
+                run()?;
+            }
             device.synchronize()?;
-            let start = Instant::now();
-            run()?;
-            of_host.push(1e3 * start.elapsed().as_secs_f64());
-        }
-        of_host.sort_by(f64::total_cmp);
-        let host = Some(of_host[of_host.len() / 2]);
-        Ok(Measured {
-            ms,
-            bytes: None,
-            host,
-            peak: Some(peak),
-            step_floor: Some(StepWork::of(&config, precision.dtype(), 128)),
+            cuda::reset_peak_memory(device.as_cuda_device()?)?;
+            let ms = timed(device, &mut *run)?;
+            let peak = Some(cuda::peak_memory(device.as_cuda_device()?)? as f64 / 1e6);
+            let mut of_host = Vec::new();
+            for _ in 0..3 * ROUNDS {
+                device.synchronize()?;
+                let start = Instant::now();
+                run()?;
+                of_host.push(1e3 * start.elapsed().as_secs_f64());
+            }
+            of_host.sort_by(f64::total_cmp);
+            let host = Some(of_host[of_host.len() / 2]);
+            Ok(Measured { ms, bytes: None, host, peak, step_floor })
         })
     }
 }
