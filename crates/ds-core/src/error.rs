@@ -8,6 +8,11 @@ pub enum Error {
     /// The number of knots is even or below 3.
     #[error("spline size is {0}: it must be odd and at least 3, so that a knot lies at 0")]
     Size(usize),
+    /// A grid with more segments than an f32 counts.
+    #[error(
+        "spline size is {0}: it must be at most 8388609, because kernels in f32 find one of at most 2^23 segments without rounding"
+    )]
+    TooManyKnots(usize),
     /// The number of knots of a 1-Lipschitz spline is below 3.
     #[error("size of a lipschitz_spline is {0}: it must be at least 3, even or odd; fewer knots make a straight line")]
     LipschitzSize(usize),

@@ -2,6 +2,10 @@
 
 use crate::{Error, Result};
 
+/// The most segments of a grid. An f32 counts so many, and halves of one, without rounding: the segments that kernels find in f32 stay
+/// inside their tables.
+pub(crate) const MAX_SEGMENTS: usize = 1 << 23;
+
 /// K knots `x_k = (k − (K−1)/2)·T`, centred at 0.
 ///
 /// Between knots a linear spline is interpolated, outside it goes on with the slope of its outermost segment
@@ -16,11 +20,9 @@ impl Grid {
     /// A grid of `size` knots with distance `step`.
     ///
     /// # Errors
-    /// If `size` is even or below 3, or `step` is not a positive finite number.
+    /// If `size` is even, below 3 or above 2²³ + 1, or `step` is not a positive finite number.
     pub fn from_step(size: usize, step: f64) -> Result<Self> {
-        if size < 3 || size.is_multiple_of(2) {
-            return Err(Error::Size(size));
-        }
+        check_size(size)?;
         if !(step.is_finite() && step > 0.0) {
             return Err(Error::Grid { what: "step", value: step });
         }
@@ -33,11 +35,9 @@ impl Grid {
     /// numbers can be compared; a range so small that this would be 0 keeps the exact quotient.
     ///
     /// # Errors
-    /// If `size` is even or below 3, or `range` is not a positive finite number.
+    /// If `size` is even, below 3 or above 2²³ + 1, or `range` is not a positive finite number.
     pub fn from_range(size: usize, range: f64) -> Result<Self> {
-        if size < 3 || size.is_multiple_of(2) {
-            return Err(Error::Size(size));
-        }
+        check_size(size)?;
         if !(range.is_finite() && range > 0.0) {
             return Err(Error::Grid { what: "range", value: range });
         }
@@ -81,6 +81,14 @@ impl Grid {
     }
 }
 
+fn check_size(size: usize) -> Result<()> {
+    match size {
+        _ if size < 3 || size.is_multiple_of(2) => Err(Error::Size(size)),
+        _ if size - 1 > MAX_SEGMENTS => Err(Error::TooManyKnots(size)),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +125,14 @@ mod tests {
         for size in [0, 1, 2, 50] {
             let error = Grid::from_range(size, 1.0).expect_err("size is not allowed");
             assert!(error.to_string().contains("odd"), "{error}");
+        }
+        let most = MAX_SEGMENTS + 1;
+        assert!(Grid::from_step(most, 1e-6).is_ok() && Grid::from_range(most, 4.0).is_ok());
+        for size in [most + 2, 33_554_439, usize::MAX] {
+            for grid in [Grid::from_step(size, 1e-6), Grid::from_range(size, 4.0)] {
+                let error = grid.expect_err("more segments than an f32 counts").to_string();
+                assert!(error.contains(&most.to_string()) && error.contains("f32"), "{error}");
+            }
         }
         for range in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Grid::from_range(5, range).is_err());

@@ -9,7 +9,7 @@ mod emulated;
 use candle_core::{DType, Device, Layout, Tensor, Var};
 use ds_core::Grid;
 use ds_core::activation::{Init, Kind, LinearTerm, LipschitzSpline, Spline};
-use ds_core::backend::gpu::GpuInput;
+use ds_core::backend::gpu::{Argument, Gpu, GpuInput, LaunchDims};
 use ds_core::backend::op::{Backward, Gradient, Op};
 use ds_core::graph::Gradients;
 use ds_core::ops::channel_affine::ChannelAffine;
@@ -20,7 +20,7 @@ use ds_core::ops::pairs::{Householder, MaxMin};
 use ds_core::ops::rectifier::{ChannelRectifier, Rectifier};
 use ds_core::ops::reparametrization::{AddLinearTerm, SumOfRelus};
 use ds_core::ops::slope_projection::SlopeProjection;
-use ds_core::regularization::Norm;
+use ds_core::regularization::{Norm, ProximalTv2, Workspace};
 use emulated::{
     TYPES, Tolerances, check_beginnings, check_foreach, compare, device, random, random_of, random_shape, rounded,
     tensor,
@@ -294,6 +294,44 @@ fn norm_gradients_of_all_layers_in_one_launch() {
         }
         gpu.end();
     }
+}
+
+#[test]
+fn proximal_points_with_step_sizes_of_0() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(11);
+    let Some(gpu) = device(0) else { return };
+    for (round, size) in [3, 5, 21, 51].into_iter().flat_map(|size| (0..4).map(move |round| (round, size))) {
+        let (grid, channels) = (Grid::from_step(size, 0.1).unwrap(), 4);
+        let spline = Spline::bspline(channels, grid, Init::Zero, DType::F32, &Device::Cpu).unwrap();
+        let penalty = ProximalTv2::new(&spline, 1e-2);
+        let u: Vec<f64> = (0..channels * size).map(|_| rng.random_range(-1.0..1.0)).collect();
+        // None, all, those of some functions, or of the last knots.
+        let first = rng.random_range(0..size);
+        let is_fixed: Vec<bool> = (0..u.len())
+            .map(|k| match round {
+                0 => false,
+                1 => true,
+                2 => k / size % 2 == 0,
+                _ => k % size >= first,
+            })
+            .collect();
+        let sizes = is_fixed.iter().map(|&fixed| if fixed { 0.0 } else { rng.random_range(0.01..1.0) });
+        let w: Vec<f64> = sizes.collect();
+        let mut expected = u.clone();
+        penalty.solve(&mut Workspace::default(), &mut expected, &w);
+        let (on_gpu, scale) = (gpu.put_f64(&u), gpu.put_f64(&w));
+        let work = gpu.alloc(DType::F64, 14 * u.len()).unwrap();
+        let [c, scale, work] = [on_gpu, scale, work].map(|array| array.address().into());
+        let blocks = LaunchDims { grid: (channels, 1), threads: 8, shared: 4 * 8 };
+        let arguments = [c, scale, work, Argument::Int(size as i32), penalty.weight().into()];
+        // SAFETY: the arguments of the kernel, and arrays of these lengths.
+        unsafe { gpu.launch("trend_filter", blocks, &arguments).unwrap() };
+        for (k, (ours, expected)) in gpu.get_f64(&on_gpu).into_iter().zip(expected).enumerate() {
+            let allowed = if is_fixed[k] { 0.0 } else { 1e-8 };
+            assert!((ours - expected).abs() <= allowed, "K={size}, round {round}, number {k}: {ours} for {expected}");
+        }
+    }
+    gpu.end();
 }
 
 #[test]

@@ -130,6 +130,37 @@ fn a_fixed_bias_need_not_be_in_a_file() {
 }
 
 #[test]
+fn a_frozen_layer_takes_no_file_without_a_parameter() {
+    let (map, all) = activations();
+    let of_layer = |name: &str| -> HashMap<String, Tensor> {
+        let prefix = format!("{name}.");
+        let data = map.data().lock().unwrap();
+        let tensor =
+            |(full, var): (&String, &Var)| Some((full.strip_prefix(&prefix)?.to_owned(), var.as_detached_tensor()));
+        data.iter().filter_map(tensor).collect()
+    };
+    for (config, trainable) in all {
+        let name = config.kind.name();
+        let tensors = of_layer(name);
+        let builder = |tensors| VarBuilder::from_tensors(tensors, DType::F32, &DEVICE);
+        let frozen = trainable.with_builder(builder(tensors.clone())).unwrap();
+        assert!(frozen.parameters("").is_empty(), "{name}");
+        for missing in tensors.keys() {
+            let mut others = tensors.clone();
+            others.remove(missing);
+            // b0 is fixed here, and the distance of the knots is no parameter.
+            let is_optional = ["grid_step", "b0"].contains(&missing.as_str());
+            for layer in [&trainable, &frozen] {
+                match layer.with_builder(builder(others.clone())) {
+                    Ok(_) => assert!(is_optional, "{name} without {missing}"),
+                    Err(error) => assert!(!is_optional && error.to_string().contains(missing), "{name}: {error}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn knots_move_with_the_coefficients_that_are_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("net.safetensors");

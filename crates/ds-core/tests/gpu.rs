@@ -8,7 +8,7 @@ mod on_card;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Module;
 use ds_core::Grid;
-use ds_core::activation::{Init, LipschitzSpline, Spline};
+use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Init, LipschitzSpline, Spline};
 use ds_core::backend::op::Apply;
 use ds_core::ops::channel_affine::ChannelAffine;
 use ds_core::ops::clip::UnitClip;
@@ -186,20 +186,64 @@ fn lipschitz_splines_and_their_norms_agree_with_the_cpu() {
 #[test]
 fn norms_agree_with_the_cpu() {
     let Some(gpu) = device() else { return };
-    let grid = Grid::from_range(51, 4.0).unwrap();
-    for norm in [Norm::Tv2, Norm::Bv2] {
-        let spline = Spline::relu_spline(8, grid, Init::Relu, false, DType::F32, &Device::Cpu).unwrap();
-        let gradients = |spline: &Spline| {
+    let kinds = [ActivationKind::BSpline, ActivationKind::ExplicitLinear, ActivationKind::ReluSpline];
+    let cases = [Norm::Tv2, Norm::Bv2].into_iter().flat_map(|norm| kinds.map(|kind| (norm, kind)));
+    on_card::each(cases, |(norm, kind)| {
+        let here = ActivationConfig::spline(kind, 51, 4.0, Init::Relu).build(8, false).unwrap();
+        let there = here.to(DType::F32, &gpu).unwrap();
+        // The three ways to add a gradient.
+        let gradients = |activation: &Activation, way: usize| {
+            let spline = activation.spline().unwrap();
             let mut gradients = spline.coefficients().unwrap().sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            norm.add_gradients(&[(spline, 0.3)], &mut gradients).unwrap();
+            match way {
+                0 => norm.add_gradients(&[(spline, 0.3)], &mut gradients).unwrap(),
+                1 => norm.add_gradient(spline, 0.3, &mut gradients).unwrap(),
+                _ => norm.add_gradient_of(activation, 0.3, &mut gradients).unwrap(),
+            }
             spline.parameters("s").iter().map(|p| gradients.get(&p.var).unwrap().clone()).collect::<Vec<_>>()
         };
-        let there = spline.to(DType::F32, &gpu).unwrap();
-        assert!((norm.value(&there).unwrap() / norm.value(&spline).unwrap() - 1.0).abs() < 1e-5);
-        for (ours, expected) in gradients(&there).iter().zip(&gradients(&spline)) {
-            assert!(error(ours, expected) < 1e-5, "{norm:?}");
+        let [ours, expected] = [&there, &here].map(|activation| norm.value_of(activation).unwrap().unwrap());
+        assert!((ours / expected - 1.0).abs() < 1e-5, "{norm:?}, {kind:?}");
+        for way in 0..3 {
+            for (ours, expected) in gradients(&there, way).iter().zip(&gradients(&here, way)) {
+                let error = error(ours, expected);
+                assert!(error < 1e-5, "{norm:?}, {kind:?}, way {way}: off by {error:e}");
+            }
         }
-    }
+    });
+}
+
+#[test]
+fn all_modules_take_f16() {
+    let Some(gpu) = device() else { return };
+    let rng = &mut ChaCha8Rng::seed_from_u64(6);
+    on_card::each(ActivationKind::NAMES, |name| {
+        let kind: ActivationKind = name.parse().unwrap();
+        let here = ActivationConfig::from(kind).build(8, false).unwrap();
+        // With a scaling of 1 no input moves to another segment.
+        for parameter in here.parameters("s").iter().filter(|parameter| !parameter.name.ends_with("scaling")) {
+            parameter.var.set(&random(rng, parameter.var.dims(), 0.5, DType::F32)).unwrap();
+        }
+        let there = here.to(DType::F32, &gpu).unwrap();
+        let x = random(rng, &[16, 8, 6, 6], 3.0, DType::F16);
+        let results = |layer: &Activation, device: &Device| {
+            let x = Var::from_tensor(&x.to_device(device).unwrap()).unwrap();
+            let y = layer.forward(&x).unwrap();
+            // A sum of them may be more than f16 can hold.
+            let loss = y.to_dtype(DType::F32).unwrap().sqr().unwrap().sum_all().unwrap();
+            let gradients = loss.backward().unwrap();
+            let vars = [x].into_iter().chain(layer.parameters("s").into_iter().map(|parameter| parameter.var));
+            let gradients = vars.map(|var| gradients.get(&var).unwrap().clone());
+            [y].into_iter().chain(gradients).collect::<Vec<_>>()
+        };
+        let (ours, expected) = (results(&there, &gpu), results(&here, &Device::Cpu));
+        assert_eq!((ours.len(), ours[0].dtype()), (expected.len(), DType::F16), "{name}");
+        for (k, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
+            assert_eq!(ours.dtype(), expected.dtype(), "{name}, result {k}");
+            let error = error(ours, expected);
+            assert!(error < 2e-3, "{name}: result {k} is off by {error:e}");
+        }
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use common::{flat, generator, tensor, uniform, variable};
 use ds_core::Grid;
 use ds_core::activation::{Kind, LinearTerm, Spline};
-use ds_core::regularization::{Norm, proximal_step, significant_knots, slope_changes};
+use ds_core::regularization::{Norm, ProximalTv2, Workspace, proximal_step, significant_knots, slope_changes};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -126,6 +126,58 @@ fn one_function_gives_the_same_bits_as_among_others() {
         proximal_step(&alone, 1e-2, &scale(&w[k * 21..][..21], 1)).unwrap();
         assert_eq!(flat(alone.knot_parameters()), together[k * 21..][..21], "function {k}");
     }
+}
+
+#[test]
+fn parameters_with_a_step_size_of_0_stay_and_the_others_take_the_limit_of_small_ones() {
+    let rng = &mut generator(6);
+    for (round, size) in [3, 5, 11, 21].into_iter().flat_map(|size| (0..8).map(move |round| (round, size))) {
+        let (grid, channels) = (Grid::from_step(size, 0.1).unwrap(), 9);
+        let n = channels * size;
+        let u: Vec<f64> = (0..channels).flat_map(|_| row(rng, size)).collect();
+        // All, all but one, or some of them.
+        let one = rng.random_range(0..size);
+        let mut stays = |k: usize| match round {
+            0 => true,
+            1 | 2 => k % size != one,
+            _ => rng.random_range(0..round) > 1,
+        };
+        let fixed: Vec<bool> = (0..n).map(&mut stays).collect();
+        let sizes = uniform(rng, n, 0.01, 1.0);
+        let solution = |of_fixed: f64| {
+            let w = fixed.iter().zip(&sizes).map(|(&fixed, &w)| if fixed { of_fixed } else { w }).collect();
+            let spline = bspline(u.clone(), grid, DType::F64);
+            proximal_step(&spline, 3e-2, &tensor(w, &[channels, size])).unwrap();
+            flat(spline.knot_parameters())
+        };
+        let (c, limit) = (solution(0.0), solution(1e-8));
+        let what = format!("K={size}, round {round}");
+        assert!(c.iter().all(|c| c.is_finite()), "{what}");
+        for k in (0..n).filter(|&k| fixed[k]) {
+            assert_eq!(c[k], u[k], "{what}: parameter {k}");
+        }
+        common::assert_close(&what, &c, &limit, 1e-6);
+    }
+}
+
+#[test]
+fn a_workspace_needs_no_start() {
+    let rng = &mut generator(7);
+    let (grid, w) = (Grid::from_step(21, 0.1).unwrap(), uniform(rng, 9 * 21, 0.01, 1.0));
+    let u: Vec<f64> = (0..9).flat_map(|_| row(rng, 21)).collect();
+    let spline = bspline(u.clone(), grid, DType::F64);
+    let penalty = ProximalTv2::new(&spline, 1e-2);
+    let mut c = u.clone();
+    penalty.solve(&mut Workspace::default(), &mut c, &w);
+    assert!(c != u);
+    proximal_step(&spline, 1e-2, &tensor(w.clone(), &[9, 21])).unwrap();
+    common::assert_close("without a start", &c, &flat(spline.knot_parameters()), 1e-9);
+    // One of another layer.
+    let (other, mut workspace) = (bspline(u[..42].to_vec(), grid, DType::F64), Workspace::default());
+    ProximalTv2::new(&other, 1e-2).start(&mut workspace, &u[..42]);
+    let mut again = u;
+    penalty.solve(&mut workspace, &mut again, &w);
+    common::assert_close("with that of another layer", &again, &c, 1e-9);
 }
 
 #[test]

@@ -1,15 +1,21 @@
 //! Activations among the modules of candle-nn.
 //!
 //! They take (N, C, …) of any strides, and give the same shape and type. The input has the type of the parameters, f32 or f64; f16 and
-//! bf16 go with parameters in f32. On the CPU the function is evaluated in f32 there, and its values are rounded.
+//! bf16 go with parameters in f32. Where no kernel takes their type, the function is evaluated in f32, and its values are rounded. That is
+//! so on the CPU, and on a GPU for f16, except for splines without a constraint.
 
 use super::{Activation, LipschitzSpline, Spline};
 use crate::graph::CandleGraph;
 use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::Module;
 
-/// Applies `f` to the input, in a type that it takes.
-fn forward(x: &Tensor, parameters: Option<&Tensor>, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+/// Applies `f` to the input, in a type that it takes; `takes_f16`: whether its kernels on a GPU take f16.
+fn forward(
+    x: &Tensor,
+    parameters: Option<&Tensor>,
+    takes_f16: bool,
+    f: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let dtype = x.dtype();
     let is_half = matches!(dtype, DType::F16 | DType::BF16);
     let wide = if is_half { DType::F32 } else { dtype };
@@ -18,20 +24,21 @@ fn forward(x: &Tensor, parameters: Option<&Tensor>, f: impl FnOnce(&Tensor) -> R
         let taken = if expected == DType::F64 { "f64" } else { "f32, f16 or bf16" };
         bail!("activation: an input in {}, expected {taken}: convert it, or the layer with `to`", dtype.as_str());
     }
-    // Kernels on a GPU take all of these types.
-    let x = if is_half && x.device().is_cpu() { x.to_dtype(wide)? } else { x.clone() };
+    // All kernels on a GPU take f32 and bf16.
+    let is_taken = !x.device().is_cpu() && (takes_f16 || dtype != DType::F16);
+    let x = if is_half && !is_taken { x.to_dtype(wide)? } else { x.clone() };
     f(&x.contiguous()?)?.to_dtype(dtype)
 }
 
 impl Module for Spline {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        forward(x, Some(self.knot_parameters()), |x| self.forward_in(&mut CandleGraph, x))
+        forward(x, Some(self.knot_parameters()), true, |x| self.forward_in(&mut CandleGraph, x))
     }
 }
 
 impl Module for LipschitzSpline {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        forward(x, Some(self.coefficients()), |x| self.forward_in(&mut CandleGraph, x))
+        forward(x, Some(self.coefficients()), false, |x| self.forward_in(&mut CandleGraph, x))
     }
 }
 
@@ -46,7 +53,7 @@ impl Module for Activation {
             Self::Householder(householder) => Some(&householder.angles),
             Self::ClippedPRelu(prelu) => Some(&prelu.slopes),
         };
-        forward(x, parameters, |x| self.forward_in(&mut CandleGraph, x))
+        forward(x, parameters, self.spline().is_some(), |x| self.forward_in(&mut CandleGraph, x))
     }
 }
 

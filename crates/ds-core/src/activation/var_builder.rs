@@ -65,8 +65,10 @@ impl Activation {
     /// # Errors
     /// If a parameter is missing in a file or has another shape.
     pub fn with_builder(&self, vb: VarBuilder<'_>) -> Result<Self> {
-        let parameters = self.parameters("");
-        let is_parameter = |name: &str| parameters.iter().any(|parameter| parameter.name[1..] == *name);
+        let linear = self.spline().and_then(Spline::linear_term);
+        let has_fixed_bias = linear.is_some_and(|linear| linear.fixed_bias);
+        // Those of a frozen layer, too, which `parameters` does not list.
+        let is_parameter = |name: &str| !(is_grid_step(name) || has_fixed_bias && name == "b0");
         self.map_tensors(&mut from_builder(&vb, is_parameter))
     }
 }

@@ -72,9 +72,14 @@ pub unsafe fn filled<T: Copy>(len: usize, fill: impl FnOnce(&mut [T]) -> Result<
 /// Elements of a piece of a pointwise op.
 const PIECE: usize = 16 * 1024;
 
-/// A vector of `len` elements that `f` fills piece by piece: it is called with the range of a piece and its elements, all of which it
-/// must write before it reads any.
-pub fn in_pieces<T: Copy + Send>(len: usize, f: impl Fn(Range<usize>, &mut [T]) + Send + Sync) -> Result<Vec<T>> {
+/// A vector of `len` elements that `f` fills piece by piece: it is called with the range of a piece and its elements.
+///
+/// # Safety
+/// `f` must write all elements of its piece, and must not read one before it has written it.
+pub unsafe fn in_pieces<T: Copy + Send>(
+    len: usize,
+    f: impl Fn(Range<usize>, &mut [T]) + Send + Sync,
+) -> Result<Vec<T>> {
     let fill = |y: &mut [T]| {
         let y = SharedSlice::new(y);
         for_each_piece(len.div_ceil(PIECE), len, |piece| {
@@ -85,6 +90,6 @@ pub fn in_pieces<T: Copy + Send>(len: usize, f: impl Fn(Range<usize>, &mut [T]) 
         });
         Ok(())
     };
-    // SAFETY: the pieces cover all elements, which are written only.
+    // SAFETY: the pieces cover all elements, and `f` writes those of each by the caller's promise.
     unsafe { filled(len, fill) }
 }

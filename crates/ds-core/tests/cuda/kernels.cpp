@@ -2,6 +2,25 @@
 #include "device.h"
 
 #include "../../src/backend/gpu/kernels.cu"
+#include "../../src/regularization/proximal/solver.cuh"
+
+// Takes each row of u (C, K) to its proximal point, a block for each function, from slope changes that are 0. It is for the tests:
+// ds-nn has the kernel that trains.
+extern "C" __global__ void trend_filter(double *u, const double *scale, double *work, int size, double mu) {
+    begin();
+    SHARED(int, last);
+    const TrendFilter filter(work + (long long)blockIdx.x * TrendFilter::ARRAYS * size, last, size, mu);
+    u += blockIdx.x * size, scale += blockIdx.x * size;
+    for (int k = threadIdx.x; k < size; k += blockDim.x) {
+        filter.u[k] = u[k];
+        filter.w[k] = scale[k];
+        if (k < size - 2)
+            filter.side[k] = 0.0;
+    }
+    filter.solve();
+    for (int k = threadIdx.x; k < size; k += blockDim.x)
+        u[k] = filter.primal(k);
+}
 
 int main() {
     KERNEL_TYPES(rectifier_forward);
@@ -16,6 +35,7 @@ int main() {
     KERNEL(sum_of_relus);
     KERNEL(sum_of_relus_gradient);
     KERNEL(norm_gradient);
+    KERNEL(trend_filter);
     KERNEL_MAPPINGS(max_min);
     KERNEL_MAPPINGS(max_min_gradient);
     KERNEL_MAPPINGS(householder);

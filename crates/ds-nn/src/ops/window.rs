@@ -40,6 +40,14 @@ impl Window {
         Ok((padded - self.kernel) / self.stride + 1)
     }
 
+    /// The planes of a pool, whose padding is at most half its kernel, as in PyTorch.
+    pub(crate) fn planes_of_pool(&self, shape: &Shape, op: &str) -> Result<Planes> {
+        if 2 * self.padding > self.kernel {
+            bail!("{op}: padding {} is more than half the kernel {}", self.padding, self.kernel);
+        }
+        self.planes(shape, op)
+    }
+
     pub(crate) fn planes(&self, shape: &Shape, op: &str) -> Result<Planes> {
         let (images, channels, height, width, lanes) = match *shape.dims() {
             [images, channels, height, width] => (images, channels, height, width, 1),

@@ -1,6 +1,7 @@
 //! Launch planning: threads, blocks and shared memory of kernels that go channel by channel, from shapes and device limits.
 
 use crate::backend::planes::Planes;
+use crate::grid::MAX_SEGMENTS;
 
 /// What a launch must know of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +100,6 @@ const ELEMENTS_FOR_TWO_WAVES: usize = 512;
 /// Copies of an entry of 8 bytes with which half a warp reads from banks of their own. Fewer would part neighbouring segments,
 /// which inputs meet most often, no better than one does.
 const COPIES: usize = 16;
-/// Segments that can be counted in the digits of an f32.
-const MAX_SEGMENTS: usize = 1 << 23;
 /// What a system keeps of the shared memory for each block.
 const RESERVED: usize = 1024;
 /// Limit of the second dimension of a grid.

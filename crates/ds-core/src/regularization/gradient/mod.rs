@@ -80,8 +80,11 @@ impl Norm {
     }
 
     /// Adds `weight` times the norm's gradient to the gradients of the layer's parameters, in place.
+    ///
+    /// # Errors
+    /// If the parameters are not f32, or f64 on the CPU.
     pub fn add_gradient(self, spline: &Spline, weight: f64, gradients: &mut impl Gradients) -> Result<()> {
-        Terms::of(self).add_gradient(spline, weight, gradients)
+        self.add_gradients(&[(spline, weight)], gradients)
     }
 }
 
@@ -90,11 +93,11 @@ impl Terms {
         let Some((first, _)) = layers.first() else { return Ok(()) };
         match CudaGpu::of(first.knot_parameters(), &KERNELS)? {
             Some(gpu) => gpu::add_gradients(&gpu, self, layers, gradients),
-            None => layers.iter().try_for_each(|&(spline, weight)| self.add_gradient(spline, weight, gradients)),
+            None => layers.iter().try_for_each(|&(spline, weight)| self.add_on_cpu(spline, weight, gradients)),
         }
     }
 
-    fn add_gradient(self, spline: &Spline, weight: f64, gradients: &mut impl Gradients) -> Result<()> {
+    fn add_on_cpu(self, spline: &Spline, weight: f64, gradients: &mut impl Gradients) -> Result<()> {
         let signs = match self.values {
             false => Vec::new(),
             true => values_at_0_and_1(spline)?.into_iter().map(|(a, b)| (sign(a), sign(b))).collect(),

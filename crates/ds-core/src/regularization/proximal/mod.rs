@@ -70,12 +70,17 @@ impl ProximalTv2 {
         }
     }
 
-    /// Takes the parameters u to argmin ½ Σ (θ − u)²/`scale` + λ·TV²(θ).
+    /// Takes the parameters u to argmin ½ Σ (θ − u)²/`scale` + λ·TV²(θ). Where `scale` is 0, θ stays u. A workspace that did not
+    /// [`start`](Self::start) starts from slope changes that are all 0.
     pub fn solve<T: Real>(&self, workspace: &mut Workspace<T>, parameters: &mut [T], scale: &[T]) {
         if self.of_slope_changes {
             solver::soft_threshold(T::from_f64(self.weight), parameters, scale);
         } else if self.weight > 0.0 {
-            let Workspace { solver, signs } = workspace;
+            let (Workspace { solver, signs }, changes) = (workspace, self.channels * (self.size - 2));
+            if signs.len() != changes {
+                signs.clear();
+                signs.resize(changes, T::ZERO);
+            }
             solver::solve(solver, (self.size, self.weight), parameters, scale, signs);
         }
     }
@@ -83,7 +88,7 @@ impl ProximalTv2 {
 
 /// Takes the coefficients or slope changes u of a layer, in place, to the proximal point of `lambda`·TV² in a diagonal metric:
 /// argmin ½ Σ (θ − u)²/`scale` + `lambda`·TV²(θ). With `scale` the step size of each parameter, this is the second half of a step
-/// of proximal gradient descent; the first half is the step along the gradient of all other terms.
+/// of proximal gradient descent; the first half is the step along the gradient of all other terms. Where it is 0, θ stays u.
 ///
 /// For slope changes it is soft thresholding. For coefficients it is ℓ1 trend filtering (Kim et al. 2009), solved exactly. Slope
 /// changes that are 0 there are 0 but for the rounding of f32 coefficients; [`significant_knots`](super::significant_knots) counts

@@ -73,6 +73,9 @@ struct TrendFilter {
             return;
         const double w0 = w[k], w1 = w[k + 1], w2 = w[k + 2], left = -2.0 * (w0 + w1), right = -2.0 * (w1 + w2);
         diagonal = w0 + 4.0 * w1 + w2;
+        // At a learning rate of 0 all w are 0, and c is u whatever z is.
+        if (diagonal == 0.0)
+            diagonal = 1.0;
         next = is_free(k + 1) ? right : 0.0;
         after_next = is_free(k + 2) ? w2 : 0.0;
         const double of_bounds = w0 * bound(k - 2) + left * bound(k - 1) + right * bound(k + 1) + w2 * bound(k + 2);

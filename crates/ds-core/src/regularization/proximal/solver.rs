@@ -15,8 +15,11 @@ const NARROW: usize = 4;
 /// Passes in which all that break a condition change sides.
 const BLOCK_PASSES: usize = 12;
 
-/// Passes after which the dual solution is cut to its box. No problem is known that takes them.
+/// Passes after which the dual solution is cut to its box. Some w that differ by 10⁴ and more from knot to knot take them.
 const MOST_PASSES: usize = 10_000;
+
+/// What is added to a diagonal with a w of 0, relative to it: a few w may make more equations than they have solutions.
+const RIDGE: f64 = 1e-10;
 
 /// How far a condition may be broken, relative to the numbers that it is computed from.
 const TOLERANCE: f64 = 1e-12;
@@ -68,6 +71,8 @@ struct Rows<'a, const N: usize> {
     w: &'a mut [[f64; N]],
     u: &'a mut [[f64; N]],
     c: &'a mut [[f64; N]],
+    /// Of A.
+    diagonal: &'a mut [[f64; N]],
     /// 1 where z is free, 0 where it is at a bound.
     free: &'a mut [[f64; N]],
     /// The bound that z is at; 0 where it is free.
@@ -79,7 +84,7 @@ struct Rows<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Rows<'a, N> {
-    const ARRAYS: usize = 8;
+    const ARRAYS: usize = 9;
 
     fn of(workspace: &'a mut Workspace, size: usize) -> Self {
         let padded = size + 2;
@@ -91,6 +96,7 @@ impl<'a, const N: usize> Rows<'a, N> {
             w: &mut next()[..size],
             u: &mut next()[..size],
             c: &mut next()[..size],
+            diagonal: &mut next()[..size - 2],
             free: next(),
             bound: next(),
             z: next(),
@@ -104,9 +110,9 @@ impl<'a, const N: usize> Rows<'a, N> {
     fn factorise_and_solve(&mut self) {
         let inner = self.u.len() - 2;
         let (w, u) = (&self.w[..inner + 2], &self.u[..inner + 2]);
-        let (free, bound) = (&self.free[..inner + 4], &self.bound[..inner + 4]);
+        let (diagonal, free, bound) = (&self.diagonal[..inner], &self.free[..inner + 4], &self.bound[..inner + 4]);
         let (alpha, beta, z) = (&mut self.alpha[..inner], &mut self.beta[..inner], &mut self.z[2..inner + 2]);
-        let (zero, one, two, four) = (V::splat(0.0), V::splat(1.0), V::splat(2.0), V::splat(4.0));
+        let (zero, one, two) = (V::splat(0.0), V::splat(1.0), V::splat(2.0));
         // Of the row before: α·d, α, β·d, β, and y; of the one before that: β·d, β, y.
         let [mut alpha_d, mut alpha_1, mut beta_d_1, mut beta_1, mut y_1, mut beta_d_2, mut beta_2, mut y_2] =
             [zero; 8];
@@ -115,7 +121,7 @@ impl<'a, const N: usize> Rows<'a, N> {
             let f = V(free[k + 2]);
             // Of A beside the diagonal: to the left and to the right.
             let (left, right) = (V::splat(-2.0) * (w0 + w1), V::splat(-2.0) * (w1 + w2));
-            let diagonal = f * (w0 + four * w1 + w2) + (one - f);
+            let diagonal = f * V(diagonal[k]) + (one - f);
             let of_bounds = w0 * V(bound[k]) + left * V(bound[k + 1]) + right * V(bound[k + 3]) + w2 * V(bound[k + 4]);
             let right_side = f * (V(u[k]) - two * V(u[k + 1]) + V(u[k + 2]) - of_bounds) + V(bound[k + 2]);
             let inverse = one / (diagonal - beta_2 * beta_d_2 - alpha_1 * alpha_d);
@@ -184,6 +190,17 @@ impl<'a, const N: usize> Rows<'a, N> {
     }
 }
 
+/// The entry of A on its diagonal, and more where it could be 0 after elimination. Where all w are 0, so is what z does to c.
+#[inline(always)]
+fn diagonal([w0, w1, w2]: [f64; 3]) -> f64 {
+    let sum = w0 + 4.0 * w1 + w2;
+    match sum == 0.0 {
+        true => 1.0,
+        false if w0 == 0.0 || w1 == 0.0 || w2 == 0.0 => sum * (1.0 + RIDGE),
+        false => sum,
+    }
+}
+
 /// The next `N` functions or fewer.
 #[inline(always)]
 fn lanes<T: Real, const N: usize>(
@@ -203,6 +220,7 @@ fn lanes<T: Real, const N: usize>(
             rows.u[k][l] = if l < functions { values[f * size + k].to_f64() } else { 0.0 };
         }
         for k in 0..inner {
+            rows.diagonal[k][l] = diagonal([rows.w[k][l], rows.w[k + 1][l], rows.w[k + 2][l]]);
             let change = changes[f * inner + k].to_f64();
             let is_free = change == 0.0 || l >= functions;
             rows.free[k + 2][l] = f64::from(u8::from(is_free));

@@ -16,7 +16,7 @@ pub(super) enum Kind {
 
 /// `Pool` of the kernels, and how many pixels are read and written.
 fn described(kind: Kind, window: Window, x: &Shape) -> Result<([u64; 5], usize, usize)> {
-    let p: Planes = super::planes(window, x, "pool")?;
+    let p: Planes = window.planes_of_pool(x, "pool")?;
     let planes = p.images * p.channels * p.lanes;
     let (read, written) = (planes * p.height * p.width, planes * p.out_height * p.out_width);
     int(read.max(written))?;

@@ -8,7 +8,7 @@ mod gpu;
 use super::blocks::LANES;
 use super::window::{Planes, Window};
 use crate::backend::KERNELS;
-use candle_core::{Result, Shape, bail};
+use candle_core::{Result, Shape};
 use ds_core::backend::gpu::{Address, Gpu, GpuInput, Kernels};
 use ds_core::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient};
 use ds_core::backend::parallel::{SharedSlice, filled, for_each_piece};
@@ -61,15 +61,6 @@ fn output_shape(p: &Planes) -> Shape {
 /// Elements of an input plane and of an output plane.
 fn plane_sizes(p: &Planes) -> (usize, usize) {
     (p.height * p.width * p.lanes, p.out_height * p.out_width * p.lanes)
-}
-
-/// The planes of a pool, whose padding is at most half its kernel, as in PyTorch.
-fn planes(window: Window, shape: &Shape, op: &str) -> Result<Planes> {
-    let p = window.planes(shape, op)?;
-    if 2 * window.padding > window.kernel {
-        bail!("{op}: padding {} is more than half the kernel {}", window.padding, window.kernel);
-    }
-    Ok(p)
 }
 
 /// The input pixels under the window of output pixel `o`, row by row.
@@ -177,17 +168,17 @@ impl Op for MaxPool {
     dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        Ok(output_shape(&planes(self.0, inputs[0], Self::NAME)?))
+        Ok(output_shape(&self.0.planes_of_pool(inputs[0], Self::NAME)?))
     }
 
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        let p = planes(self.0, inputs[0].shape(), Self::NAME)?;
+        let p = self.0.planes_of_pool(inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         map_planes(&p, inputs[0].elements::<T>()?, from, to, |_, x, y| max_plane(self.0, &p, x, y))
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
-        let p = planes(self.0, pass.inputs[0].shape(), Self::NAME)?;
+        let p = self.0.planes_of_pool(pass.inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         let (x, y, dy) = (pass.inputs[0].elements::<T>()?, pass.y.elements::<T>()?, pass.dy.elements::<T>()?);
         let dx = map_planes(&p, x, from, from, |plane, x, dx| {
@@ -219,17 +210,17 @@ impl Op for AveragePool {
     dyn_op!();
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
-        Ok(output_shape(&planes(self.0, inputs[0], Self::NAME)?))
+        Ok(output_shape(&self.0.planes_of_pool(inputs[0], Self::NAME)?))
     }
 
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
-        let p = planes(self.0, inputs[0].shape(), Self::NAME)?;
+        let p = self.0.planes_of_pool(inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         map_planes(&p, inputs[0].elements::<T>()?, from, to, |_, x, y| mean_plane(self.0, &p, x, y))
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {
-        let p = planes(self.0, pass.inputs[0].shape(), Self::NAME)?;
+        let p = self.0.planes_of_pool(pass.inputs[0].shape(), Self::NAME)?;
         let (from, to) = plane_sizes(&p);
         let dy = pass.dy.elements::<T>()?;
         Ok(gradient(map_planes(&p, dy, to, from, |_, dy, dx| mean_plane_gradient(self.0, &p, dy, dx))?))

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::backend::simd::available;
+use crate::grid::MAX_SEGMENTS;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -70,6 +71,31 @@ fn paths_agree<T: Real>(tolerance: f64) {
             let (ours_dx, ours_dc) = backward_with(path, case.grid, case.planes, &case.x, &case.c, &case.dy).unwrap();
             assert_close(&format!("{what}: ∂x"), &ours_dx, &dx, tolerance);
             assert_close(&format!("{what}: ∂c"), &ours_dc, &dc, tolerance);
+        }
+    }
+}
+
+/// The most segments that there may be: the first and the last are found without rounding, wherever an input lies.
+#[test]
+fn inputs_of_the_largest_grid_stay_in_its_tables() {
+    let grid = Grid::from_step(MAX_SEGMENTS + 1, 1e-6).unwrap();
+    let planes = Planes { outer: 1, channels: 1, inner: 80 };
+    let end = grid.knot(grid.size() - 1) as f32;
+    let c: Vec<f32> = (0..grid.size()).map(|k| (k % 7) as f32).collect();
+    let around = |end: f32| (-32i32..32).map(move |ulps| f32::from_bits(end.to_bits().wrapping_add_signed(ulps)));
+    let near: Vec<f32> =
+        around(end).step_by(2).chain(around(-end).step_by(2)).chain([0.0, -1e-6, 1e-6, 1e-30]).collect();
+    let fill = |x: &[f32]| -> Vec<f32> { x.iter().copied().cycle().take(planes.elements()).collect() };
+    let not_finite = fill(&[f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MIN, f32::MAX]);
+    let mut case = Case { grid, planes, x: Vec::new(), c, dy: fill(&[1.0]) };
+    for x in [fill(&near), fill(&[-1e30, 1e30])] {
+        case.x = x;
+        let (y, _, _) = case.plain();
+        for path in available() {
+            let ours = forward_with(path, grid, planes, &case.x, &case.c).unwrap();
+            assert_close(&format!("{path:?}"), &ours, &y, 1e-6);
+            let ours = forward_with(path, grid, planes, &not_finite, &case.c).unwrap();
+            assert!(ours.iter().all(|y| !y.is_finite()), "{path:?}: {ours:?}");
         }
     }
 }
