@@ -180,7 +180,7 @@ impl<'a> Trainer<'a> {
     /// Trains to the last epoch.
     ///
     /// # Errors
-    /// If a file cannot be written, if the loss diverges ([`Diverged`]), or if a signal ended the training
+    /// If a file cannot be written, if the loss diverges ([`Diverged`](super::Diverged)), or if a signal ended the training
     /// ([`Interrupted`](interrupt::Interrupted)); in the last case the checkpoint is written.
     pub fn run(&mut self, quiet: bool) -> Result<()> {
         let _deferred = interrupt::Deferred::begin();
