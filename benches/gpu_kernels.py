@@ -3,8 +3,8 @@
     python benches/gpu_kernels.py GPU_BENCH [--only ROW]    # profiles a row of the binary gpu_bench; `just gpu-bench` does it last
     python benches/gpu_kernels.py --csv FILE                # a table from what ncu wrote with --csv and the metric below
 
-A step's launches are the shortest sequence of kernels that stands --repeated times at the end. Times are those of a profiler, which runs one kernel after the other:
-their sum is more than a step takes as a CUDA graph. Without ncu or a GPU it says so.
+A step's launches are the shortest sequence of kernels that stands --repeated times at the end. Times are those of a profiler, which runs
+one kernel after the other: their sum is more than a step takes as a CUDA graph. Without ncu or a GPU it says so.
 """
 import argparse
 import csv

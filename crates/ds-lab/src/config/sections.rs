@@ -240,6 +240,13 @@ impl Sparsify {
         let usual = if self.threshold.is_some() { PruningMethod::Papers } else { PruningMethod::Refit };
         self.method.unwrap_or(usual)
     }
+
+    /// What the learning rates are multiplied with in training after pruning: 0.1 where the config does not say.
+    pub fn finetune_lr(&self) -> f64 {
+        self.finetune_lr.unwrap_or(Self::FINETUNE_LR)
+    }
+
+    pub(super) const FINETUNE_LR: f64 = 0.1;
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

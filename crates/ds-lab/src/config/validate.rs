@@ -12,9 +12,6 @@ use ds_core::sparsify::Cost;
 /// The least distance of knots: an argument divided by it must be finite in f32.
 const SMALLEST_STEP: f64 = 1e-30;
 
-/// What `sparsify.finetune_lr` is where it is not given.
-const FINETUNE_LR: f64 = 0.1;
-
 impl Config {
     pub(super) fn validate(&self, layers: &Layers) -> Result<(), ConfigError> {
         let experiment = self.experiment;
@@ -120,11 +117,11 @@ impl Config {
     fn validate_effects_of_pruning(&self, layers: &Layers) -> Result<(), ConfigError> {
         let sparsify = &self.sparsify;
         let (refits, trains) = (sparsify.method().refits(), sparsify.finetune_epochs > 0);
-        let has_other_lr = sparsify.finetune_lr.is_some_and(|factor| factor != FINETUNE_LR);
+        let has_other_lr = sparsify.finetune_lr() != Sparsify::FINETUNE_LR;
         let keys = [
             ("sparsify.cost", refits, sparsify.cost != Cost::default(), Cost::default().to_string()),
             ("sparsify.finetune_epochs", refits, trains, "0".to_owned()),
-            ("sparsify.finetune_lr", refits && trains, has_other_lr, FINETUNE_LR.to_string()),
+            ("sparsify.finetune_lr", refits && trains, has_other_lr, Sparsify::FINETUNE_LR.to_string()),
             ("sparsify.iterate", refits, sparsify.iterate, "false".to_owned()),
         ];
         let reason = match sparsify.method {

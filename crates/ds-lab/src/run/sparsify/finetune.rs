@@ -14,9 +14,6 @@ use ds_nn::ops::dropout::Key;
 use ds_nn::rng::{Purpose, Seed};
 use ds_nn::tape::Tape;
 
-/// What learning rates are multiplied with where the config does not say.
-const LEARNING_RATE: f64 = 0.1;
-
 /// The share of the knots that is left each time.
 const LEFT: f64 = 0.85;
 
@@ -60,7 +57,7 @@ pub(super) fn pruned_and_trained(
 /// the last third. Weight decay stays, the penalty of the splines does not: its work is done. Returns the knots that are left.
 fn finetune(config: &Config, setup: &Setup, kept: &KeptKnots) -> Result<usize> {
     let epochs = config.sparsify.finetune_epochs;
-    let factor = config.sparsify.finetune_lr.unwrap_or(LEARNING_RATE);
+    let factor = config.sparsify.finetune_lr();
     let mut config = config.clone();
     for lr in [&mut config.optimizer.weights.lr, &mut config.optimizer.splines.lr] {
         *lr *= factor;
