@@ -142,6 +142,11 @@ impl Operator {
                 bail!("bias: {:?} does not fit {channels} channels", bias.shape())
             }
             Self::ChannelScale(_) | Self::Bias(_) | Self::Scale(_) | Self::Activation(_) => Ok(input),
+            Self::MaxPool(PoolWindow { kernel, padding, .. }) if padding >= kernel => {
+                bail!(
+                    "max pool: windows of {kernel} pixels lie in a padding of {padding} alone, where there is no maximum"
+                )
+            }
             Self::AveragePool(window) | Self::MaxPool(window) => Ok(Signal { channels, plane: window.output(plane)? }),
             Self::Sum(branches) => {
                 let mut outputs = branches

@@ -9,6 +9,7 @@
 //! activation, the largest of its BV² counts.
 
 use super::architecture::{Architecture, Operator, Signal};
+use super::larger;
 use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
 use crate::regularization::{Norm, bv2};
@@ -39,7 +40,7 @@ impl Exponent {
         match self {
             Self::One => values.sum(),
             Self::Two => values.map(|v| v * v).sum::<f64>().sqrt(),
-            Self::Infinity => values.fold(0.0, |largest, v| if v <= largest { largest } else { v }),
+            Self::Infinity => values.fold(0.0, larger),
         }
     }
 
@@ -175,7 +176,7 @@ pub fn bv2_of(activation: &Activation, channels: usize) -> Result<Vec<f64>> {
             a.chunks_exact(hinges)
                 .zip(b.chunks_exact(hinges))
                 .map(|(a, b)| {
-                    let at = |x: f64| x + a.iter().zip(b).map(|(a, b)| a * (b - x).max(0.0)).sum::<f64>();
+                    let at = |x: f64| x + a.iter().zip(b).map(|(a, b)| a * larger(0.0, b - x)).sum::<f64>();
                     1.0 + a.iter().map(|a| a.abs()).sum::<f64>() + at(0.0).abs() + at(1.0).abs()
                 })
                 .collect()

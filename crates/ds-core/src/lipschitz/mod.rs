@@ -8,3 +8,8 @@ pub mod certified;
 pub mod empirical;
 pub mod exact;
 pub mod piecewise_linear;
+
+/// The larger of two numbers. NaN stays, so that no bound of a diverged run is finite.
+pub(crate) fn larger(largest: f64, value: f64) -> f64 {
+    if value <= largest || largest.is_nan() { largest } else { value }
+}

@@ -180,9 +180,26 @@ impl LipschitzSpline {
     /// # Errors
     /// If the parameters are not f32 or f64.
     pub fn slopes(&self) -> candle_core::Result<Vec<Vec<f64>>> {
-        let coefficients = in_double_precision(&self.projected_coefficients()?)?;
-        let rows = coefficients.chunks_exact(self.size()).zip(self.scaling()?);
-        Ok(rows.map(|(c, alpha)| c.windows(2).map(|c| alpha * (c[1] - c[0]) / self.step()).collect()).collect())
+        let first = |mut row: Evaluated| {
+            row.slopes.truncate(self.size() - 1);
+            row.slopes
+        };
+        Ok(self.evaluated()?.into_iter().map(first).collect())
+    }
+
+    /// Each function as it is evaluated, in f64 from the coefficients and scaling that the forward pass uses.
+    ///
+    /// # Errors
+    /// If the parameters are not f32 or f64.
+    pub(crate) fn evaluated(&self) -> candle_core::Result<Vec<Evaluated>> {
+        let coefficients = in_double_precision(&self.evaluated_coefficients()?)?;
+        let rows = coefficients.chunks_exact(self.grid.size()).zip(self.scaling()?);
+        let of_row = |(values, alpha): (&[f64], f64)| Evaluated {
+            knots: (0..values.len()).map(|k| self.projection.knot(k) / alpha).collect(),
+            slopes: values.windows(2).map(|c| alpha * (c[1] - c[0]) / self.step()).collect(),
+            values: values.to_vec(),
+        };
+        Ok(rows.map(of_row).collect())
     }
 
     /// The slope changes at the K−2 inner knots of each function.
@@ -325,6 +342,15 @@ impl LipschitzSpline {
         };
         gpu::add_norm_gradient(gpu, &parameters, norm, weight, gradients)
     }
+}
+
+/// A function as it is evaluated: for an even K with one knot more, right of the last. The slope there is that of the segment
+/// before it but for the rounding of the stored values.
+pub(crate) struct Evaluated {
+    pub(crate) knots: Vec<f64>,
+    pub(crate) values: Vec<f64>,
+    /// Between neighbouring knots, and beyond the outermost ones.
+    pub(crate) slopes: Vec<f64>,
 }
 
 /// A point of a function: its segment i, where in it, and value and slope there, by the op's argument.

@@ -12,7 +12,7 @@
 //!   convolutions and for kernels that have one sign, and it is what almost-orthogonal layers make 1 (Prach & Lampert 2022).
 //! - [`of_matrix`] has the convolution as the matrix that it is: small planes gain from their borders.
 
-use super::matrix::{Bracket, Goal, gamma, largest_singular_value};
+use super::matrix::{Bracket, Goal, exponent_above, gamma, largest_modulus, largest_singular_value, product_above};
 use gemm::c64;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -45,10 +45,18 @@ impl Geometry {
 
 /// The smallest of the bounds for a kernel (outputs, inputs, k, k).
 pub(super) fn norm(kernel: &[f64], geometry: Geometry) -> f64 {
-    let g = geometry;
-    if kernel.iter().any(|w| !w.is_finite()) {
-        return f64::INFINITY;
+    let size = largest_modulus(kernel);
+    if size == 0.0 || !size.is_finite() {
+        return size;
     }
+    // Squares of what is near 1 stay in the range of numbers, and powers of two scale without rounding.
+    let scale = 2f64.powi(exponent_above(size));
+    let kernel: Vec<f64> = kernel.iter().map(|w| w / scale).collect();
+    product_above(norm_near_one(&kernel, geometry), scale)
+}
+
+fn norm_near_one(kernel: &[f64], geometry: Geometry) -> f64 {
+    let g = geometry;
     let phases = Phases::new(kernel, g);
     let infinite = if phases.taps == 1 {
         // A matrix on pixels, or on patches that do not overlap.

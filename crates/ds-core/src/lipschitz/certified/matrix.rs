@@ -71,8 +71,14 @@ pub(super) struct Bracket {
 impl Bracket {
     /// Scales both.
     pub fn times(self, factor: f64) -> Self {
-        Self { lower: self.lower * factor, upper: self.upper * factor }
+        Self { lower: self.lower * factor, upper: product_above(self.upper, factor) }
     }
+}
+
+/// a·b of numbers that are not negative, from above where it is below the range of f64.
+pub(crate) fn product_above(a: f64, b: f64) -> f64 {
+    let product = a * b;
+    if a > 0.0 && b > 0.0 && product < f64::MIN_POSITIVE { f64::MIN_POSITIVE } else { product }
 }
 
 /// When a bracket is good enough.
@@ -94,10 +100,10 @@ impl Goal {
 }
 
 /// The unit roundoff of f64.
-pub(super) const ROUNDOFF: f64 = f64::EPSILON / 2.0;
+pub(crate) const ROUNDOFF: f64 = f64::EPSILON / 2.0;
 
 /// The relative error of an inner product of `n` terms, complex ones included, in any order of summation.
-pub(super) fn gamma(n: usize) -> f64 {
+pub(crate) fn gamma(n: usize) -> f64 {
     4.0 * (n as f64 + 4.0) * ROUNDOFF
 }
 
@@ -121,13 +127,17 @@ pub(super) fn top<T: Scalar>(rows: usize, columns: usize, a: &[T], goal: Goal) -
     (bracket.times(scale), vector)
 }
 
-fn largest_modulus<T: Scalar>(a: &[T]) -> f64 {
+pub(super) fn largest_modulus<T: Scalar>(a: &[T]) -> f64 {
     a.iter().map(|x| x.modulus()).fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x) })
 }
 
 fn power_of_two_above(x: f64) -> f64 {
-    // Far from the ends of the range, so that the scale and its inverse are both numbers.
-    2f64.powi((x.log2().floor() as i32 + 1).clamp(-1022, 1022))
+    2f64.powi(exponent_above(x))
+}
+
+/// The exponent of a power of two near x and above it, far from the ends of the range: the power and its inverse are both numbers.
+pub(super) fn exponent_above(x: f64) -> i32 {
+    (x.log2().floor() as i32 + 1).clamp(-1022, 1022)
 }
 
 /// A matrix, or its transpose, with no more columns than rows.

@@ -2,7 +2,8 @@
 //! region of inputs ([`local_bound`]).
 //!
 //! Nothing here is an estimate. Bounds are of the layers in exact arithmetic, with the weights as they are stored; rounding in
-//! the computation of the bound is accounted for.
+//! the computation of the bound is accounted for. Means, reflections, and the slopes and knots of learned functions are the
+//! numbers of f64 that [`piecewise_linear`](super::piecewise_linear) has for them.
 
 mod convolution;
 mod local;
@@ -15,6 +16,9 @@ mod relaxation;
 mod slopes;
 
 pub use convolution::Geometry;
+pub(crate) use matrix::gamma;
+pub(crate) use region::norm_above;
+
 pub use local::{LocalBounds, local_bound};
 pub use network::{bound, product_of_norms};
 pub use region::Region;

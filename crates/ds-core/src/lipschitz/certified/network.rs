@@ -1,12 +1,15 @@
 //! The certified bound of a network, composed from its layers.
 
+use super::matrix::{Goal, exponent_above, largest_modulus, largest_singular_value, product_above};
+use super::multipliers::{self, with_few_outputs};
 use super::slopes::everywhere;
-use super::{Geometry, convolution_norm_of, dense_norm_of, multipliers};
+use super::{Geometry, convolution_norm_of, dense_norm_of};
 use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
 use crate::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal, geometry};
 use crate::lipschitz::exact::{Limits, branch_and_bound};
-use crate::lipschitz::piecewise_linear::PiecewiseLinear;
+use crate::lipschitz::larger;
+use crate::lipschitz::piecewise_linear::{PiecewiseLinear, Rounding};
 use candle_core::Result;
 
 /// A bound of the Lipschitz constant in ℓ2 that holds: for no pair of inputs is ‖f(x) − f(y)‖₂ larger than that times ‖x − y‖₂.
@@ -23,13 +26,40 @@ pub fn bound(architecture: &Architecture) -> Result<f64> {
     if product == 0.0 || !product.is_finite() || neurons(&architecture.operators, architecture.input)? > MOST_NEURONS {
         return Ok(product);
     }
-    let network = PiecewiseLinear::new(architecture)?;
-    let bound = multipliers::bound(&network, &everywhere(&network)).min(product);
-    if bound == 0.0 || !network.is_finite() || network.bends() > FEW_NEURONS {
+    let Some((network, rounding)) = PiecewiseLinear::with_rounding(architecture)? else { return Ok(product) };
+    let slopes = everywhere(&network);
+    let of_rounding = of_rounding(&network, &rounding, &slopes);
+    let network = with_few_outputs(network);
+    let bound = (multipliers::bound(&network, &slopes) + of_rounding).min(product);
+    if bound == 0.0 || !network.is_finite() || !(1..=FEW_NEURONS).contains(&network.bends()) {
         return Ok(bound);
     }
+    // Which pieces there are depends on every rounding.
+    let network =
+        if rounding.is_exact { Some(network) } else { PiecewiseLinear::apart(architecture)?.map(with_few_outputs) };
+    let Some(network) = network.filter(PiecewiseLinear::is_finite) else { return Ok(bound) };
     let limits = Limits { subproblems: SUBPROBLEMS, ..Limits::default() };
     Ok(branch_and_bound(&network, limits, |_| Ok(true))?.upper.min(bound))
+}
+
+/// A bound of ‖J − J′‖₂ for Jacobians with the same slopes, J′ with the weights of the network and J with others that are no farther
+/// from them than the errors. J is J′ with one weight after the other exchanged.
+fn of_rounding(network: &PiecewiseLinear, Rounding { errors, .. }: &Rounding, slopes: &[Vec<(f64, f64)>]) -> f64 {
+    if errors.iter().all(|error| *error == 0.0) {
+        return 0.0;
+    }
+    let weights = network.layers.iter().map(|layer| &layer.affine.weight).chain([&network.output.weight]);
+    let (mut all, mut share) = (1.0, 0.0);
+    for (weight, error) in weights.zip(errors) {
+        let (rows, columns) = weight.dims();
+        let norm = largest_singular_value(rows, columns, weight.data(), Goal::within(0.1)).upper + error;
+        all = product_above(all, norm);
+        share += if *error == 0.0 { 0.0 } else { error / norm };
+    }
+    for slopes in slopes {
+        all = product_above(all, slopes.iter().flat_map(|(low, high)| [low.abs(), high.abs()]).fold(0.0, larger));
+    }
+    product_above(all, share) * (1.0 + 1e-9)
 }
 
 /// At most so many neurons that bend are worth the subproblems, of some milliseconds each.
@@ -91,7 +121,7 @@ impl Change {
     }
 
     fn total(&self) -> f64 {
-        self.factor * self.scales.iter().fold(0.0, |largest, &s| if s <= largest { largest } else { s })
+        product_above(self.factor, self.scales.iter().copied().fold(0.0, larger))
     }
 
     fn pass(&mut self, operators: &[Operator]) -> Result<()> {
@@ -100,30 +130,32 @@ impl Change {
             match operator {
                 Operator::Dense(weight) => {
                     let pixels = self.signal.pixels();
-                    let weight = self.scaled(in_double_precision(weight)?, pixels);
-                    self.linear(dense_norm_of(output.channels, self.signal.elements(), &weight), output);
+                    let columns = self.signal.elements();
+                    let norm = |weight: &[f64]| dense_norm_of(output.channels, columns, weight);
+                    self.linear(self.scaled_norm(in_double_precision(weight)?, pixels, norm), output);
                 }
                 Operator::Convolution { weight, stride, padding } => {
                     let geometry = geometry(weight, *stride, *padding, self.signal)?;
-                    let weight = self.scaled(in_double_precision(weight)?, geometry.kernel * geometry.kernel);
-                    self.linear(convolution_norm_of(&weight, geometry), output);
+                    let norm = |weight: &[f64]| convolution_norm_of(weight, geometry);
+                    let area = geometry.kernel * geometry.kernel;
+                    self.linear(self.scaled_norm(in_double_precision(weight)?, area, norm), output);
                 }
                 Operator::ChannelScale(scale) => self.scale_channels(in_double_precision(scale)?),
                 Operator::Bias(_) => {}
-                Operator::Scale(scale) => self.factor *= scale.abs(),
-                // These act on pairs of channels, whose scales they mix.
-                Operator::Activation(Activation::MaxMin | Activation::Householder(_)) => {
-                    for pair in self.scales.chunks_mut(2) {
-                        let larger = pair.iter().copied().fold(0.0, f64::max);
-                        pair.fill(larger);
-                    }
-                }
+                Operator::Scale(scale) => self.times(scale.abs()),
                 Operator::Activation(activation) => {
                     self.scale_channels(activation.largest_slopes(self.signal.channels)?);
+                    // These act on pairs of channels, whose scales they mix.
+                    if matches!(activation, Activation::MaxMin | Activation::Householder(_)) {
+                        for pair in self.scales.chunks_mut(2) {
+                            let largest = pair.iter().copied().fold(0.0, larger);
+                            pair.fill(largest);
+                        }
+                    }
                 }
-                Operator::AveragePool(window) => self.factor *= average_norm(*window, self.signal.plane),
+                Operator::AveragePool(window) => self.times(average_norm(*window, self.signal.plane)),
                 // A pixel that is the largest of several windows changes all of them.
-                Operator::MaxPool(window) => self.factor *= (window.overlap() as f64).sqrt(),
+                Operator::MaxPool(window) => self.times((window.overlap() as f64).sqrt()),
                 Operator::Sum(branches) => {
                     let mut sum = 0.0;
                     for branch in branches {
@@ -140,25 +172,40 @@ impl Change {
         Ok(())
     }
 
+    fn times(&mut self, factor: f64) {
+        self.factor = product_above(self.factor, factor);
+    }
+
     fn linear(&mut self, norm: f64, output: Signal) {
-        self.factor *= norm;
+        self.times(norm);
         self.scales = vec![1.0; output.channels];
     }
 
     fn scale_channels(&mut self, factors: Vec<f64>) {
-        self.scales.iter_mut().zip(factors).for_each(|(scale, factor)| *scale *= factor.abs());
+        self.scales.iter_mut().zip(factors).for_each(|(scale, factor)| *scale = product_above(*scale, factor.abs()));
     }
 
-    /// The rows of a weight with the scales of the inputs, `run` elements of a row for each channel, in their columns.
-    fn scaled(&self, mut weight: Vec<f64>, run: usize) -> Vec<f64> {
-        if self.scales.iter().any(|&scale| scale != 1.0) {
-            let columns = self.scales.iter().cycle();
-            weight
-                .chunks_mut(run.max(1))
-                .zip(columns)
-                .for_each(|(run, scale)| run.iter_mut().for_each(|w| *w *= scale));
+    /// The norm of a weight with the scales of the inputs, `run` elements of a row for each channel, in its columns.
+    fn scaled_norm(&self, mut weight: Vec<f64>, run: usize, norm: impl Fn(&[f64]) -> f64) -> f64 {
+        if self.scales.iter().all(|&scale| scale == 1.0) {
+            return norm(&weight);
         }
-        weight
+        let power = |values: &[f64]| {
+            let size = largest_modulus(values);
+            if size > 0.0 && size.is_finite() { 2f64.powi(exponent_above(size)) } else { 1.0 }
+        };
+        let (of_weight, of_scales) = (power(&weight), power(&self.scales));
+        // What falls below the range of numbers, none of which has a larger norm.
+        let mut lost = 0.0;
+        for (run, scale) in weight.chunks_mut(run.max(1)).zip(self.scales.iter().cycle()) {
+            for w in run {
+                let product = *w / of_weight * (scale / of_scales);
+                let vanished = product.abs() < f64::MIN_POSITIVE && *w != 0.0 && *scale != 0.0;
+                lost += if vanished { f64::MIN_POSITIVE } else { 0.0 };
+                *w = product;
+            }
+        }
+        product_above(product_above(norm(&weight) + lost, of_weight), of_scales)
     }
 }
 

@@ -49,12 +49,23 @@ fn moved(weight: &Matrix, moving: &[bool]) -> Vec<bool> {
 }
 
 /// A matrix that was computed, and an upper bound of the norm of its error.
-struct Rounded {
-    matrix: Matrix,
-    error: f64,
+pub(super) struct Rounded {
+    pub matrix: Matrix,
+    pub error: f64,
 }
 
 impl Rounded {
+    pub fn exact(matrix: Matrix) -> Self {
+        Self { matrix, error: 0.0 }
+    }
+
+    /// self·factor.
+    pub fn times(&self, factor: &Matrix) -> Self {
+        let rounding = gamma(factor.dims().0) * self.frobenius() + self.error;
+        let error = norm_above(factor.data()) * rounding * (1.0 + 8.0 * ROUNDOFF);
+        Self { matrix: self.matrix.times(factor), error }
+    }
+
     fn norm(&self, tolerance: f64) -> f64 {
         norm_of(&self.matrix, tolerance) + self.error
     }

@@ -1,6 +1,7 @@
 //! Sets of inputs, and how far linear functions reach on them.
 
 use super::matrix::{ROUNDOFF, gamma};
+use crate::lipschitz::larger;
 use candle_core::{Result, bail};
 
 /// A set of inputs.
@@ -133,8 +134,8 @@ pub(super) fn at_least_all((low, high): (f64, f64)) -> (f64, f64) {
 }
 
 /// ‖v‖₂ from above.
-pub(super) fn norm_above(v: &[f64]) -> f64 {
-    let largest = v.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+pub(crate) fn norm_above(v: &[f64]) -> f64 {
+    let largest = v.iter().map(|x| x.abs()).fold(0.0, larger);
     if largest == 0.0 || !largest.is_finite() {
         return largest;
     }

@@ -32,7 +32,8 @@ pub(super) fn pair(
     };
     let direction = steepest(rows.iter().copied(), p);
     let mut distance = 2f64.powi(reach.log2().ceil().clamp(-1000.0, 100.0) as i32);
-    while distance >= f64::EPSILON * reach.min(1.0) * 1e-3 {
+    // Corners that coincide in f64 have a reach of 0, which no distance falls below.
+    while distance > 0.0 && distance >= f64::EPSILON * reach.min(1.0) * 1e-3 {
         // A point of few digits, so that the difference of both is the direction.
         let grid = distance / 1024.0;
         let points = [middle, middle.map(|x| grid * (x / grid).round())];

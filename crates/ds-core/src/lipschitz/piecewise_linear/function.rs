@@ -2,6 +2,7 @@
 
 use crate::activation::{Activation, Apl, LipschitzSpline, Spline};
 use crate::backend::real::in_double_precision;
+use crate::lipschitz::larger;
 use candle_core::{Result, bail};
 
 /// A continuous function that is linear between its knots and beyond them.
@@ -79,8 +80,8 @@ impl Function {
     pub fn slopes_on(&self, low: f64, high: f64) -> (f64, f64) {
         // A knot at the upper end is no way into the piece right of it, but rounding could be.
         let (first, last) = (self.piece(low), self.knots.partition_point(|&knot| knot <= high));
-        let slopes = &self.slopes[first..=last.max(first)];
-        (slopes.iter().copied().fold(f64::INFINITY, f64::min), slopes.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        let slopes = || self.slopes[first..=last.max(first)].iter().copied();
+        (-slopes().map(|slope| -slope).fold(f64::NEG_INFINITY, larger), slopes().fold(f64::NEG_INFINITY, larger))
     }
 
     /// The smallest and the largest value on an interval of finite ends.
@@ -133,13 +134,7 @@ fn of_spline(spline: &Spline) -> Result<Vec<Function>> {
 }
 
 fn of_lipschitz_spline(spline: &LipschitzSpline) -> Result<Vec<Function>> {
-    let values = in_double_precision(&spline.projected_coefficients()?)?;
-    let rows = values.chunks_exact(spline.size()).zip(spline.scaling()?).zip(spline.slopes()?);
-    let of_row = |((values, alpha), slopes): ((&[f64], f64), Vec<f64>)| {
-        let knots: Vec<f64> = spline.knots().map(|knot| knot / alpha).collect();
-        through(&knots, values, &slopes)
-    };
-    Ok(rows.map(of_row).collect())
+    Ok(spline.evaluated()?.iter().map(|row| through(&row.knots, &row.values, &row.slopes)).collect())
 }
 
 /// max(0, x) + Σ a_s·max(0, b_s − x), whose value right of all kinks is x.

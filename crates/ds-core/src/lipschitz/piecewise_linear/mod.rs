@@ -8,8 +8,10 @@
 mod function;
 mod lower;
 mod matrix;
+mod product;
 
 pub use function::Function;
+pub(crate) use lower::Rounding;
 pub use matrix::Matrix;
 
 use std::sync::Arc;
@@ -41,6 +43,13 @@ pub struct Layer {
     pub affine: Affine,
     /// One function for each output.
     pub functions: Vec<Arc<Function>>,
+}
+
+impl Layer {
+    /// Whether its functions are the identity.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.functions.iter().all(|f| f.knots().is_empty() && f.slopes() == [1.0])
+    }
 }
 
 /// x ↦ W_L·σ(… W₁·σ(W₀·x + b₀) + b₁ …) + b_L. Built from an architecture with [`PiecewiseLinear::new`].

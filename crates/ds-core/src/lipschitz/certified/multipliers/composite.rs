@@ -3,7 +3,7 @@
 use super::super::matrix::gamma;
 use super::super::region::middle_and_half;
 use super::cholesky::factorise;
-use crate::lipschitz::piecewise_linear::{Matrix, PiecewiseLinear};
+use crate::lipschitz::piecewise_linear::{Affine, Matrix, PiecewiseLinear};
 
 /// Slopes m ± r of the neurons with r > 0, N in number, and what lies between them.
 ///
@@ -35,10 +35,15 @@ impl Composite {
         Self::mapped(network, slopes, f64::abs)
     }
 
+    /// The number of unknown slopes, and of those in the last layer with functions.
+    pub fn unknown(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> (usize, usize) {
+        let count = |slopes: &Vec<(f64, f64)>| slopes.iter().filter(|(low, high)| low != high).count();
+        let last = network.layers.iter().zip(slopes).rev().find(|(layer, _)| !layer.is_linear());
+        (slopes.iter().map(count).sum(), last.map_or(0, |(_, slopes)| count(slopes)))
+    }
+
     fn mapped(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>], map: fn(f64) -> f64) -> Self {
-        let is_free = |&(low, high): &(f64, f64)| low != high;
-        let in_last = slopes.last().map_or(0, |last| last.iter().filter(|slopes| is_free(slopes)).count());
-        let count = slopes.iter().flatten().filter(|slopes| is_free(slopes)).count();
+        let (count, in_last) = Self::unknown(network, slopes);
         let first = network.layers.first().map_or(&network.output, |layer| &layer.affine);
         let mut signal = shortened(&first.weight);
         signal.data_mut().iter_mut().for_each(|value| *value = map(*value));
@@ -50,7 +55,7 @@ impl Composite {
         for (depth, slopes) in slopes.iter().enumerate() {
             let factors: Vec<f64> = slopes.iter().map(|&(low, high)| map(middle_and_half(low, high).0)).collect();
             let mut free = Vec::new();
-            for (index, &(low, high)) in slopes.iter().enumerate().filter(|(_, slopes)| is_free(slopes)) {
+            for (index, &(low, high)) in slopes.iter().enumerate().filter(|(_, (low, high))| low != high) {
                 let radius = middle_and_half(low, high).1;
                 let row = g.row_mut(neurons.len());
                 row.iter_mut().zip(signal.row(index)).for_each(|(g, z)| *g = radius * z);
@@ -61,8 +66,10 @@ impl Composite {
             for (row, column) in free {
                 signal.row_mut(row)[column] = 1.0;
             }
-            let next = network.layers.get(depth + 1).map_or(&network.output, |layer| &layer.affine);
-            let mut weight = next.weight.clone();
+            let mut weight = match network.layers.get(depth + 1) {
+                Some(next) => next.affine.weight.clone(),
+                None => lowered(&network.output.weight),
+            };
             weight.data_mut().iter_mut().for_each(|value| *value = map(*value));
             operations += weight.dims().1 + 4;
             signal = weight.times(&signal);
@@ -90,6 +97,24 @@ fn shortened(weight: &Matrix) -> Matrix {
         gram.row_mut(k)[k + 1..].fill(0.0);
     }
     gram
+}
+
+/// A matrix of no more rows than columns whose transposed times itself is no smaller than Wᵀ·W, and larger by rounding only: no
+/// Jacobian W·J has a larger norm than that times J.
+fn lowered(weight: &Matrix) -> Matrix {
+    let (rows, columns) = weight.dims();
+    if rows <= columns { weight.clone() } else { shortened(&weight.transposed()).transposed() }
+}
+
+/// A network with Jacobians of norms that are no smaller, and no more outputs than neurons in the last layer with functions.
+pub(crate) fn with_few_outputs(mut network: PiecewiseLinear) -> PiecewiseLinear {
+    let (rows, columns) = network.output.weight.dims();
+    if network.layers.is_empty() || rows <= columns {
+        return network;
+    }
+    let weight = lowered(&network.output.weight);
+    network.output = Affine { bias: vec![0.0; weight.dims().0], weight };
+    network
 }
 
 fn widened(matrix: &Matrix, columns: usize) -> Matrix {

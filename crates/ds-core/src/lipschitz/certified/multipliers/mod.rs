@@ -6,14 +6,17 @@ mod check;
 mod cholesky;
 mod composite;
 mod newton;
+mod scale;
 pub(crate) mod subproblem;
 
 use super::dense_norm_of;
 use super::matrix::gamma;
-use super::region::middle_and_half;
-use crate::lipschitz::piecewise_linear::{Matrix, PiecewiseLinear};
+use super::paths::Rounded;
+use super::region::{middle_and_half, norm_above};
+use crate::lipschitz::piecewise_linear::PiecewiseLinear;
 pub(crate) use cholesky::inverse;
 use composite::Composite;
+pub(crate) use composite::with_few_outputs;
 use newton::{Goal, Solution, minimise};
 
 /// Intervals [α, β] of the slopes of each neuron of each layer.
@@ -26,17 +29,24 @@ const MOST_BEFORE_LAST: usize = 640;
 const MOST_NEURONS: usize = 1600;
 
 /// An upper bound of the largest ‖J‖₂ of all Jacobians of slopes in these intervals: never above the product of norms of the
-/// layers, each scaled by the largest |slope| of its neurons, and infinite only if a number is not finite.
+/// layers, each scaled by the largest |slope| of its neurons, and infinite only if numbers are not finite or cannot be scaled.
 pub(crate) fn bound(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f64 {
+    if !scale::is_far_from_one(network, slopes) {
+        return bound_near_one(network, slopes);
+    }
+    let Some(scaled) = scale::brought_near_one(network, slopes) else { return f64::INFINITY };
+    scale::times_power_of_two(bound_near_one(&scaled.network, &scaled.slopes), scaled.exponent)
+}
+
+/// The bound of a network whose norms have squares and products in the range of numbers.
+fn bound_near_one(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> f64 {
     let start = start(network, slopes);
     let product = start.product.sqrt() * (1.0 + 4.0 * f64::EPSILON);
     if !start.rho.is_finite() || start.rho == 0.0 {
         return product;
     }
-    let free = |slopes: &Vec<(f64, f64)>| slopes.iter().filter(|(low, high)| low != high).count();
-    let neurons: usize = slopes.iter().map(free).sum();
-    let before_last = neurons - slopes.last().map_or(0, free);
-    if before_last + network.inputs.min(shortest(network)) > MOST_BEFORE_LAST || neurons > MOST_NEURONS {
+    let (neurons, in_last) = Composite::unknown(network, slopes);
+    if neurons - in_last + network.inputs.min(shortest(network)) > MOST_BEFORE_LAST || neurons > MOST_NEURONS {
         return product;
     }
     let composite = Composite::new(network, slopes);
@@ -68,7 +78,7 @@ fn linear(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>], composite: &Com
     let (rows, columns) = composite.y.dims();
     let norm = dense_norm_of(rows, columns, composite.y.data());
     let sizes = Composite::absolute(network, slopes).y;
-    let error = gamma(composite.operations) * sizes.data().iter().map(|y| y * y).sum::<f64>().sqrt();
+    let error = gamma(composite.operations) * norm_above(sizes.data());
     (norm + 2.0 * error) * (1.0 + 1e-12)
 }
 
@@ -85,15 +95,30 @@ fn start(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> Start {
     const ABOVE_ROUNDING: f64 = 1.0 + 1e-12;
     // Next to the boundary of what is feasible, Newton's method takes many steps to get away.
     const ROOM: f64 = 1.1;
-    let norm = |matrix: &Matrix| {
-        let (rows, columns) = matrix.dims();
-        dense_norm_of(rows, columns, matrix.data())
+    let mut start = Start { product: 1.0, rho: 1.0, multipliers: Vec::new() };
+    let mut pass = |after: &Rounded, share: f64| {
+        let (rows, columns) = after.matrix.dims();
+        let norm = dense_norm_of(rows, columns, after.matrix.data()) + after.error;
+        let square = in_range(norm, norm) * ABOVE_ROUNDING;
+        start.product = in_range(start.product, square);
+        start.rho = in_range(start.rho, square * share * ROOM);
+        start.rho
     };
-    let mut product = norm(&network.output.weight).powi(2) * ABOVE_ROUNDING;
-    let mut rho = product * ROOM;
     let mut multipliers = Vec::new();
+    // The matrix behind a layer's functions.
+    let (mut after, mut largest_share) = (Rounded::exact(network.output.weight.clone()), 1.0);
     for (layer, slopes) in network.layers.iter().zip(slopes).rev() {
-        let (mut factors, mut largest_share) = (Vec::with_capacity(slopes.len()), 1.0f64);
+        let mut weight = layer.affine.weight.clone();
+        if layer.is_linear() {
+            // The norm is that of the product of layers, which are kept apart.
+            let slope = slopes.iter().map(|slopes| slopes.0).fold(0.0, f64::max);
+            weight.scale_rows(&vec![slope; slopes.len()]);
+            after = after.times(&weight);
+            continue;
+        }
+        let rho = pass(&after, largest_share);
+        let mut factors = Vec::with_capacity(slopes.len());
+        largest_share = 1.0f64;
         for &slopes in slopes.iter().rev() {
             let (m, r) = middle_and_half(slopes.0, slopes.1);
             let m = m.abs();
@@ -106,14 +131,18 @@ fn start(network: &PiecewiseLinear, slopes: &[Vec<(f64, f64)>]) -> Start {
             largest_share = largest_share.max((r * r * t + m * m + m * m / (t - 1.0)) / (m + r).powi(2));
         }
         factors.reverse();
-        let mut weight = layer.affine.weight.clone();
         weight.scale_rows(&factors);
-        let square = norm(&weight).powi(2) * ABOVE_ROUNDING;
-        product *= square;
-        rho *= square * largest_share * ROOM;
+        after = Rounded::exact(weight);
     }
+    pass(&after, largest_share);
     multipliers.reverse();
-    Start { product, rho, multipliers }
+    Start { multipliers, ..start }
+}
+
+/// a·b, and infinity where it is below all numbers that have full precision with some room.
+fn in_range(a: f64, b: f64) -> f64 {
+    let product = a * b;
+    if a > 0.0 && b > 0.0 && product < 1e-250 { f64::INFINITY } else { product }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use super::super::matrix::gamma;
 use super::super::region::middle_and_half;
 use super::composite::Composite;
 use super::newton::{Goal, Solution, minimise};
-use super::{Slopes, check, linear, start};
+use super::scale::is_far_from_one;
+use super::{Slopes, bound, check, linear, start};
 use crate::lipschitz::piecewise_linear::PiecewiseLinear;
 
 /// A bound of all Jacobians of slopes in intervals, and what a search learns from it.
@@ -32,8 +33,6 @@ pub(crate) fn subproblem(
     parent: Option<&Subproblem>,
     cutoff: f64,
 ) -> Subproblem {
-    let composite = Composite::new(network, slopes);
-    let neurons = composite.neurons.clone();
     let known = |bound: f64| Subproblem {
         bound,
         neurons: Vec::new(),
@@ -43,6 +42,12 @@ pub(crate) fn subproblem(
         multipliers: Vec::new(),
         slopes: slopes.clone(),
     };
+    // There is little that a search could gain.
+    if is_far_from_one(network, slopes) {
+        return known(bound(network, slopes));
+    }
+    let composite = Composite::new(network, slopes);
+    let neurons = composite.neurons.clone();
     if neurons.is_empty() {
         return known(linear(network, slopes, &composite));
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::lipschitz::piecewise_linear::{Affine, Function, Layer};
+use crate::lipschitz::piecewise_linear::{Affine, Function, Layer, Matrix};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;

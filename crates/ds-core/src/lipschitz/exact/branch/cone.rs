@@ -17,7 +17,7 @@ pub(super) enum Inner {
     Point(Vec<f64>),
     /// There is none, which is proven.
     Empty,
-    /// Neither was found; by rounding the hull of these vectors holds 0.
+    /// Neither was found; by rounding the hull of these vectors holds 0. Those that weigh most come first.
     Unknown(Vec<usize>),
 }
 
@@ -56,7 +56,7 @@ impl Cone {
             loop {
                 let n = support.len();
                 let system = (0..n * n).map(|k| 1.0 + gram(support[k / n], support[k % n])).collect();
-                let Some(inverse) = inverse(&Matrix::new(n, n, system)) else { return self.proven(&support) };
+                let Some(inverse) = inverse(&Matrix::new(n, n, system)) else { return self.proven(&support, &weights) };
                 let mut target: Vec<f64> = inverse.rows().map(|row| row.iter().sum()).collect();
                 let sum: f64 = target.iter().sum();
                 target.iter_mut().for_each(|t| *t /= sum);
@@ -76,13 +76,17 @@ impl Cone {
                 p.iter_mut().zip(&self.rows[k]).for_each(|(p, g)| *p += weight * g);
             }
         }
-        self.proven(&support)
+        self.proven(&support, &weights)
     }
 
     /// Whether 0 is inside the simplex of these vectors whatever their errors are: one more than their dimension, of which the
     /// last is a combination of the others with negative factors (a linear system solved with a bound of its error, Rump 2010).
-    fn proven(&self, support: &[usize]) -> Inner {
-        let unknown = || Inner::Unknown(support.to_vec());
+    fn proven(&self, support: &[usize], weights: &[f64]) -> Inner {
+        let unknown = || {
+            let mut weighed: Vec<(usize, f64)> = support.iter().copied().zip(weights.iter().copied()).collect();
+            weighed.sort_by(|a, b| b.1.total_cmp(&a.1));
+            Inner::Unknown(weighed.into_iter().map(|(k, _)| k).collect())
+        };
         let Some((&last, others)) = support.split_last() else { return unknown() };
         let d = self.rows[last].len();
         if others.len() != d {

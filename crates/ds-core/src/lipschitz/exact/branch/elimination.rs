@@ -6,14 +6,13 @@ use super::patterns::{Pattern, Side};
 use crate::lipschitz::piecewise_linear::{Layer, PiecewiseLinear};
 use std::cmp::Ordering;
 
-/// More half-spaces than this make numbers too long.
+/// More half-spaces than this make numbers too long: of more, the first ones count.
 const MOST: usize = 9;
 
-/// Whether a combination of these vectors with factors of one sign is exactly 0, so that no y has g·y > 0 for all of them.
+/// Whether a combination of the first of these vectors with factors of one sign is exactly 0, so that no y has g·y > 0 for all of them.
 pub(super) fn is_empty(network: &PiecewiseLinear, pattern: &Pattern, sides: &[Side]) -> bool {
-    if !(1..=MOST).contains(&sides.len()) {
-        return false;
-    }
+    // Fewer half-spaces that have no point in common are a proof, too.
+    let sides = &sides[..sides.len().min(MOST)];
     let rows = exact_rows(network, pattern, sides).into_iter().zip(sides);
     // A neuron that is constant and on the knot is in the piece left of it.
     let is_met = |row: &[Dyadic], side: &Side| side.sign < 0.0 && row.iter().all(|x| x.sign() == Ordering::Equal);
