@@ -161,6 +161,23 @@ fn parameters_with_a_step_size_of_0_stay_and_the_others_take_the_limit_of_small_
 }
 
 #[test]
+fn trend_filtering_is_optimal_where_pivoting_would_take_too_long() {
+    let rng = &mut generator(11);
+    let (channels, size, lambda) = (400, 51, 3e-2);
+    let grid = Grid::from_step(size, 0.1).unwrap();
+    let rows: Vec<Vec<f64>> = (0..channels).map(|_| row(rng, size)).collect();
+    let w: Vec<f64> = (0..channels * size).map(|_| if rng.random() { 1e-5 } else { 1.0 }).collect();
+    let spline = bspline(rows.concat(), grid, DType::F64);
+    proximal_step(&spline, lambda, &tensor(w.clone(), &[channels, size])).unwrap();
+    let c = flat(spline.knot_parameters());
+    for (k, u) in rows.iter().enumerate() {
+        let of = k * size..(k + 1) * size;
+        let broken = broken_conditions(u, &w[of.clone()], &c[of], lambda / grid.step());
+        assert!(broken < 1e-5, "function {k}: {broken:e}");
+    }
+}
+
+#[test]
 fn a_workspace_needs_no_start() {
     let rng = &mut generator(7);
     let (grid, w) = (Grid::from_step(21, 0.1).unwrap(), uniform(rng, 9 * 21, 0.01, 1.0));

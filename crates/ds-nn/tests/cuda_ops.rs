@@ -408,6 +408,34 @@ fn proximal_steps_of_all_layers_in_one_launch() {
 }
 
 #[test]
+fn proximal_steps_with_sizes_of_all_orders() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(10);
+    let Some(gpu) = device(0) else { return };
+    let config = ActivationConfig::spline(ActivationKind::BSpline, 51, 1.0, Init::LeakyRelu);
+    let splines = [(); 2].map(|()| match config.build(150, false).unwrap() {
+        Activation::Spline(spline) => spline,
+        other => panic!("{other:?}"),
+    });
+    // Adam's first step sizes are the rate over the gradients: 1 and 1e-5, for which pivoting may take very many passes.
+    let scales: Vec<f32> = (0..150 * 51).map(|_| if rng.random() { 1e-5 } else { 1.0 }).collect();
+    let gradient = random(rng, &[150, 51]).mul(&Tensor::from_vec(scales, (150, 51), &Device::Cpu).unwrap()).unwrap();
+    for (which, spline) in splines.iter().enumerate() {
+        let mut optimizer = Optimizer::new(Rule::Adam, Decay::default(), spline.parameters("")).unwrap();
+        optimizer.set_proximal([ProximalTv2::new(spline, 3e-3)]).unwrap();
+        let mut store = Store(Vec::new());
+        store.set_gradient(spline.knot_parameters(), gradient.clone());
+        if which == 0 {
+            optimizer.step(&store, 0.01).unwrap();
+        } else {
+            optimizer.step_on(&gpu, &store, 0.01).unwrap();
+        }
+    }
+    let [expected, ours] = splines.each_ref().map(Spline::knot_parameters);
+    gpu.assert_close("coefficients", &gpu.array_of(ours), expected, 1e-4, 0);
+    gpu.end();
+}
+
+#[test]
 fn tensors_are_packed() {
     let rng = &mut ChaCha8Rng::seed_from_u64(8);
     let Some(gpu) = device(0) else { return };

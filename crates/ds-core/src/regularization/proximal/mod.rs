@@ -1,5 +1,6 @@
 //! The proximal operator of λ·TV², which gives slope changes that are 0, where steps along a subgradient leave small ones.
 
+mod interior_point;
 mod solver;
 
 use crate::activation::{Kind, Spline};

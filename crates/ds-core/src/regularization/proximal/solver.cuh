@@ -73,9 +73,11 @@ struct TrendFilter {
             return;
         const double w0 = w[k], w1 = w[k + 1], w2 = w[k + 2], left = -2.0 * (w0 + w1), right = -2.0 * (w1 + w2);
         diagonal = w0 + 4.0 * w1 + w2;
-        // At a learning rate of 0 all w are 0, and c is u whatever z is.
+        // At a learning rate of 0 all w are 0, and c is u whatever z is. With some of 0 there may be more equations than solutions.
         if (diagonal == 0.0)
             diagonal = 1.0;
+        else if (w0 == 0.0 || w1 == 0.0 || w2 == 0.0)
+            diagonal *= 1.0 + 1e-10;
         next = is_free(k + 1) ? right : 0.0;
         after_next = is_free(k + 2) ? w2 : 0.0;
         const double of_bounds = w0 * bound(k - 2) + left * bound(k - 1) + right * bound(k + 1) + w2 * bound(k + 2);
@@ -134,29 +136,102 @@ struct TrendFilter {
                     change_side(k);
             }
         }
-        last[threadIdx.x] = broken;
-        __syncthreads();
-        for (int thread = 0; thread < blockDim.x; thread++)
-            broken = max(broken, last[thread]);
+        broken = largest(broken);
         if (only_last && broken >= 0 && broken % blockDim.x == threadIdx.x)
             change_side(broken);
         __syncthreads();
         return broken >= 0;
+    }
+    // The largest number of all threads.
+    __device__ int largest(int of_thread) const {
+        last[threadIdx.x] = of_thread;
+        __syncthreads();
+        for (int thread = 0; thread < blockDim.x; thread++)
+            of_thread = max(of_thread, last[thread]);
+        return of_thread;
+    }
+    // Whether slope changes at free z are 0. Where w differ by orders of magnitude, rounding in the reduction can be larger.
+    __device__ bool is_solved() const {
+        const double tolerance = 1e-8;
+        int wrong = 0;
+        for (int k = threadIdx.x; k < size - 2; k += blockDim.x) {
+            const double change = primal(k) - 2.0 * primal(k + 1) + primal(k + 2);
+            if (is_free(k) && !(fabs(change) <= tolerance * (fabs(u[k]) + 2.0 * fabs(u[k + 1]) + fabs(u[k + 2]))))
+                wrong = 1;
+        }
+        wrong = largest(wrong);
+        __syncthreads();
+        return wrong == 0;
     }
     __device__ void change_side(int k) const { side[k] = side[k] != 0.0 ? 0.0 : z[k] > 0.0 ? 1.0 : -1.0; }
 
     // Leaves z; c is then `primal`.
     __device__ void solve() const {
         __syncthreads();
-        for (int pass = 0; pass < 10000; pass++) {
+        bool goes_on = true;
+        for (int pass = 0; goes_on && pass < 500; pass++) {
             solve_equations();
-            if (!exchange(pass >= 12))
-                return;
+            goes_on = exchange(pass >= 12);
         }
-        for (int k = threadIdx.x; k < size - 2; k += blockDim.x)
-            z[k] = fmin(fmax(z[k], -mu), mu);
+        if (!goes_on && is_solved())
+            return;
+        if (threadIdx.x == 0)
+            interior_point();
         __syncthreads();
     }
+
+    // The steps of interior_point.rs, by one thread: hardly any function needs them.
+    __device__ void interior_point() const {
+        const int n = size - 2;
+        double *above = rows[0], *below = above + size, *p = below + size, *q = p + size, *dz = q + size;
+        double *alpha = rows[1], *beta = alpha + size, *alpha_d = beta + size, *pivots = alpha_d + size;
+        double change = 0.0;
+        for (int k = 0; k < n; k++)
+            change = fmax(change, fabs(u[k] - 2.0 * u[k + 1] + u[k + 2]));
+        for (int k = 0; k < n; k++)
+            z[k] = 0.0, above[k] = below[k] = mu, p[k] = q[k] = change;
+        for (int step = 0; step < 200 && change > 0.0; step++) {
+            double gap = 0.0;
+            for (int k = 0; k < n; k++)
+                gap += p[k] * above[k] + q[k] * below[k];
+            if (gap <= 1e-15 * 2.0 * n * mu * change)
+                return;
+            const double t = 0.1 * gap / (2 * n);
+            for (int k = 0; k < n; k++) {
+                // Of A + diag(p/above + q/below), with w for what couples z(k) to z(k + 2).
+                const double one = inner(alpha, k - 1), two = inner(beta, k - 2), one_d = inner(alpha_d, k - 1);
+                const double pivot = w[k] + 4.0 * w[k + 1] + w[k + 2] + p[k] / above[k] + q[k] / below[k] - one * one_d -
+                                     two * w[k];
+                alpha_d[k] = -2.0 * (w[k + 1] + w[k + 2]) - one * w[k + 1];
+                alpha[k] = alpha_d[k] / pivot, beta[k] = w[k + 2] / pivot;
+                // The residual is b − A·z − t/above + t/below, and b − A·z the second differences of c.
+                const double rest = primal(k) - 2.0 * primal(k + 1) + primal(k + 2) - t / above[k] + t / below[k];
+                // Over the pivot when the next loop reads it.
+                dz[k] = rest - one * inner(dz, k - 1) - two * inner(dz, k - 2);
+                pivots[k] = pivot;
+            }
+            for (int k = n - 1; k >= 0; k--)
+                dz[k] = dz[k] / pivots[k] - alpha[k] * inner(dz, k + 1) - beta[k] * inner(dz, k + 2);
+            double length = 1.0;
+            bool is_finite = true;
+            for (int k = 0; k < n; k++) {
+                const double dp = (t + p[k] * dz[k]) / above[k] - p[k], dq = (t - q[k] * dz[k]) / below[k] - q[k];
+                length = fmin(fmin(until(above[k], -dz[k]), until(below[k], dz[k])), fmin(length, fmin(until(p[k], dp), until(q[k], dq))));
+                is_finite = is_finite && dz[k] - dz[k] == 0.0;
+            }
+            if (!is_finite)
+                return;
+            for (int k = 0; k < n; k++) {
+                const double dp = (t + p[k] * dz[k]) / above[k] - p[k], dq = (t - q[k] * dz[k]) / below[k] - q[k];
+                above[k] -= length * dz[k], below[k] += length * dz[k];
+                p[k] += length * dp, q[k] += length * dq;
+                // The smaller distance has more digits than z.
+                z[k] = above[k] < below[k] ? mu - above[k] : below[k] - mu;
+            }
+        }
+    }
+    // The length of a step that keeps x above 0.
+    static __device__ double until(double x, double dx) { return dx < 0.0 ? -0.99 * x / dx : 1.0; }
 };
 
 // The sign of the second difference of three coefficients; 0 where it is not above their rounding.

@@ -3,7 +3,9 @@
 //! The dual is a least-squares problem with a pentadiagonal matrix in a box, min ½ zᵀAz − (D·u)ᵀz with A = D·diag(w)·Dᵀ and |z| ≤ μ,
 //! and c = u − diag(w)·Dᵀz. Block principal pivoting (Júdice and Pires 1994) solves it exactly: the equations of the free z by LDLᵀ,
 //! then those that break the conditions change sides. Where this goes on too long, only the last one does, which ends (Murty 1974).
+//! Some w that differ by 10⁴ and more from knot to knot would take very many passes, and are left to [`interior_point`].
 
+use super::interior_point::{self, second_differences};
 use crate::backend::real::Real;
 use crate::ops::slope_projection::epsilon;
 use crate::regularization::measures::significant_sign;
@@ -15,8 +17,8 @@ const NARROW: usize = 4;
 /// Passes in which all that break a condition change sides.
 const BLOCK_PASSES: usize = 12;
 
-/// Passes after which the dual solution is cut to its box. Some w that differ by 10⁴ and more from knot to knot take them.
-const MOST_PASSES: usize = 10_000;
+/// Passes after which an interior-point method solves what is left.
+const MOST_PASSES: usize = 500;
 
 /// What is added to a diagonal with a w of 0, relative to it: a few w may make more equations than they have solutions.
 const RIDGE: f64 = 1e-10;
@@ -151,9 +153,9 @@ impl<'a, const N: usize> Rows<'a, N> {
         }
     }
 
-    /// Lets z that break a condition change sides: all, or the last of each function. Whether any did.
+    /// Lets z that break a condition change sides: all, or the last of each function. Where it is not 0, one did.
     #[inline(always)]
-    fn exchange(&mut self, mu: f64, only_last: bool) -> bool {
+    fn exchange(&mut self, mu: f64, only_last: bool) -> V<N> {
         let inner = self.c.len() - 2;
         let (c, z) = (&self.c[..inner + 2], &self.z[2..inner + 2]);
         let (free, bound) = (&mut self.free[2..inner + 2], &mut self.bound[2..inner + 2]);
@@ -173,20 +175,33 @@ impl<'a, const N: usize> Rows<'a, N> {
             bound[k] = ((one - changes) * at + changes * f * value.with_size(mu)).0;
             free[k] = (f + changes * (one - two * f)).0;
         }
-        any.0 != [0.0; N]
+        any
     }
 
     #[inline(always)]
     fn solve(&mut self, mu: f64) {
+        let mut changed = V::splat(0.0);
         for pass in 0..MOST_PASSES {
             self.factorise_and_solve();
             self.primal();
-            if !self.exchange(mu, pass >= BLOCK_PASSES) {
+            changed = self.exchange(mu, pass >= BLOCK_PASSES);
+            if changed.0 == [0.0; N] {
                 return;
             }
         }
-        self.z.as_flattened_mut().iter_mut().for_each(|z| *z = z.clamp(-mu, mu));
-        self.primal();
+        self.solve_singly(mu, changed);
+    }
+
+    /// Solves again where the last pass changed something.
+    #[cold]
+    fn solve_singly(&mut self, mu: f64, changed: V<N>) {
+        let of_lane = |rows: &[[f64; N]], l: usize| rows.iter().map(|row| row[l]).collect::<Vec<_>>();
+        for l in (0..N).filter(|&l| changed.0[l] != 0.0) {
+            let z = interior_point::solve(mu, &of_lane(self.w, l), &of_lane(self.u, l));
+            for (k, x) in second_differences(&z).into_iter().enumerate() {
+                self.c[k][l] = self.u[k][l] - self.w[k][l] * x;
+            }
+        }
     }
 }
 
