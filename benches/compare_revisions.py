@@ -17,14 +17,15 @@ from pathlib import Path
 from compare_pytorch import Side, cases
 
 # Quantiles of Student's t at 97.5 %, by degrees of freedom.
-STUDENT = {14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045}
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201,
+           12: 2.179, 13: 2.160, 14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045}
 
 
 def interval(ratios):
     """(geometric mean, low, high)."""
     logs = [math.log(ratio) for ratio in ratios]
     mean, degrees = statistics.mean(logs), len(logs) - 1
-    quantile = STUDENT[max((known for known in STUDENT if known <= degrees), default=14)]
+    quantile = STUDENT[max(known for known in STUDENT if known <= degrees)]
     margin = quantile * statistics.stdev(logs) / math.sqrt(len(logs))
     return tuple(math.exp(value) for value in (mean, mean - margin, mean + margin))
 
@@ -38,6 +39,8 @@ def main():
     parser.add_argument("--only", nargs="*", default=[""], help="cases that contain one of these texts")
     parser.add_argument("--json", type=Path, help="write the rows there")
     arguments = parser.parse_args()
+    if arguments.pairs < 2:
+        parser.error("--pairs: an interval needs at least 2")
     ours = [line for _, line, _, _, is_memory in cases(False) if not is_memory]
     lines = [line for line in dict.fromkeys(ours) if any(text in line for text in arguments.only)]
     sides = [Side([path], {"RAYON_NUM_THREADS": str(arguments.threads)}) for path in (arguments.first, arguments.second)]

@@ -204,9 +204,16 @@ def times(binary, runs, folder, rounds, threads, batch):
                 results[case].append(measured())
     measure.stdin.close()
     medians = {case: statistics.median(all) for case, all in results.items()}
-    print(f"ResNet32, images/s in evaluation, {threads} threads, median of {rounds} rounds (time / time with ReLU)")
+    has_relu = ("relu", "ours") in medians
+    beside = " (time / time with ReLU)" if has_relu else ""
+    print(f"ResNet32, images/s in evaluation, {threads} threads, median of {rounds} rounds{beside}")
+
+    def cell(name, by):
+        rate = medians[name, by]
+        return f"{rate:8.1f} ({medians['relu', by] / rate:.2f})" if has_relu else f"{rate:8.1f}"
+
     for name in dict.fromkeys(name for name, _ in cases):
-        cells = [f"{medians[name, by]:8.1f} ({medians['relu', by] / medians[name, by]:.2f})" for by in ["ours", "onnxruntime", "PyTorch"]]
+        cells = [cell(name, by) for by in ["ours", "onnxruntime", "PyTorch"]]
         print(f"| {name} | {' | '.join(cells)} |")
 
 

@@ -68,9 +68,22 @@ stage test-nn "$binaries/gpu-test-nn" --nocapture --test-threads 1
 stage test-lab "$binaries/gpu-test-lab" --nocapture --test-threads 1
 stage bench "$binaries/gpu_bench" --json "$out/bench.json"
 stage kernels python3 benches/gpu_kernels.py "$binaries/gpu_bench"
-stage pytorch python3 benches/pytorch_gpu.py --json "$out/pytorch.json"
-if [ -e "$out/bench.json" ] && [ -e "$out/pytorch.json" ]; then
-    python3 benches/gpu_table.py "$out/bench.json" "$out/pytorch.json" > "$out/table.md" || failed=1
+# pytorch NAME ROWS: a stage of its own for some rows. torch.compile takes a minute or more for each, and a stage that is cut off
+# begins again.
+pytorch() { stage "pytorch-$1" python3 benches/pytorch_gpu.py --json "$out/pytorch-$1.json" --only "$2"; }
+pytorch layers '^copy|, forward and backward'
+for network in resnet32 nin; do
+    for precision in '' ', bf16'; do
+        name=$network${precision/, /-} step="^$network step, batch 128"
+        pytorch "$name-splines" "$step, bspline$precision\$"
+        pytorch "$name-relu" "$step, relu$precision(, channels_last)?(, graph)?\$"
+        for ways in ', compiled' ', compiled, graph' ', channels_last, compiled' ', channels_last, compiled, graph'; do
+            pytorch "$name-relu${ways//, /-}" "$step, relu$precision$ways\$"
+        done
+    done
+done
+if [ -e "$out/bench.json" ] && compgen -G "$out/pytorch-*.json" > /dev/null; then
+    python3 benches/gpu_table.py "$out/bench.json" "$out"/pytorch-*.json > "$out/table.md" || failed=1
 fi
 if [ -x "$binaries/cifar10-nccl" ]; then
     stage test-nccl "$binaries/gpu-test-nccl" --nocapture --test-threads 1

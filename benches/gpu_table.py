@@ -1,6 +1,8 @@
 """One table of what gpu_bench.rs and pytorch_gpu.py measured on the same card.
 
-    python benches/gpu_table.py BENCH.json PYTORCH.json    # as gpu_all.sh leaves them in its folder
+    python benches/gpu_table.py BENCH.json PYTORCH.json ...    # as gpu_all.sh leaves them in its folder
+
+Of a row in several files of PyTorch the fastest counts: each has the best of its own ways.
 
 Below the rows stand ratios between rows: splines beside ReLU, ours beside PyTorch with ReLU at its best, and what the
 spline's kernels reach of the rate of a copy.
@@ -11,9 +13,12 @@ from pathlib import Path
 
 
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    ours, theirs = ({row["name"]: row for row in json.loads(Path(path).read_text())} for path in sys.argv[1:])
+    ours, *others = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
+    ours, theirs = {row["name"]: row for row in ours}, {}
+    for row in (row for rows in others for row in rows):
+        theirs[row["name"]] = min(row, theirs.get(row["name"], row), key=lambda row: row["milliseconds"])
 
     def shown(row, key, digits):
         value = row.get(key) if row else None

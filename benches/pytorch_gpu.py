@@ -7,15 +7,17 @@ Networks and layers are those of the deepsplines package, as in torch_side.py; `
 defaults, and cuDNN may measure its algorithms (torch.backends.cudnn.benchmark), as ours does. Steps in bf16 are under
 torch.autocast, forward pass and loss; layers alone take tensors in bf16. Images lie on the device; no step
 fetches anything from it. Times are the best of some rounds of at least a tenth of a second each; memory is the most that tensors
-held at a time. Without a GPU it says so and measures nothing.
+held at a time, with CUDA graphs from the capture on, which is when a graph's private pool is filled. Without a GPU it says so and
+measures nothing.
 
 Steps with ReLU are also measured as PyTorch can do them best: in the memory format channels_last, as one CUDA graph (forward pass,
 backward pass and optimiser), compiled by torch.compile, and combinations of these. A row `…, best` repeats the fastest of all.
 `--no-compile` leaves out torch.compile, which takes a minute or more, and `--only` all rows whose name a regular expression does not
-find.
+find; the best is then that of the rows measured. gpu_table.py puts the files of several calls together.
 """
 import argparse
 import contextlib
+import gc
 import json
 import re
 import sys
@@ -99,6 +101,9 @@ def main():
             print(f"spline (51 knots){suffix}: {error}")
 
     def step(name, kind, context, channels_last=False, graph=False, compiled=False):
+        # What steps before have left counts as memory of this one: objects in cycles, and the workspace of cuBLAS for each stream.
+        gc.collect()
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
         training = Training(name, kind, context)
         training.network.cuda()
@@ -134,12 +139,16 @@ def main():
             torch.cuda.current_stream().wait_stream(stream)
             for optimizer in training.optimizers:
                 optimizer.zero_grad(set_to_none=True)
+            # All tensors of the graph are allocated here; replays allocate none.
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
             captured = torch.cuda.CUDAGraph()
             with torch.cuda.graph(captured):
                 training.step(x, targets)
         run()
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
+        if not graph:
+            torch.cuda.reset_peak_memory_stats()
         return timed(run), torch.cuda.max_memory_allocated() / 1e6
 
     def variants():

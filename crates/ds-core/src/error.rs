@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// Parameters of a file that belong to knots at other distances.
     #[error(
-        "the knots of the file are {got} apart, those of this layer {expected}: give the range or step that the network was trained with"
+        "the knots found under this name are {got} apart, those of this layer {expected}: give the range or step that the network was trained with"
     )]
     GridStep {
         /// The distance in the file.

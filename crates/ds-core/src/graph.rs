@@ -81,6 +81,8 @@ macro_rules! candle_graph {
             }
 
             fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Tensor; N]) -> Result<Tensor> {
+                // A clone where it is contiguous already, as most are.
+                let inputs = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
                 match inputs.as_slice() {
                     [a] => a.apply_op1(Apply(op)),
                     [a, b] => a.apply_op2(b, Apply(op)),

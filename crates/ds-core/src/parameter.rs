@@ -1,7 +1,7 @@
 //! Trainable parameters, in groups that the type of the layer decides.
 
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var, bail};
 
 /// The optimiser that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +61,17 @@ pub fn variable(what: &str, tensor: &Tensor) -> Result<Var> {
     if tensor.is_variable() { Ok(Var::from_tensor(tensor)?) } else { Err(Error::Frozen(what.to_owned())) }
 }
 
+/// Checks the type of parameters; `what` is their name in the error message.
+pub(crate) fn check_is_real(what: &str, dtype: DType) -> candle_core::Result<()> {
+    if !matches!(dtype, DType::F32 | DType::F64) {
+        bail!("{what} parameters in {}: they are f32 or f64, and inputs may be f16 or bf16", dtype.as_str());
+    }
+    Ok(())
+}
+
 /// A new variable.
 pub(crate) fn new_variable(data: Vec<f64>, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+    check_is_real("new", dtype)?;
     let tensor = Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
     Ok(Var::from_tensor(&tensor)?.into_inner())
 }

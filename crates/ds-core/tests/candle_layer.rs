@@ -4,7 +4,9 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, SGD, VarBuilder, VarMap, linear};
-use ds_core::activation::{Activation, ActivationConfig, ActivationKind, Groups, Init, Spline, activation, spline};
+use ds_core::activation::{
+    Activation, ActivationConfig, ActivationKind, Groups, Init, Kind, Spline, activation, spline,
+};
 use ds_core::regularization::Norm;
 use ds_core::sparsify::eliminate_knots;
 use ds_core::{Group, Parameter, variable};
@@ -188,7 +190,7 @@ fn a_file_that_does_not_fit_is_refused() {
         (6, ActivationConfig { size: 51, range: 5.0, ..config }, "shape"),
         (7, config, "shape"),
         (6, ActivationConfig { kind: ActivationKind::ReluSpline, ..config }, "slopes"),
-        (6, ActivationConfig::from(ActivationKind::PRelu), "slopes"),
+        (6, ActivationConfig::from(ActivationKind::PRelu), "prelu"),
     ] {
         let error = spline(channels, config, vb()).unwrap_err().to_string();
         assert!(error.contains(expected), "{expected}: {error}");
@@ -196,4 +198,48 @@ fn a_file_that_does_not_fit_is_refused() {
     let map = VarMap::new();
     let error = spline(6, ActivationKind::Relu, VarBuilder::from_varmap(&map, DType::F32, &DEVICE)).unwrap_err();
     assert!(error.to_string().contains("relu"), "{error}");
+    // Nothing of a refused layer is left in the map.
+    let vb = VarBuilder::from_varmap(&map, DType::F32, &DEVICE);
+    assert!(spline(6, ActivationKind::LipschitzSpline, vb).is_err());
+    assert!(map.all_vars().is_empty());
+}
+
+#[test]
+fn distances_of_knots_that_were_rounded_or_are_none_are_those_of_the_layer() {
+    let config = ActivationConfig::spline(ActivationKind::BSpline, 51, 4.0, Init::LeakyRelu);
+    let layer = spline(3, config, VarBuilder::zeros(DType::F32, &DEVICE)).unwrap();
+    assert_eq!(layer.grid().step(), 0.16);
+    assert!(layer.forward(&Tensor::ones((2, 3), DType::F32, &DEVICE).unwrap()).is_ok());
+    for dtype in [DType::F16, DType::BF16] {
+        let rounded = |dtype: DType| Tensor::new(0.16, &DEVICE).unwrap().to_dtype(dtype).unwrap();
+        let coefficients = layer.coefficients().unwrap().to_dtype(dtype).unwrap();
+        let tensors = [("coefficients", coefficients), ("grid_step", rounded(dtype))];
+        let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into_iter().collect();
+        let found = spline(3, config, VarBuilder::from_tensors(tensors, DType::F32, &DEVICE)).unwrap();
+        assert_eq!(found.grid().step(), 0.16);
+    }
+}
+
+#[test]
+fn parameters_outside_of_the_map_are_in_their_groups() {
+    let map = VarMap::new();
+    let first = linear(2, 4, VarBuilder::from_varmap(&map, DType::F32, &DEVICE)).unwrap();
+    let grid = ds_core::Grid::from_step(9, 0.5).unwrap();
+    let spline = Spline::explicit_linear(4, grid, Init::LeakyRelu, false, DType::F32, &DEVICE).unwrap();
+    let groups = Groups::of(&map, &spline.parameters("act"));
+    assert_eq!((groups.weights.len(), groups.splines.len(), groups.scalings.len()), (2, 3, 0));
+    assert!(groups.splines.iter().any(|var| var.id() == spline.knot_parameters().id()));
+    assert!(groups.weights.iter().any(|var| var.id() == first.weight().id()));
+}
+
+#[test]
+fn parameters_of_other_types_are_refused() {
+    let grid = ds_core::Grid::from_step(9, 0.5).unwrap();
+    for dtype in [DType::BF16, DType::F16, DType::U32] {
+        let error = Spline::bspline(4, grid, Init::Relu, dtype, &DEVICE).unwrap_err().to_string();
+        assert!(error.contains("f32 or f64"), "{error}");
+        let coefficients = Tensor::zeros((4, 9), dtype, &DEVICE).unwrap();
+        let error = Spline::from_parameters(grid, Kind::BSpline { coefficients }).unwrap_err().to_string();
+        assert!(error.contains("coefficients") && error.contains("f32 or f64"), "{error}");
+    }
 }

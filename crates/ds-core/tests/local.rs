@@ -43,6 +43,26 @@ fn affine(rng: &mut ChaCha8Rng, outputs: usize, inputs: usize) -> Affine {
     Affine { weight: Matrix::new(outputs, inputs, weights), bias: uniform(rng, outputs, -1.0, 1.0) }
 }
 
+#[test]
+fn no_local_bound_is_above_that_of_branch_and_bound() {
+    // The constant is 2.625; multipliers alone give 5.06.
+    let layer = |rows: usize, columns: usize, weight: &[f64], bias: &[f64]| Layer {
+        affine: Affine { weight: Matrix::new(rows, columns, weight.to_vec()), bias: bias.to_vec() },
+        functions: (0..rows).map(|_| Arc::new(Function::rectifier(0.0))).collect(),
+    };
+    let network = PiecewiseLinear {
+        inputs: 1,
+        layers: vec![
+            layer(3, 1, &[-1.5, 0.25, -1.5], &[0.25, 0.0, -0.75]),
+            layer(2, 3, &[0.75, -0.5, -1.75, 0.0, -1.75, -1.25], &[0.5, -0.25]),
+        ],
+        output: Affine { weight: Matrix::new(1, 2, vec![1.75, 0.25]), bias: vec![0.0] },
+    };
+    let bounds = LocalBounds::new(&network).unwrap();
+    let near = bounds.on(&Region::Ball { centre: vec![0.0], radius: 0.5 }).unwrap();
+    assert!(bounds.everywhere() < 2.6251 && near <= bounds.everywhere(), "{near} of {}", bounds.everywhere());
+}
+
 /// Matrices and functions without an architecture.
 fn plain(rng: &mut ChaCha8Rng) -> PiecewiseLinear {
     let inputs = rng.random_range(1..=8);

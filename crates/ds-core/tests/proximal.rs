@@ -9,6 +9,7 @@ use common::{flat, generator, tensor, uniform, variable};
 use ds_core::Grid;
 use ds_core::activation::{Kind, LinearTerm, Spline};
 use ds_core::regularization::{Norm, ProximalTv2, Workspace, proximal_step, significant_knots, slope_changes};
+use ds_core::sparsify::eliminate_knots;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -226,6 +227,37 @@ fn slope_changes_are_thresholded() {
     let spline = Spline::from_parameters(grid, Kind::ReluSpline { slope_changes, linear }).unwrap();
     proximal_step(&spline, 0.1, &tensor(vec![1.0, 2.0, 1.0, 1.0, 1.0], &[1, 5])).unwrap();
     common::assert_close("a", &flat(spline.knot_parameters()), &[0.2, -0.1, 0.0, 0.0, 0.0], 1e-12);
-    let error = proximal_step(&spline, 0.1, &tensor(vec![1.0; 4], &[1, 4])).unwrap_err().to_string();
-    assert!(error.contains("scale"), "{error}");
+    let scale = |values: Vec<f64>| tensor(values, &[1, 5]);
+    for (lambda, scale, expected) in [
+        (0.1, tensor(vec![1.0; 4], &[1, 4]), "scale"),
+        (0.1, scale(vec![1.0, 1.0, -0.1, 1.0, 1.0]), "-0.1"),
+        (0.1, scale(vec![1.0; 5]).to_dtype(DType::F32).unwrap(), "F32"),
+        (-1.0, scale(vec![1.0; 5]), "λ is -1"),
+        (f64::INFINITY, scale(vec![1.0; 5]), "λ is inf"),
+    ] {
+        let error = proximal_step(&spline, lambda, &scale).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    // One size for all, without a copy of it for each.
+    let one = tensor(vec![0.5], &[1, 1]).broadcast_as((1, 5)).unwrap();
+    proximal_step(&spline, 0.1, &one).unwrap();
+    common::assert_close("a", &flat(spline.knot_parameters()), &[0.15, -0.05, 0.0, 0.0, 0.0], 1e-12);
+}
+
+#[test]
+fn what_has_diverged_stays_so() {
+    let var = |values: &[f64], shape: &[usize]| variable(values.to_vec(), shape).into_inner();
+    let linear = LinearTerm { weight: var(&[0.5], &[1]), bias: var(&[0.1], &[1]), fixed_bias: false };
+    let slope_changes = var(&[f64::NAN, 0.3, 0.05], &[1, 3]);
+    let grid = Grid::from_step(5, 0.5).unwrap();
+    let spline = Spline::from_parameters(grid, Kind::ReluSpline { slope_changes, linear }).unwrap();
+    let expect = |a: [f64; 2]| {
+        let found = flat(spline.knot_parameters());
+        assert!(found[0].is_nan());
+        common::assert_close("others", &found[1..], &a, 1e-12);
+    };
+    proximal_step(&spline, 0.1, &tensor(vec![1.0; 3], &[1, 3])).unwrap();
+    expect([0.2, 0.0]);
+    eliminate_knots(&spline, 0.3).unwrap();
+    expect([0.0, 0.0]);
 }

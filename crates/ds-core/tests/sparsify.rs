@@ -232,6 +232,35 @@ fn functions_of_few_knots_keep_them() {
 }
 
 #[test]
+fn pruning_makes_no_knots() {
+    let grid = Grid::from_step(21, 0.2).unwrap();
+    let spline = Spline::relu_spline(3, grid, Init::LeakyRelu, false, DType::F32, &candle_core::Device::Cpu).unwrap();
+    let layer = Activation::Spline(spline);
+    let rng = &mut generator(12);
+    let mut histogram = Histogram::of(&layer).unwrap().unwrap();
+    histogram
+        .add(&Tensor::from_vec(uniform(rng, 300, -1.0, 1.0), (100, 3), &candle_core::Device::Cpu).unwrap(), None)
+        .unwrap();
+    let pruning = Pruning::new([(&layer, &histogram)], Cost::MeanSquare).unwrap();
+    for asked in [57, 30, 3] {
+        // Each function has one knot, at 0.
+        assert_eq!(pruning.prune(asked).unwrap().count(), 3, "{asked} asked for");
+    }
+}
+
+#[test]
+fn weights_of_inputs_have_their_shape() {
+    let layer = Activation::Spline(spline(vec![0.0; 63], 3, Grid::from_step(21, 0.2).unwrap(), DType::F64));
+    let mut histogram = Histogram::of(&layer).unwrap().unwrap();
+    let ones = |shape: &[usize]| Tensor::ones(shape, DType::F64, &candle_core::Device::Cpu).unwrap();
+    for shape in [&[2, 3][..], &[3, 5], &[9, 3], &[]] {
+        let error = histogram.add(&ones(&[5, 3]), Some(&ones(shape))).unwrap_err().to_string();
+        assert!(error.contains("weights"), "{error}");
+    }
+    histogram.add(&ones(&[5, 3]), Some(&ones(&[5, 3]))).unwrap();
+}
+
+#[test]
 fn functions_that_make_no_difference_lose_their_knots_first() {
     let layer = rough_layers(&mut generator(13)).remove(0);
     let x = Tensor::randn(0f32, 1.0, (500, CHANNELS), &candle_core::Device::Cpu).unwrap();

@@ -3,7 +3,7 @@
 use crate::layers::{self, Layer, Layers, Mode};
 use crate::ops::blocks::to_blocked_layout;
 use crate::ops::conv2d;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use ds_core::activation::{Activation, Spline, from_builder};
 use ds_core::graph::{CandleGraph, Graph};
@@ -33,8 +33,25 @@ impl Network {
     /// If x does not have the network's input shape.
     pub fn forward_in<G: Graph>(&self, graph: &mut G, x: &G::Value, mode: Mode<'_>) -> Result<G::Value> {
         let flat = matches!(self.layers.first(), Some((_, Layer::Flatten { .. })));
+        self.check_input(graph.tensor(x).dims(), flat)?;
         let x = if flat { x.clone() } else { to_blocked_layout(graph, x)? };
         layers::forward_in(graph, &self.layers, &x, mode)
+    }
+
+    /// Bounds and exports are for this shape alone.
+    fn check_input(&self, dims: &[usize], flat: bool) -> Result<()> {
+        let Signal { channels, plane: (height, width) } = self.input;
+        let fits = match dims {
+            [_, image @ ..] if flat || (height, width) == (1, 1) => {
+                image.iter().product::<usize>() == self.input.elements()
+            }
+            [_, image @ ..] => image == [channels, height, width],
+            [] => false,
+        };
+        if !fits {
+            bail!("network: an input {dims:?}, expected a batch of ({channels}, {height}, {width})");
+        }
+        Ok(())
     }
 
     /// All trainable parameters, with names that are unique and stable; those that are frozen are left out.

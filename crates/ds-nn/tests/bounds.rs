@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device, Tensor};
+use candle_nn::ModuleT;
 use ds_core::activation::{ActivationConfig, ActivationKind, Init};
 use ds_core::graph::{Graph, InputGraph};
 use ds_core::lipschitz::bv2::{self, Exponent};
@@ -26,6 +27,18 @@ const LIPSCHITZ_CONV: f64 = 2.0;
 fn points(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
     let data: Vec<f64> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
     Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn inputs_of_another_shape_are_refused() {
+    let rng = &mut Seed(3).generator(Purpose::Weights, 0);
+    for (name, network, shape) in networks(rng) {
+        for wrong in [vec![2, shape[1] + 1], [&shape[..1], &[shape[1]], &[9, 7]].concat(), vec![shape[1]]] {
+            let error = network.forward_t(&points(rng, &wrong), false).unwrap_err().to_string();
+            assert!(error.contains("expected a batch of"), "{name}: {error}");
+        }
+        network.forward_t(&points(rng, &shape).to_dtype(DType::F32).unwrap(), false).unwrap();
+    }
 }
 
 fn networks(rng: &mut ChaCha8Rng) -> Vec<(&'static str, Network, Vec<usize>)> {

@@ -6,7 +6,7 @@ use crate::backend::real::in_double_precision;
 use crate::graph::{CandleGraph, Graph};
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::reparametrization::{AddLinearTerm, SumOfRelus};
-use crate::parameter::{GRID_STEP, Group, L2, Parameter, new_variable, variable};
+use crate::parameter::{GRID_STEP, Group, L2, Parameter, check_is_real, new_variable, variable};
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -131,7 +131,10 @@ impl Spline {
         if let Kind::ExplicitLinear { linear, .. } | Kind::ReluSpline { linear, .. } = &kind {
             check_shape("b1", &linear.weight, &[channels])?;
             check_shape("b0", &linear.bias, &[channels])?;
+            check_dtype("b1", linear.weight.dtype(), rows.dtype())?;
+            check_dtype("b0", linear.bias.dtype(), rows.dtype())?;
         }
+        check_is_real(what, rows.dtype())?;
         let step = new_variable(vec![grid.step()], &[], DType::F64, &Device::Cpu)?;
         Ok(Self { size: grid.size(), step, channels, kind })
     }
@@ -272,6 +275,13 @@ fn check_shape(what: &'static str, tensor: &Tensor, expected: &[usize]) -> Resul
         return Ok(());
     }
     Err(Error::Shape { what, got: tensor.shape().clone(), expected: expected.into() })
+}
+
+fn check_dtype(what: &str, got: DType, expected: DType) -> candle_core::Result<()> {
+    if got != expected {
+        candle_core::bail!("{what} in {}, but the knots' parameters are in {}", got.as_str(), expected.as_str());
+    }
+    Ok(())
 }
 
 fn linear_term(

@@ -34,6 +34,10 @@ use candle_nn::{VarBuilder, VarMap};
 /// another distance.
 pub fn spline(channels: usize, config: impl Into<ActivationConfig>, vb: VarBuilder<'_>) -> Result<Spline> {
     let config = config.into();
+    // Before anything is put into a map.
+    if !config.kind.is_spline() {
+        return Err(Error::NoSpline(config.kind.name()));
+    }
     match activation(channels, config, vb)? {
         Activation::Spline(spline) => Ok(spline),
         _ => Err(Error::NoSpline(config.kind.name())),
@@ -78,6 +82,7 @@ impl Activation {
 ///
 /// With a [`VarMap`] they are its variables; names that are new there get the values that the layer has. With a file they are what it
 /// has: constants, which take no gradients. Only where `is_needed` is false for a name, the layer keeps its value if the file has none.
+/// A distance of knots that was cast to f16 or bf16 with the rest of a file, or is 0, is that of the layer.
 pub fn from_builder<'a>(
     vb: &'a VarBuilder<'_>,
     is_needed: impl Fn(&str) -> bool + 'a,
@@ -96,9 +101,17 @@ pub fn from_builder<'a>(
                 Var::from_tensor(&tensor)?.set(&values()?)?;
                 Ok(tensor)
             }
+            Ok(step) if is_grid_step(name) && !step.is_variable() && stands_for(&step, initial)? => values(),
             found => found,
         }
     }
+}
+
+/// Whether a distance of knots in a file is that of the layer in f16 or bf16, or 0, which `VarBuilder::zeros` has for all.
+fn stands_for(found: &Tensor, of_layer: &Tensor) -> candle_core::Result<bool> {
+    let (found, step) = (found.to_scalar::<f64>()?, of_layer.to_dtype(DType::F64)?);
+    let rounded = |dtype| step.to_dtype(dtype)?.to_dtype(DType::F64)?.to_scalar::<f64>();
+    Ok(found == 0.0 || found == rounded(DType::F16)? || found == rounded(DType::BF16)?)
 }
 
 /// The variables of a map by the optimiser that they belong to.
@@ -114,7 +127,7 @@ pub struct Groups {
 
 impl Groups {
     /// Groups of a map, given the parameters of all spline layers in it, as their `parameters` methods list them. The distances of
-    /// knots are in no group.
+    /// knots are in no group. Parameters that are not in the map, as those of [`Spline::bspline`], are in their groups all the same.
     ///
     /// ```
     /// # use candle_core::{DType, Device};
@@ -141,13 +154,23 @@ impl Groups {
             }
             let var = &data[name];
             let group = parameters.iter().find(|p| p.var.id() == var.id()).map_or(Group::Weights, |p| p.group);
-            let vars = match group {
-                Group::Weights => &mut groups.weights,
-                Group::Splines => &mut groups.splines,
-                Group::Scalings => &mut groups.scalings,
-            };
-            vars.push(var.clone());
+            groups.of_group(group).push(var.clone());
+        }
+        drop(data);
+        // Layers that were made without a builder.
+        let all = [&groups.weights, &groups.splines, &groups.scalings].into_iter().flatten();
+        let known: Vec<_> = all.map(|var| var.id()).collect();
+        for parameter in parameters.iter().filter(|parameter| !known.contains(&parameter.var.id())) {
+            groups.of_group(parameter.group).push(parameter.var.clone());
         }
         groups
+    }
+
+    fn of_group(&mut self, group: Group) -> &mut Vec<Var> {
+        match group {
+            Group::Weights => &mut self.weights,
+            Group::Splines => &mut self.splines,
+            Group::Scalings => &mut self.scalings,
+        }
     }
 }

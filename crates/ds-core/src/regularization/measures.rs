@@ -18,6 +18,9 @@ pub(crate) fn slope_changes_of<T: Real>(coefficients: &[T], step: f64) -> impl I
 }
 
 /// The slope changes a (C, K−2) at the inner knots. The linear term of a spline has none.
+///
+/// They are outside of any graph: for a penalty in a loss see [`Norm::add_gradient`](super::Norm::add_gradient). Where knots were removed,
+/// they are 0 but for the rounding of this computation; [`exact_active_knots`](crate::sparsify::exact_active_knots) has none.
 pub fn slope_changes(spline: &Spline) -> Result<Tensor> {
     let knots = spline.knot_parameters();
     if let Kind::ReluSpline { .. } = spline.kind() {
@@ -37,7 +40,8 @@ pub fn tv2(spline: &Spline) -> Result<Vec<f64>> {
     per_channel(spline, |a| a.iter().map(|a| a.abs()).sum())
 }
 
-/// How many knots of each function have |a| > `threshold`.
+/// How many knots of each function have |a| > `threshold`. With a threshold of 0 the rounding in [`slope_changes`] counts;
+/// [`significant_knots`] and [`exact_active_knots`](crate::sparsify::exact_active_knots) leave it out.
 pub fn active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
     per_channel(spline, |a| a.iter().filter(|a| a.abs() > threshold).count())
 }

@@ -60,8 +60,11 @@ impl Histogram {
     /// [`LinearSpline`], which a [`Graph`](crate::graph::Graph)'s forward hook sees.
     ///
     /// # Errors
-    /// If shapes do not fit, or the device fails.
+    /// If x has other channels, the weights have not its shape, a type is not f32 or f64, or the device fails.
     pub fn add(&mut self, x: &Tensor, weights: Option<&Tensor>) -> Result<()> {
+        if let Some(weights) = weights.filter(|weights| weights.shape() != x.shape()) {
+            return Err(Error::Shape { what: "weights", got: weights.shape().clone(), expected: x.shape().clone() });
+        }
         let x = x.detach();
         let sums = if x.device().is_cpu() {
             dispatch_real!(x.dtype(), "histogram", T => with_elements::<T, _>(&x, |values| {

@@ -140,8 +140,17 @@ impl Layer {
                 .zip(values.windows(2))
                 .map(|(n, v)| (v[1] - v[0]) / ((n[1] - n[0]) as f64 * self.grid.step()))
                 .collect();
-            for (&node, slopes) in nodes[1..].iter().zip(slopes.windows(2)) {
-                row[node - 1] = slopes[1] - slopes[0];
+            // How far rounding of the values moves a slope.
+            let rounding: Vec<f64> = nodes
+                .windows(2)
+                .zip(values.windows(2))
+                .map(|(n, v)| f64::EPSILON * (v[0].abs() + v[1].abs()) / ((n[1] - n[0]) as f64 * self.grid.step()))
+                .collect();
+            for (k, &node) in nodes[1..nodes.len() - 1].iter().enumerate() {
+                let change = slopes[k + 1] - slopes[k];
+                // The values are sums over up to K knots.
+                let is_rounding = change.abs() <= self.grid.size() as f64 * (rounding[k] + rounding[k + 1]);
+                row[node - 1] = if is_rounding { 0.0 } else { change };
             }
             weights.push(slopes[0]);
             biases.push(values[0] - slopes[0] * self.grid.knot(0));

@@ -42,10 +42,11 @@ pub fn eliminate_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
 fn zero_small<T: Real>(slopes: &mut [T], threshold: f64) -> usize {
     let mut kept = 0;
     for a in slopes {
-        if a.to_f64().abs() > threshold {
-            kept += 1;
-        } else {
+        // NaN stays, so that a diverged layer is seen.
+        if a.to_f64().abs() <= threshold {
             *a = T::ZERO;
+        } else {
+            kept += 1;
         }
     }
     kept

@@ -50,7 +50,7 @@ extern "C" __global__ void adam(const Slots all, int count, const float *schedul
     begin();
     const float rate = schedule[0], correction = schedule[1];
     update(all, count, [&](const Slot &slot, int k, float g) {
-        float &m = slot.state[k], &v = slot.state[slot.length + k];
+        float &m = slot.state[k], &v = slot.state[(long long)slot.length + k];
         const float divisor = adam_averages(m, v, g, correction, beta1, beta2, epsilon);
         slot.theta[k] -= rate * m / divisor;
     });
@@ -102,8 +102,9 @@ extern "C" __global__ void proximal_adam(const ProximalSlots all, int count, con
             filter.u[k] = moved;
             filter.w[k] = scale;
         } else {
-            const float size = slot.work ? fabsf(moved) : fmaxf(fabsf(moved) - (float)slot.weight * scale, 0.0f);
-            theta[k] = moved < 0.0f ? -size : size;
+            const float size = slot.work ? fabsf(moved) : fabsf(moved) - (float)slot.weight * scale;
+            // NaN stays, so that a diverged layer is seen.
+            theta[k] = size <= 0.0f ? 0.0f : moved < 0.0f ? -size : size;
         }
     }
     if (filters) {

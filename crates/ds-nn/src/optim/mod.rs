@@ -90,7 +90,7 @@ impl Optimizer {
 
     /// Makes Adam proximal for parameters with a penalty λ·TV²: each step, taken along gradients without that of the penalty, ends in
     /// the proximal point of the penalty in the metric of Adam's second moment (ProxGen, Yun, Lozano and Yang 2021, algorithm 1).
-    /// Slope changes become exactly 0, and the objective reaches its optimum where it is convex.
+    /// Slope changes become 0 (those of coefficients but for their rounding), and the objective reaches its optimum where it is convex.
     ///
     /// # Errors
     /// If the rule is not Adam, or a penalty is not about a parameter of this optimiser.

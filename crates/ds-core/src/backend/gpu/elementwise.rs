@@ -63,6 +63,9 @@ impl OfChannels<'_> {
     /// If there is no kernel of this type, or the launch fails.
     pub unsafe fn forward<G: Gpu>(&self, gpu: &G, more: &[Argument<'_>]) -> Result<G::Buffer> {
         let y = gpu.alloc(self.dtype, self.elements)?;
+        if self.elements == 0 {
+            return Ok(y);
+        }
         let to = gpu.address(&y)?;
         let aligned = self.x.is_aligned() && to.is_aligned();
         let launch = by_channel(gpu.limits()?, self.planes, self.dtype, aligned, Self::SHARED)?;
@@ -87,7 +90,9 @@ impl OfChannels<'_> {
         let to = gpu.address(&dx)?;
         let aligned = [x, dy, to].iter().all(|a| a.is_aligned());
         let launch = by_channel(gpu.limits()?, planes, dtype, aligned, 8 * LaunchDims::THREADS)?;
-        let partial = gpu.alloc(DType::F64, launch.pieces * planes.channels)?;
+        // No elements have sums of 0, over no pieces.
+        let pieces = if self.elements == 0 { 0 } else { launch.pieces };
+        let partial = gpu.alloc(DType::F64, pieces * planes.channels)?;
         let mut arguments: Vec<Argument<'_>> =
             vec![x.into(), self.parameters.into(), dy.into(), to.into(), gpu.address(&partial)?.into()];
         arguments.extend(rows_of(planes, &launch)?);
@@ -95,8 +100,10 @@ impl OfChannels<'_> {
         // SAFETY: the kernel's arguments, as the caller promises; the launch covers the rows and no more, and has a sum of each piece
         // and channel.
         let of_parameters = unsafe {
-            gpu.launch(&kernel, launch.into(), &arguments)?;
-            reduce_partials(gpu, &partial, 0, (launch.pieces, planes.channels, 1))?
+            if pieces > 0 {
+                gpu.launch(&kernel, launch.into(), &arguments)?;
+            }
+            reduce_partials(gpu, &partial, 0, (pieces, planes.channels, 1))?
         };
         Ok((dx, of_parameters))
     }

@@ -103,7 +103,7 @@ const COPIES: usize = 16;
 /// What a system keeps of the shared memory for each block.
 const RESERVED: usize = 1024;
 /// Limit of the second dimension of a grid.
-const MAX_GRID_Y: usize = 65535;
+pub(crate) const MAX_GRID_Y: usize = 65535;
 
 /// Why there is no launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -262,7 +262,7 @@ impl Launch {
         let rows_per_block = planes
             .outer
             .div_ceil(wanted)
-            .max((MIN_ELEMENTS_PER_THREAD * threads).div_ceil(in_row))
+            .max((MIN_ELEMENTS_PER_THREAD * threads).div_ceil(in_row.max(1)))
             .min(planes.outer.max(1));
         let pieces = planes.outer.div_ceil(rows_per_block);
         Ok(Self { mapping, threads, pieces, across, rows_per_block, shared, copies: 1 })
@@ -358,6 +358,18 @@ mod tests {
         // A table of many segments is not copied.
         let planes = Planes { outer: 1024, channels: 64, inner: 1024 };
         assert_eq!(Launch::forward(planes, 2000, 4, true, H200).unwrap().copies, 1);
+    }
+
+    #[test]
+    fn empty_planes_have_launches() {
+        for (outer, channels, inner) in [(0, 3, 64), (4, 0, 64), (4, 3, 0)] {
+            let planes = Planes { outer, channels, inner };
+            for mapping in [Mapping::Vectors, Mapping::Scalars, Mapping::Columns] {
+                Launch::by_channel(planes, mapping, 16, H200).unwrap();
+            }
+            Launch::forward(planes, 50, 4, true, H200).unwrap();
+            Launch::backward(planes, 50, 4, true, H200).unwrap();
+        }
     }
 
     #[test]

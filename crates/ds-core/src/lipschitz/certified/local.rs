@@ -1,6 +1,7 @@
 //! Bounds of the Lipschitz constant on a region of inputs.
 
 use super::multipliers;
+use super::network::by_subproblems;
 use super::paths::{self, that_matter};
 use super::region::Region;
 use super::slopes::with_paths;
@@ -51,7 +52,8 @@ impl<'a> LocalBounds<'a> {
     /// # Errors
     /// If a parameter of the network is not finite.
     pub fn new(network: &'a PiecewiseLinear) -> Result<Self> {
-        Ok(Self { network, everywhere: bound(network, &Region::All)? })
+        let of_slopes = bound(network, &Region::All)?;
+        Ok(Self { network, everywhere: by_subproblems(network)?.map_or(of_slopes, |bound| bound.min(of_slopes)) })
     }
 
     /// The bound for all inputs.

@@ -31,15 +31,27 @@ pub fn bound(architecture: &Architecture) -> Result<f64> {
     let of_rounding = of_rounding(&network, &rounding, &slopes);
     let network = with_few_outputs(network);
     let bound = (multipliers::bound(&network, &slopes) + of_rounding).min(product);
-    if bound == 0.0 || !network.is_finite() || !(1..=FEW_NEURONS).contains(&network.bends()) {
+    if bound == 0.0 || !has_few_neurons(&network) {
         return Ok(bound);
     }
     // Which pieces there are depends on every rounding.
     let network =
         if rounding.is_exact { Some(network) } else { PiecewiseLinear::apart(architecture)?.map(with_few_outputs) };
-    let Some(network) = network.filter(PiecewiseLinear::is_finite) else { return Ok(bound) };
+    let Some(network) = network else { return Ok(bound) };
+    Ok(by_subproblems(&network)?.map_or(bound, |found| found.min(bound)))
+}
+
+/// The bound by the first subproblems of branch and bound; `None` if the network has too many neurons for that, or none that bend.
+pub(super) fn by_subproblems(network: &PiecewiseLinear) -> Result<Option<f64>> {
+    if !has_few_neurons(network) {
+        return Ok(None);
+    }
     let limits = Limits { subproblems: SUBPROBLEMS, ..Limits::default() };
-    Ok(branch_and_bound(&network, limits, |_| Ok(true))?.upper.min(bound))
+    Ok(Some(branch_and_bound(network, limits, |_| Ok(true))?.upper))
+}
+
+fn has_few_neurons(network: &PiecewiseLinear) -> bool {
+    network.is_finite() && (1..=FEW_NEURONS).contains(&network.bends())
 }
 
 /// A bound of ‖J − J′‖₂ for Jacobians with the same slopes, J′ with the weights of the network and J with others that are no farther

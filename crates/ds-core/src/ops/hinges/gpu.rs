@@ -16,6 +16,9 @@ pub(super) fn hinges<G: Gpu>(
     (a, b): (Address, Address),
 ) -> Result<G::Buffer> {
     let y = gpu.alloc(dtype, planes.elements())?;
+    if planes.elements() == 0 {
+        return Ok(y);
+    }
     let to = gpu.address(&y)?;
     let launch = by_channel(gpu.limits()?, planes, dtype, x.is_aligned() && to.is_aligned(), 8 * s)?;
     let mut arguments: Vec<Argument<'_>> = vec![x.into(), a.into(), b.into(), to.into(), int(s)?];
@@ -40,14 +43,18 @@ pub(super) fn hinges_gradient<G: Gpu>(
     let aligned = [x, dy, to].iter().all(|a| a.is_aligned());
     let launch = by_channel(gpu.limits()?, planes, dtype, aligned, 8 * (LaunchDims::THREADS + s))?;
     let count = planes.channels * s;
-    let partial = gpu.alloc(DType::F64, launch.pieces * count * 2)?;
+    // No elements have sums of 0, over no pieces.
+    let pieces = if planes.elements() == 0 { 0 } else { launch.pieces };
+    let partial = gpu.alloc(DType::F64, pieces * count * 2)?;
     let mut arguments: Vec<Argument<'_>> =
         vec![x.into(), a.into(), b.into(), dy.into(), to.into(), gpu.address(&partial)?.into(), int(s)?];
     arguments.extend(rows_of(planes, &launch)?);
     // SAFETY: the kernel's arguments; the launch covers the rows and no more, and has two sums of each piece and hinge.
     unsafe {
-        gpu.launch(&kernel_of_mapping("hinges_gradient", &launch, dtype)?, launch.into(), &arguments)?;
-        let sum = |which| reduce_partials(gpu, &partial, which, (launch.pieces, count, 2));
+        if pieces > 0 {
+            gpu.launch(&kernel_of_mapping("hinges_gradient", &launch, dtype)?, launch.into(), &arguments)?;
+        }
+        let sum = |which| reduce_partials(gpu, &partial, which, (pieces, count, 2));
         Ok((dx, sum(0)?, sum(1)?))
     }
 }

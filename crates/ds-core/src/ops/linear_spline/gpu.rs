@@ -65,6 +65,7 @@ pub(super) fn backward<G: Gpu>(
     let mut arguments: Vec<Argument<'_>> = vec![x.into(), c.into(), dy.into(), to.into(), of_pieces.into(), knots];
     arguments.extend(rows_of(planes, &launch)?);
     let (pieces, channels, columns) = (int(pieces)?, int(planes.channels)?, int(columns)?);
+    int(planes.channels * size)?;
     let merge = [of_pieces.into(), gpu.address(&dc)?.into(), pieces, channels, columns, int(size)?];
     // SAFETY: the arguments are those of the kernels, and the launches cover their arrays and no more.
     unsafe {

@@ -9,7 +9,7 @@ __device__ __forceinline__ void exchange(const T *x, const T *values, T *out, in
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= count)
         return;
-    const int first = k + k / columns * columns, second = first + columns;
+    const long long first = k + (long long)(k / columns) * columns, second = first + columns;
     const V a = reinterpret_cast<const V *>(x)[first], b = reinterpret_cast<const V *>(x)[second];
     const V of_a = reinterpret_cast<const V *>(values)[first], of_b = reinterpret_cast<const V *>(values)[second];
     V larger, smaller;

@@ -5,6 +5,7 @@ use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int, launch_foreac
 use candle_core::{DType, Result};
 
 fn sizes(channels: usize, grid: Grid) -> Result<[Argument<'static>; 3]> {
+    int(channels * grid.size())?;
     Ok([int(channels)?, int(grid.size())?, grid.step().into()])
 }
 

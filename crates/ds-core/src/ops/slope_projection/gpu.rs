@@ -13,9 +13,10 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// The launch of a kernel with a thread for each channel, and its last arguments.
+    /// The launch of a kernel with a thread for each channel, and its last arguments. Kernels count coefficients in `int`.
     pub(crate) fn launch(&self) -> Result<(LaunchDims, [Argument<'static>; 4])> {
         // Small blocks: threads read rows of their own, which keeps a multiprocessor busy with few of them.
+        int(self.channels * self.size.max(self.width))?;
         let blocks = LaunchDims { grid: (self.channels.div_ceil(32).max(1), 1), threads: 32, shared: 0 };
         Ok((blocks, [int(self.channels)?, int(self.size)?, int(self.width)?, self.step.into()]))
     }

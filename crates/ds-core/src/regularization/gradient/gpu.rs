@@ -2,7 +2,8 @@
 
 use crate::Grid;
 use crate::activation::{Kind, Spline};
-use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims};
+use crate::backend::gpu::launch::MAX_GRID_Y;
+use crate::backend::gpu::{Address, Argument, Gpu, LaunchDims, int};
 use crate::graph::Gradients;
 use crate::regularization::norm::Terms;
 use candle_core::{DType, Result, Tensor};
@@ -127,11 +128,11 @@ pub(super) fn add_gradients<G: Gpu>(
         let mut words: Vec<u64> = some.iter().flat_map(NormLayer::words).collect();
         words.resize(LAYERS * 13, 0);
         let most = some.iter().map(|layer| layer.channels * layer.grid.size()).max().unwrap_or(0);
-        let blocks = LaunchDims {
-            grid: (some.len(), most.div_ceil(LaunchDims::THREADS)),
-            threads: LaunchDims::THREADS,
-            shared: 0,
-        };
+        // Beyond that, threads take several numbers.
+        let pieces = most.div_ceil(LaunchDims::THREADS).clamp(1, MAX_GRID_Y);
+        // They count in `int`, up to one step past the last number.
+        int(most + pieces * LaunchDims::THREADS)?;
+        let blocks = LaunchDims { grid: (some.len(), pieces), threads: LaunchDims::THREADS, shared: 0 };
         let [tv2, values] = [terms.tv2, terms.values].map(|is_added| Argument::Int(i32::from(is_added)));
         let arguments = [Argument::Struct(&words), tv2, values];
         // SAFETY: the kernel's arguments: parameters and gradients of the same shapes, which live until the launch has run.

@@ -93,12 +93,21 @@ impl ProximalTv2 {
 ///
 /// For slope changes it is soft thresholding. For coefficients it is ℓ1 trend filtering (Kim et al. 2009), solved exactly. Slope
 /// changes that are 0 there are 0 but for the rounding of f32 coefficients; [`significant_knots`](super::significant_knots) counts
-/// the others.
+/// the others. Coefficients in f64 have the rounding of the solver, some 1e-12 of their size, in them: count with
+/// [`active_knots`](super::active_knots) and a threshold.
 ///
 /// # Errors
-/// If `scale` has not the shape of [`Spline::knot_parameters`], the layer is frozen, or the parameters are not f32 or f64 on the
-/// CPU.
+/// If `lambda` is not a number from 0 on, `scale` has not the shape and type of [`Spline::knot_parameters`] or a negative number, the
+/// layer is frozen, or the parameters are not f32 or f64 on the CPU.
 pub fn proximal_step(spline: &Spline, lambda: f64, scale: &Tensor) -> Result<()> {
+    let parameters = spline.knot_parameters();
+    if !(lambda.is_finite() && lambda >= 0.0) {
+        bail!("proximal step: λ is {lambda}, it must be finite and not negative");
+    }
+    if scale.dtype() != parameters.dtype() {
+        bail!("proximal step: a scale in {:?} for parameters in {:?}", scale.dtype(), parameters.dtype());
+    }
+    let scale = &scale.contiguous()?;
     variable(spline.knot_parameters_name(), spline.knot_parameters())?
         .inplace_op2(scale, &Step(&ProximalTv2::new(spline, lambda)))
 }
@@ -116,6 +125,9 @@ impl InplaceOp2 for Step<'_> {
         }
         dispatch_real!(real_dtype(scale, self.name())?, self.name(), T => {
             let (parameters, scale) = (elements_mut::<T>(parameters, pl)?, elements::<T>(scale, sl)?);
+            if let Some(size) = scale.iter().find(|size| **size < T::ZERO) {
+                bail!("{}: a scale of {}, it must not be negative", self.name(), size.to_f64());
+            }
             let mut workspace = Workspace::default();
             self.0.start(&mut workspace, parameters);
             self.0.solve(&mut workspace, parameters, scale);

@@ -156,7 +156,9 @@ struct TrendFilter {
         int wrong = 0;
         for (int k = threadIdx.x; k < size - 2; k += blockDim.x) {
             const double change = primal(k) - 2.0 * primal(k + 1) + primal(k + 2);
-            if (is_free(k) && !(fabs(change) <= tolerance * (fabs(u[k]) + 2.0 * fabs(u[k + 1]) + fabs(u[k + 2]))))
+            // With a learning rate of 0 all w are 0, and c is u.
+            const bool moves = w[k] != 0.0 || w[k + 1] != 0.0 || w[k + 2] != 0.0;
+            if (moves && is_free(k) && !(fabs(change) <= tolerance * (fabs(u[k]) + 2.0 * fabs(u[k + 1]) + fabs(u[k + 2]))))
                 wrong = 1;
         }
         wrong = largest(wrong);

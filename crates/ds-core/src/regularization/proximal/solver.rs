@@ -282,8 +282,9 @@ crate::vectorized! {
     /// Takes each u of `values` to argmin ½ (a − u)²/`scale` + `weight`·|a|.
     pub(super) fn soft_threshold<T>(weight: T, values: &mut [T], scale: &[T]) {
         for (value, &scale) in values.iter_mut().zip(scale) {
-            let size = (value.maximum(-*value) - weight * scale).maximum(T::ZERO);
-            *value = if *value < T::ZERO { -size } else { size };
+            let size = value.maximum(-*value) - weight * scale;
+            // NaN stays, so that a diverged layer is seen.
+            *value = if size <= T::ZERO { T::ZERO } else if *value < T::ZERO { -size } else { size };
         }
     }
 }

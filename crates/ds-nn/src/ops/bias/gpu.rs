@@ -27,13 +27,17 @@ pub(in crate::ops) unsafe fn add_bias<G: Gpu>(
 /// Σ over all but the channels.
 pub(in crate::ops) fn channel_sums<G: Gpu>(gpu: &G, planes: Planes, dtype: DType, x: Address) -> Result<G::Buffer> {
     let launch = by_channel(gpu.limits()?, planes, dtype, x.is_aligned(), 8 * LaunchDims::THREADS)?;
-    let partial = gpu.alloc(DType::F64, launch.pieces * planes.channels)?;
+    // No elements have sums of 0, over no pieces.
+    let pieces = if planes.elements() == 0 { 0 } else { launch.pieces };
+    let partial = gpu.alloc(DType::F64, pieces * planes.channels)?;
     let mut arguments: Vec<Argument<'_>> = vec![x.into(), gpu.address(&partial)?.into()];
     arguments.extend(rows_of(planes, &launch)?);
     let kernel = kernel_of_mapping("channel_sums", &launch, dtype)?;
     // SAFETY: the kernel's arguments; the launch covers the rows and no more, and has a sum of each piece and channel.
     unsafe {
-        gpu.launch(&kernel, launch.into(), &arguments)?;
-        reduce_partials(gpu, &partial, 0, (launch.pieces, planes.channels, 1))
+        if pieces > 0 {
+            gpu.launch(&kernel, launch.into(), &arguments)?;
+        }
+        reduce_partials(gpu, &partial, 0, (pieces, planes.channels, 1))
     }
 }

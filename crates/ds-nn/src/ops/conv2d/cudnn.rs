@@ -1,4 +1,5 @@
-//! Convolutions through cuDNN. Its algorithms are found by measuring them once for a shape, and the workspace is kept.
+//! Convolutions through cuDNN. Its algorithms are found by measuring them once for a shape, or by its heuristic where results shall
+//! be deterministic; the workspace is kept.
 
 use super::shapes::{Direction, Shapes, Tensors};
 use candle_core::cuda_backend::cudarc::cudnn::{result, sys};
@@ -26,7 +27,7 @@ fn data_and_math(dtype: DType, tf32: bool) -> Result<(sys::cudnnDataType_t, Math
     }
 }
 
-/// What was found to be fastest, as cuDNN counts it.
+/// What was found, as cuDNN counts it.
 #[derive(Debug, Clone, Copy)]
 enum Algorithm {
     Forward(sys::cudnnConvolutionFwdAlgo_t),
@@ -99,9 +100,9 @@ impl Library {
             return Ok(*plan);
         }
         if is_capturing(device)? {
-            bail!("conv2d: the algorithm for {shapes:?} ({direction:?}) must be measured before it can be captured");
+            bail!("conv2d: the algorithm for {shapes:?} ({direction:?}) must be found before it can be captured");
         }
-        let plan = self.measured(device, shapes, direction, tensors);
+        let plan = self.found(device, shapes, direction, tensors);
         // What steps need is less, and comes with the first of them.
         self.workspace = None;
         let plan = plan?;
@@ -109,7 +110,7 @@ impl Library {
         Ok(plan)
     }
 
-    fn measured(&mut self, device: &CudaDevice, shapes: Shapes, direction: Direction, t: Tensors) -> Result<Plan> {
+    fn found(&mut self, device: &CudaDevice, shapes: Shapes, direction: Direction, t: Tensors) -> Result<Plan> {
         let (input, output) = (ints(shapes.input)?, ints(shapes.output)?);
         let [kernel, stride, padding] = shapes.window;
         let [kernel, stride, padding, _] = ints([kernel, stride, padding, 0])?;
@@ -131,19 +132,28 @@ impl Library {
             result::set_convolution_math_type(convolution, math).map_err(failed)?;
             (x, w, y, convolution)
         };
-        let room = self.workspace(device, WORKSPACE)?;
+        let is_measured = !shapes.options.deterministic;
+        let room = if is_measured { self.workspace(device, WORKSPACE)? } else { std::ptr::null_mut() };
         let handle = self.handle;
         const MOST: usize = 16;
-        /// The first of the results, which are sorted by time, that ran, fits, repeats itself if that is asked for, and is as exact
-        /// as is asked for: transformed 5×5 windows (Winograd's) lose as many bits as TF32 does.
+        /// The first of the results that runs, fits, repeats itself if that is asked for, and is as exact as is asked for:
+        /// transformed 5×5 windows (Winograd's) lose as many bits as TF32 does. They are sorted by measured time; deterministic
+        /// ones as cuDNN's heuristic expects it: measured times differ between processes, and other algorithms give other bits.
         macro_rules! fastest {
-            ($find:ident, $kind:ident, $inexact:expr, ($($argument:expr),*)) => {{
+            ($find:ident, $expect:ident, $kind:ident, $inexact:expr,
+             ($a:expr, $pa:expr, $b:expr, $pb:expr, $c:expr, $pc:expr)) => {{
                 // SAFETY: plain numbers and enumerations that have a 0.
-                let mut results = [unsafe { std::mem::zeroed() }; MOST];
+                let mut results: [sys::$kind; MOST] = [unsafe { std::mem::zeroed() }; MOST];
                 let mut found: c_int = 0;
+                let (most, first) = (MOST as c_int, results.as_mut_ptr());
                 // SAFETY: descriptors and arrays fit each other; the array that is computed is the caller's to write.
                 unsafe {
-                    sys::$find(handle, $($argument,)* MOST as c_int, &mut found, results.as_mut_ptr(), room, WORKSPACE)
+                    if is_measured {
+                        let found = &mut found;
+                        sys::$find(handle, $a, $pa, $b, $pb, convolution, $c, $pc, most, found, first, room, WORKSPACE)
+                    } else {
+                        sys::$expect(handle, $a, $b, convolution, $c, most, &mut found, first)
+                    }
                 }
                 .result()
                 .map_err(failed)?;
@@ -162,31 +172,34 @@ impl Library {
         let found = match direction {
             Direction::Forward => fastest!(
                 cudnnFindConvolutionForwardAlgorithmEx,
+                cudnnGetConvolutionForwardAlgorithm_v7,
                 cudnnConvolutionFwdAlgoPerf_t,
                 sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_WINOGRAD_NONFUSED,
-                (x, xs, w, ws, convolution, y, ys)
+                (x, xs, w, ws, y, ys)
             )
             .map(|(algorithm, memory, math)| (Algorithm::Forward(algorithm), memory, math)),
             Direction::Input => fastest!(
                 cudnnFindConvolutionBackwardDataAlgorithmEx,
+                cudnnGetConvolutionBackwardDataAlgorithm_v7,
                 cudnnConvolutionBwdDataAlgoPerf_t,
                 sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_WINOGRAD_NONFUSED,
-                (w, ws, dy, ys, convolution, dx, xs)
+                (w, ws, dy, ys, dx, xs)
             )
             .map(|(algorithm, memory, math)| (Algorithm::Input(algorithm), memory, math)),
             Direction::Weight => fastest!(
                 cudnnFindConvolutionBackwardFilterAlgorithmEx,
+                cudnnGetConvolutionBackwardFilterAlgorithm_v7,
                 cudnnConvolutionBwdFilterAlgoPerf_t,
                 sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_WINOGRAD_NONFUSED,
-                (x, xs, dy, ys, convolution, dw, ws)
+                (x, xs, dy, ys, dw, ws)
             )
             .map(|(algorithm, memory, math)| (Algorithm::Weight(algorithm), memory, math)),
         };
-        let Some((algorithm, workspace, of_fastest)) = found else {
+        let Some((algorithm, workspace, of_found)) = found else {
             bail!("conv2d: cuDNN has no algorithm for {shapes:?} ({direction:?})")
         };
-        // What was measured is what shall run; without TF32 nothing else than f32 was asked for.
-        let math = if math == MathType::CUDNN_FMA_MATH { math } else { of_fastest };
+        // What was found is what shall run; without TF32 nothing else than f32 was asked for.
+        let math = if math == MathType::CUDNN_FMA_MATH { math } else { of_found };
         // SAFETY: the descriptor was made above.
         unsafe { result::set_convolution_math_type(convolution, math) }.map_err(failed)?;
         Ok(Plan { x, w, y, convolution, algorithm, workspace })
