@@ -126,16 +126,28 @@ fn most_pieces(network: &PiecewiseLinear) -> u64 {
     NANOSECONDS / (500 + 4 * weights as u64 + 300 * neurons as u64)
 }
 
-/// The largest quotient that is found from the first of the samples on, in f64.
+/// The largest quotient that is found from the first of the samples on, in f64; for a small network that of its weights as they are.
 fn lower(network: &Network, samples: &Samples, points: usize) -> Result<f64> {
     let indices: Vec<usize> = (0..samples.len().min(points)).collect();
     let points = samples.batch(&indices, None)?.inputs.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let of_weights = network.architecture()?;
     let network = network.to(DType::F64, &Device::Cpu)?;
     let outputs = |x: &candle_core::Tensor| {
         interrupt::check().map_err(candle_core::Error::wrap)?;
         network.forward_in(&mut InputGraph, x, Mode::Evaluation)
     };
-    Ok(lower_bound(outputs, &points, search(&network, indices.len()))?.quotient)
+    let found = lower_bound(outputs, &points, search(&network, indices.len()))?;
+    if is_small(&network) {
+        // Constrained weights and splines are other numbers in f64; the other bounds are of those in use.
+        return Ok(quotient(&PiecewiseLinear::new(&of_weights)?, &found.x, &found.y));
+    }
+    Ok(found.quotient)
+}
+
+fn quotient(network: &PiecewiseLinear, x: &[f64], y: &[f64]) -> f64 {
+    let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+    let between = distance(x, y);
+    if between == 0.0 { 0.0 } else { distance(&network.value(x), &network.value(y)) / between }
 }
 
 /// How long the lower bound is searched from so many points.
