@@ -106,26 +106,31 @@ impl Network {
 
     /// 6. The network as Lipschitz bounds see it.
     fn architecture(&self) -> Architecture {
-        let conv = |conv: &Conv2d| Operator::Convolution { weight: conv.weight().detach(), stride: 1, padding: 0 };
-        let act = |k: usize| Operator::Activation(self.activations[k].clone());
-        let dense = |linear: &Linear| Operator::Dense(linear.weight().detach());
-        let pool = || Operator::MaxPool(PoolWindow { kernel: 2, stride: 2, padding: 0 });
-        Architecture {
-            input: Signal { channels: 3, plane: (32, 32) },
-            operators: vec![
-                conv(&self.conv1),
-                act(0),
-                pool(),
-                conv(&self.conv2),
-                act(1),
-                pool(),
-                dense(&self.dense1),
-                act(2),
-                dense(&self.dense2),
-                act(3),
-                dense(&self.dense3),
-            ],
-        }
+        // Biases decide which linear pieces the network has.
+        let with_bias = |operator: Operator, bias: Option<&Tensor>| {
+            [operator].into_iter().chain(bias.map(|bias| Operator::Bias(bias.detach()))).collect::<Vec<_>>()
+        };
+        let conv = |conv: &Conv2d| {
+            let weight = conv.weight().detach();
+            with_bias(Operator::Convolution { weight, stride: 1, padding: 0 }, conv.bias())
+        };
+        let dense = |linear: &Linear| with_bias(Operator::Dense(linear.weight().detach()), linear.bias());
+        let act = |k: usize| vec![Operator::Activation(self.activations[k].clone())];
+        let pool = || vec![Operator::MaxPool(PoolWindow { kernel: 2, stride: 2, padding: 0 })];
+        let operators = [
+            conv(&self.conv1),
+            act(0),
+            pool(),
+            conv(&self.conv2),
+            act(1),
+            pool(),
+            dense(&self.dense1),
+            act(2),
+            dense(&self.dense2),
+            act(3),
+            dense(&self.dense3),
+        ];
+        Architecture { input: Signal { channels: 3, plane: (32, 32) }, operators: operators.concat() }
     }
 }
 

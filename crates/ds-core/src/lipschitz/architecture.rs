@@ -6,7 +6,8 @@ use candle_core::{Result, Tensor, bail};
 
 /// What a network does to a signal, from input to output.
 ///
-/// Biases change no distance, so most bounds pass over [`Operator::Bias`]; exact constants and local bounds need them.
+/// Biases decide which linear pieces a network has: without its [`Operator::Bias`], it is another network. Only the product of norms and
+/// the papers' bound pass over them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
