@@ -45,5 +45,10 @@ pub const LOCK: &str = ".lock";
 /// Marks the directory of a run that has its row in the summary of its sweep and is not kept.
 pub const DISCARDED: &str = ".discarded";
 
+/// Of a run: the folder where a pruning writes its files before all of them are put into their places.
+pub const STAGED: &str = ".pruning";
+
+/// The files that a pruning writes.
+pub const OF_PRUNING: [&str; 4] = [SPARSIFIED, FINETUNED, THRESHOLDS, PRUNING];
 /// All files that a run writes.
 pub const OF_RUN: [&str; 9] = [CONFIG, METRICS, SUMMARY, CHECKPOINT, BEST, SPARSIFIED, FINETUNED, THRESHOLDS, PRUNING];

@@ -4,8 +4,9 @@
 use ds_lab::config::{Config, Judged, PruningMethod};
 use ds_lab::data::{Samples, Source};
 use ds_lab::device::Context;
+use ds_lab::file_names::OF_PRUNING;
 use ds_lab::run::checkpoint::{Checkpoint, read_network};
-use ds_lab::run::{self, Evaluation, Existing, RunOptions, Setup, evaluate, sparsify, verified};
+use ds_lab::run::{self, Diverged, Evaluation, Existing, RunOptions, Setup, evaluate, sparsify, verified};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -149,10 +150,9 @@ fn a_pruning_leaves_only_files_of_its_own_and_one_that_fails_all() {
     (refit.sparsify.method, refit.sparsify.finetune_epochs) = (Some(PruningMethod::Refit), 0);
     let setup = trained(&all, directory.path());
     let unchanged = evaluate(&setup.network, &setup.train).unwrap();
-    let left =
-        || -> Vec<&str> { sparsify::FILES.into_iter().filter(|file| directory.path().join(file).exists()).collect() };
+    let left = || -> Vec<&str> { OF_PRUNING.into_iter().filter(|file| directory.path().join(file).exists()).collect() };
     let prune = |config: &Config, unchanged: Evaluation| sparsify::run(config, &setup, unchanged, directory.path());
-    assert_eq!(left(), sparsify::FILES);
+    assert_eq!(left(), OF_PRUNING);
     let outcome = prune(&refit, unchanged).unwrap();
     assert_eq!(left(), ["sparsified.safetensors", "pruning.csv"]);
     assert_eq!(outcome.removed, ["finetuned.safetensors", "thresholds.csv"]);
@@ -167,5 +167,83 @@ fn a_pruning_leaves_only_files_of_its_own_and_one_that_fails_all() {
     std::fs::remove_file(&table).unwrap();
     std::fs::create_dir(&table).unwrap();
     assert!(prune(&refit, unchanged).is_err());
-    assert_eq!(left(), sparsify::FILES);
+    assert_eq!(left(), OF_PRUNING);
+}
+
+/// The files of pruning that are there, with their contents.
+fn files(directory: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    let read = |file: &'static str| std::fs::read(directory.join(file)).ok().map(|bytes| (file, bytes));
+    OF_PRUNING.into_iter().filter_map(read).collect()
+}
+
+#[test]
+fn files_of_pruned_networks_say_which_network_was_pruned() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config("sparsify.finetune_epochs = 2");
+    // The run pruned what it had trained, and this is what its checkpoint holds.
+    let setup = trained(&config, directory.path());
+    let expected = sparsify::network_md5(&setup.network).unwrap();
+    for file in ["sparsified.safetensors", "finetuned.safetensors"] {
+        let bytes = std::fs::read(directory.path().join(file)).unwrap();
+        assert_eq!(verified::parse(&bytes).unwrap().0[sparsify::PRUNED_FROM], expected, "{file}");
+    }
+    assert_ne!(sparsify::network_md5(&run::network(&config, 1).unwrap()).unwrap(), expected);
+}
+
+#[test]
+fn a_training_after_pruning_that_diverges_is_an_error_and_changes_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config("sparsify.method = \"both\"\nsparsify.finetune_epochs = 2");
+    let setup = trained(&config, directory.path());
+    let unchanged = evaluate(&setup.network, &setup.train).unwrap();
+    let (before, network) = (files(directory.path()), parameters(&setup));
+    assert_eq!(before.len(), 4);
+    let mut steep = config.clone();
+    // Other knots than those of the run, so that each file would be another one.
+    steep.sparsify.tolerance = 10.0;
+    steep.sparsify.finetune_lr = Some(1e30);
+    // A single step, after which no other one has a loss.
+    let mut one_step = steep.clone();
+    (one_step.train.batch_size, one_step.sparsify.finetune_epochs) = (200, 1);
+    for config in [steep, one_step] {
+        let error = sparsify::run(&config, &setup, unchanged, directory.path()).unwrap_err();
+        assert!(error.is::<Diverged>(), "{error:#}");
+        assert!(format!("{error:#}").contains("choose a sparsify.finetune_lr"), "{error:#}");
+        assert_eq!(files(directory.path()), before);
+        assert_eq!(parameters(&setup), network);
+        assert!(!directory.path().join(".pruning").exists());
+    }
+}
+
+#[test]
+fn files_that_a_killed_pruning_left_are_no_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config("");
+    let setup = trained(&config, directory.path());
+    let unchanged = evaluate(&setup.network, &setup.train).unwrap();
+    let left = directory.path().join(".pruning");
+    std::fs::create_dir(&left).unwrap();
+    for file in ["finetuned.safetensors", "thresholds.csv.7.tmp"] {
+        std::fs::write(left.join(file), "cut").unwrap();
+    }
+    sparsify::run(&config, &setup, unchanged, directory.path()).unwrap();
+    let names: Vec<&str> = files(directory.path()).into_iter().map(|(file, _)| file).collect();
+    assert_eq!((names, left.exists()), (vec!["sparsified.safetensors", "pruning.csv"], false));
+}
+
+#[test]
+fn a_resumption_removes_pruned_networks_only_once_it_has_succeeded() {
+    let config = config("sparsify.method = \"both\"\nsparsify.finetune_epochs = 2");
+    let (mut steep, mut none) = (config.clone(), config.clone());
+    steep.sparsify.finetune_lr = Some(1e30);
+    none.sparsify.enabled = false;
+    for (changed, succeeds) in [(steep, false), (none, true)] {
+        let directory = tempfile::tempdir().unwrap();
+        trained(&config, directory.path());
+        let before = files(directory.path());
+        let options = RunOptions { directory: directory.path().to_owned(), existing: Existing::Resume, quiet: true };
+        let resumed = run::run(&changed, &Source::Auto { dir: None }, &options, &Context::cpu());
+        assert_eq!(resumed.is_ok(), succeeds, "{resumed:?}");
+        assert_eq!(files(directory.path()), if succeeds { Vec::new() } else { before });
+    }
 }

@@ -49,7 +49,11 @@ impl Network {
             [] => false,
         };
         if !fits {
-            bail!("network: an input {dims:?}, expected a batch of ({channels}, {height}, {width})");
+            let expected = match self.input.plane {
+                (1, 1) => format!("{channels} numbers"),
+                (height, width) => format!("({channels}, {height}, {width})"),
+            };
+            bail!("network: an input of shape {dims:?}, expected a batch of {expected}");
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use ds_lab::run::bounds::{Bounds, POINTS, certified_accuracy};
 use ds_lab::run::local_bounds::{LocalBoundsRow, local_bounds};
 use ds_lab::run::{Setup, radii};
 use ds_lab::{out, outln};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// Arguments of `reproduce bounds`.
@@ -23,7 +24,7 @@ pub struct BoundsArgs {
     #[command(flatten)]
     data: DataArgs,
     /// Test samples that the search for the lower bound starts from.
-    #[arg(long, value_name = "N", default_value_t = POINTS)]
+    #[arg(long, value_name = "N", default_value_t = POINTS, value_parser = points)]
     points: usize,
     /// Bounds on the ball of this radius (ℓ2, normalised inputs) round each of these samples as well; bounds-local.csv is
     /// written.
@@ -31,11 +32,19 @@ pub struct BoundsArgs {
     local: Option<f64>,
 }
 
+/// Within smaller balls, differences of outputs are those of rounding; no normalised input is outside of larger ones.
+const RADII: RangeInclusive<f64> = 1e-6..=1e6;
+
 fn radius(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(radius) if f64::is_finite(radius) && radius > 0.0 => Ok(radius),
-        _ => Err("a radius is a positive number".to_owned()),
-    }
+    let radius = text.parse::<f64>().ok().filter(|radius| RADII.contains(radius));
+    radius.ok_or_else(|| format!("a radius is a number from {:e} to {:e}", RADII.start(), RADII.end()))
+}
+
+fn points(text: &str) -> Result<usize, String> {
+    text.parse::<usize>()
+        .ok()
+        .filter(|&points| points > 0)
+        .ok_or_else(|| "expected a whole number from 1 on".to_owned())
 }
 
 pub fn run(args: &BoundsArgs) -> Result<()> {
@@ -50,7 +59,7 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
     let setup = Setup::new(&config, &args.data.source()?, &args.data.context(0)?)?;
     checkpoint.check_data(&setup)?;
     checkpoint.restore_network(&setup.network)?;
-    let bounds = Bounds::new(&setup.network, &setup.test, args.points.max(1))?;
+    let bounds = Bounds::new(&setup.network, &setup.test, args.points)?;
     write_table(&file, &[bounds])?;
     let mut table = Table::new(
         &format!("{}, seed {}", config.name, config.seed),
@@ -85,7 +94,7 @@ pub fn run(args: &BoundsArgs) -> Result<()> {
         }
     }
     if let Some(radius) = args.local {
-        let rows = local_bounds(&setup.network, &setup.test, radius, args.points.max(1))
+        let rows = local_bounds(&setup.network, &setup.test, radius, args.points)
             .context("bounds near the samples; without --local there are the others")?;
         write_table(&local_file, &rows)?;
         out!("{}", local_table(&config, radius, &rows));
@@ -99,17 +108,21 @@ fn local_table(config: &Config, radius: f64, rows: &[LocalBoundsRow]) -> Table {
         &format!("Lipschitz constant (ℓ2) on the ball of radius {radius} round each sample, for (normalised) inputs"),
         &["sample", "largest quotient found", "certified", "ratio", "seconds"],
     );
-    let mut add = |name: String, lower: f64, certified: f64, ratio: f64, seconds: f64| {
-        let cells = [format!("{lower:.6}"), format!("{certified:.6}"), format!("{ratio:.3}"), format!("{seconds:.3}")];
+    let mut add = |name: String, lower: f64, certified: f64, ratio: Option<f64>, seconds: f64| {
+        let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
+        let cells = [format!("{lower:.6}"), format!("{certified:.6}"), ratio, format!("{seconds:.3}")];
         table.rows.push([name].into_iter().chain(cells).collect());
     };
-    let ratio = |row: &LocalBoundsRow| row.certified_l2 / row.lower_l2;
+    // None where the network is constant.
+    let ratio = |row: &LocalBoundsRow| (row.lower_l2 > 0.0).then(|| row.certified_l2 / row.lower_l2);
     let seconds = |row: &LocalBoundsRow| row.lower_seconds + row.certified_seconds;
     for row in rows {
         add(row.sample.to_string(), row.lower_l2, row.certified_l2, ratio(row), seconds(row));
     }
     let median_of = |value: &dyn Fn(&LocalBoundsRow) -> f64| median(rows.iter().map(value).collect());
     let medians = (median_of(&|row| row.lower_l2), median_of(&|row| row.certified_l2));
-    add("median".to_owned(), medians.0, medians.1, median_of(&ratio), median_of(&seconds));
+    let ratios: Vec<f64> = rows.iter().filter_map(ratio).collect();
+    let median_ratio = (!ratios.is_empty()).then(|| median(ratios));
+    add("median".to_owned(), medians.0, medians.1, median_ratio, median_of(&seconds));
     table
 }

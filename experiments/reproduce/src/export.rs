@@ -8,10 +8,10 @@ use ds_core::graph::Graph;
 use ds_lab::cli::DataArgs;
 use ds_lab::config::Config;
 use ds_lab::device::Context;
-use ds_lab::file_names::{FINETUNED, SPARSIFIED, SUMMARY};
+use ds_lab::file_names::{BOUNDS, CHECKPOINT, CONFIG, FINETUNED, LOCAL_BOUNDS, OF_RUN, SPARSIFIED, SUMMARY};
 use ds_lab::files;
 use ds_lab::onnx;
-use ds_lab::results::metrics::read_summary;
+use ds_lab::results::metrics::{SummaryRow, read_summary};
 use ds_lab::run::checkpoint::{Checkpoint, read_network, write_network_with};
 use ds_lab::run::sparsify::METADATA;
 use ds_lab::run::{Setup, network, verified};
@@ -93,14 +93,19 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             let option = if args.finetuned { " --finetune-epochs N" } else { "" };
             bail!("there is no {}; reproduce sparsify {}{option} writes it", path.display(), args.run.display());
         }
+        run_folder::check_pruned(path, &network, &config)?;
         read_network(path, &network)?;
     }
     let (out, samples) = (args.file(), args.file().with_extension("samples.safetensors"));
     for file in [Some(&out), args.samples.map(|_| &samples)].into_iter().flatten() {
+        check_name(file)?;
         if file.symlink_metadata().is_ok() && !args.overwrite {
             bail!("{} is there already: --overwrite replaces it, --out FILE writes elsewhere", file.display());
         }
     }
+    // Where the data is missing, nothing is written.
+    let of_samples = args.samples.map(|count| test_samples(count as usize, &config, &checkpoint, &network, args));
+    let of_samples = of_samples.transpose()?;
     let metadata = metadata(&config, &checkpoint, &args.run, pruned.as_deref())?;
     match args.format {
         Format::Onnx => onnx::write(&out, &network, config.data.dataset.sample(), metadata)?,
@@ -108,16 +113,34 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         Format::Safetensors => write_network_with(&out, &network, metadata)?,
     }
     outln!("{}", out.display());
-    if let Some(count) = args.samples {
-        write_samples(&samples, count as usize, &config, &network, args)?;
+    if let Some(tensors) = of_samples {
+        verified::write(&samples, &tensors, HashMap::new())?;
         outln!("{}", samples.display());
     }
     Ok(())
 }
 
+/// Refuses the name of a run's own file in the folder of a run.
+fn check_name(file: &Path) -> Result<()> {
+    let has = |name: &str| file.with_file_name(name).symlink_metadata().is_ok();
+    let mut own = OF_RUN.into_iter().chain([BOUNDS, LOCAL_BOUNDS]);
+    if own.any(|name| file.file_name().is_some_and(|file| file == name)) && [CHECKPOINT, CONFIG].into_iter().any(has) {
+        bail!("{} is the name of a file of the run itself: --out FILE takes another name", file.display());
+    }
+    Ok(())
+}
+
 /// Test samples and what the network makes of them.
-fn write_samples(path: &Path, count: usize, config: &Config, network: &Network, args: &ExportArgs) -> Result<()> {
-    let test = Setup::new(config, &args.data.source()?, &Context::cpu())?.test.to(DType::F32, &Device::Cpu)?;
+fn test_samples(
+    count: usize,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    network: &Network,
+    args: &ExportArgs,
+) -> Result<BTreeMap<String, Tensor>> {
+    let setup = Setup::new(config, &args.data.source()?, &Context::cpu())?;
+    checkpoint.check_data(&setup)?;
+    let test = setup.test.to(DType::F32, &Device::Cpu)?;
     let indices: Vec<usize> = (0..count.min(test.len())).collect();
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for indices in indices.chunks(256) {
@@ -129,8 +152,7 @@ fn write_samples(path: &Path, count: usize, config: &Config, network: &Network, 
         inputs.push(input);
     }
     let [inputs, outputs] = [Tensor::cat(&inputs, 0)?, Tensor::cat(&outputs, 0)?];
-    let tensors = BTreeMap::from([("input".to_owned(), inputs), ("output".to_owned(), outputs)]);
-    verified::write(path, &tensors, HashMap::new())
+    Ok(BTreeMap::from([("input".to_owned(), inputs), ("output".to_owned(), outputs)]))
 }
 
 /// The count that a batch norm of PyTorch would have.
@@ -159,7 +181,9 @@ fn metadata(
     let path = run.join(SUMMARY);
     if path.exists() {
         let rows = read_summary(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        if let Some(row) = rows.iter().rev().find(|row| row.is_of(config)) {
+        // A row of an earlier end of the run is of another network.
+        let is_meant = |row: &&SummaryRow| row.is_of(config) && row.epochs == config.train.epochs;
+        if let Some(row) = rows.iter().rev().find(is_meant) {
             let accuracy = row.test_accuracy.filter(|_| pruned.is_none());
             metadata.extend(accuracy.map(|accuracy| ("test_accuracy".to_owned(), accuracy.to_string())));
             metadata.insert("run_revision".to_owned(), row.revision.clone());

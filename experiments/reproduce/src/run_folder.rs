@@ -8,6 +8,9 @@ use ds_lab::note;
 use ds_lab::results::metrics::{MetricsRow, SummaryRow};
 use ds_lab::results::{TableRow, read_rows};
 use ds_lab::run::checkpoint::Checkpoint;
+use ds_lab::run::sparsify::{PRUNED_FROM, network_md5};
+use ds_lab::run::verified;
+use ds_nn::Network;
 use std::path::Path;
 
 /// The files by which a folder is known to be that of a run or sweep, or to have results of `reproduce`.
@@ -18,7 +21,8 @@ fn files() -> impl Iterator<Item = &'static str> {
 /// The checkpoint of a run and the config in it.
 ///
 /// # Errors
-/// If there is no checkpoint, it is damaged, or config.toml, metrics.csv or summary.csv are of another run.
+/// If there is no checkpoint, it is damaged, or config.toml, metrics.csv or summary.csv are of another run. The summary may be of an end
+/// from which the run has gone on.
 pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
     let path = folder.join(CHECKPOINT);
     let checkpoint = Checkpoint::read(&path)?;
@@ -36,7 +40,7 @@ pub fn open(folder: &Path) -> Result<(Checkpoint, Config)> {
         note!("NOTE: {} is not there; the config is that in the checkpoint", config_file.display());
     }
     differences.extend(of_metrics(&rows(&folder.join(METRICS)), &config));
-    differences.extend(of_summary(&rows(&folder.join(SUMMARY)), &config, &checkpoint.config));
+    differences.extend(of_summary(&rows(&folder.join(SUMMARY)), &config, &checkpoint));
     if !differences.is_empty() {
         bail!(
             "{} is of another run than the files beside it (there: in the checkpoint, here: in the other file):\n  {}\nput each \
@@ -59,6 +63,32 @@ fn with_schedule_of(checkpoint: &Config, here: &Config) -> Config {
         note!("NOTE: {CONFIG} has {} epochs, and the checkpoint is of a run of {epochs}", here.train.epochs);
     }
     Config { train: Train { epochs, milestones, ..here.train.clone() }, ..here.clone() }
+}
+
+/// Refuses the file of a pruned network if another one than that of the checkpoint was pruned.
+///
+/// # Errors
+/// If it was, or the file cannot be read.
+pub fn check_pruned(path: &Path, unchanged: &Network, config: &Config) -> Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the network {}", path.display()))?;
+    let (metadata, _) =
+        verified::parse(&bytes).with_context(|| format!("{} is not a whole file of this network", path.display()))?;
+    let is_of_other = match (metadata.get(PRUNED_FROM), metadata.get("config")) {
+        (Some(md5), _) => *md5 != network_md5(unchanged)?,
+        // Files of earlier versions have the config only.
+        (None, Some(text)) => Config::from_toml(text).is_ok_and(|there| !there.training_differences(config).is_empty()),
+        (None, None) => false,
+    };
+    if is_of_other {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        bail!(
+            "{} was not pruned from the network of {CHECKPOINT}, but from another network, such as that of an earlier end of the run; \
+             reproduce sparsify {} prunes that of {CHECKPOINT}",
+            path.display(),
+            folder.display()
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a folder for results of a run if it has files of another one.
@@ -171,17 +201,37 @@ fn identity<'a>(
 }
 
 /// What the last row of the run's summary, or the only row of another run, says otherwise.
-fn of_summary(rows: &[SummaryRow], config: &Config, text: &str) -> Vec<String> {
+fn of_summary(rows: &[SummaryRow], config: &Config, checkpoint: &Checkpoint) -> Vec<String> {
     let Some(row) = rows.iter().rev().find(|row| row.is_of(config)).or(rows.last()) else { return Vec::new() };
     let seed = row.seed.to_string();
     let columns = identity(config, (&row.run, &seed), (&row.experiment, &row.dataset, &row.network, &row.activation));
     let epochs = row.epochs.to_string();
     let mut differences = different(SUMMARY, columns);
+    if differences.is_empty() && is_of_earlier_end(row, config, checkpoint.position.epoch) {
+        note!("NOTE: {SUMMARY} is of an earlier end, after {epochs} epochs");
+        return differences;
+    }
     differences.extend(different(SUMMARY, vec![("epochs", config.train.epochs.to_string(), &epochs)]));
     // The digest of the text itself is that of an older version, which knew fewer keys.
-    let given = row.config_md5.as_ref().filter(|given| !row.has_config(config) && **given != md5(text.as_bytes()));
+    let text_md5 = md5(checkpoint.config.as_bytes());
+    let given = row.config_md5.as_ref().filter(|given| !row.has_training_of(config) && **given != text_md5);
     if let (Some(given), true) = (given, differences.is_empty()) {
         differences.push(format!("summary.csv: config_md5: {} there, {given} here", md5(config.to_toml().as_bytes())));
     }
     differences
+}
+
+/// Whether the run of a row of its name ended earlier, and has gone on from there to this epoch. What is left of a schedule may change
+/// then.
+fn is_of_earlier_end(row: &SummaryRow, config: &Config, epoch: usize) -> bool {
+    let epochs = row.epochs;
+    if epochs >= config.train.epochs || epochs > epoch {
+        return false;
+    }
+    let reached = config.train.milestones.iter().copied().filter(|&milestone| milestone < epochs).collect();
+    let ended = |milestones: Vec<usize>| {
+        let train = Train { epochs, milestones, ..config.train.clone() };
+        row.has_training_of(&Config { train, ..config.clone() })
+    };
+    row.config_md5.is_none() || ended(config.train.milestones.clone()) || ended(reached)
 }

@@ -5,16 +5,18 @@ use anyhow::{Context, Result, bail};
 use ds_core::activation::ActivationKind;
 use ds_core::sparsify::Cost;
 use ds_lab::cli::DataArgs;
-use ds_lab::config::{Config, Experiment, Judged, PruningMethod, Search};
+use ds_lab::config::{Config, Experiment, Judged, Kind, PruningMethod, Search, find};
 use ds_lab::file_names::{CHECKPOINT, CONFIG, PRUNING, SPARSIFIED, THRESHOLDS};
-use ds_lab::files::write_atomically;
+use ds_lab::files::{remove_written, write_atomically};
+use ds_lab::interrupt::{self, Deferred};
 use ds_lab::lock::DirectoryLock;
+use ds_lab::progress::Loss;
 use ds_lab::results::metrics::{PruningRow, ThresholdRow};
 use ds_lab::results::table::Table;
 use ds_lab::run::sparsify::{self, Outcome};
-use ds_lab::run::{Setup, count_active_knots, evaluate};
+use ds_lab::run::{Evaluation, Setup, count_active_knots, count_knots, evaluate};
 use ds_lab::{note, out};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `reproduce sparsify`.
 #[derive(Debug, clap::Args)]
@@ -90,9 +92,32 @@ impl SparsifyArgs {
         Ok(())
     }
 
+    /// Refuses numbers that the keys of the config do not take.
+    fn check_numbers(&self) -> Result<()> {
+        let all = [
+            ("--tolerance", "sparsify.tolerance", self.tolerance),
+            ("--finetune-epochs", "sparsify.finetune_epochs", self.finetune_epochs.map(|epochs| epochs as f64)),
+            ("--finetune-lr", "sparsify.finetune_lr", self.finetune_lr),
+        ];
+        for (option, path, number) in all {
+            let (Some(key), Some(number)) = (find(path), number) else { continue };
+            let is_allowed = match key.kind {
+                Kind::Integer(low, high) => (low as f64..=high as f64).contains(&number),
+                Kind::Number(low, high) => (low..=high).contains(&number),
+                Kind::Positive(high) => number > 0.0 && number <= high,
+                _ => true,
+            };
+            if !is_allowed {
+                bail!("{option} {number}: expected {}", key.kind);
+            }
+        }
+        Ok(())
+    }
+
     /// The config with what the arguments change. Keys of the run that have no effect beside them get their defaults.
     fn applied_to(&self, config: &Config) -> Result<Config> {
         self.check_effects(config)?;
+        self.check_numbers()?;
         let mut config = config.clone();
         let sparsify = &mut config.sparsify;
         (sparsify.enabled, sparsify.threshold, sparsify.search) = (true, None, Search::Every);
@@ -108,12 +133,6 @@ impl SparsifyArgs {
         let trains = sparsify.finetune_epochs > 0;
         sparsify.iterate = trains && self.knots.is_none() && (self.iterate || sparsify.iterate);
         sparsify.finetune_lr = self.finetune_lr.or(sparsify.finetune_lr).filter(|_| trains);
-        if !(0.0..=100.0).contains(&sparsify.tolerance) {
-            bail!("--tolerance {}: expected a number of points from 0 to 100", sparsify.tolerance);
-        }
-        if let Some(factor) = sparsify.finetune_lr.filter(|factor| !(*factor > 0.0 && factor.is_finite())) {
-            bail!("--finetune-lr {factor}: expected a number above 0");
-        }
         if sparsify.accuracy == Judged::Validation && config.data.validation == 0.0 {
             bail!("--accuracy validation: the run has held out no samples (data.validation = 0); choose training");
         }
@@ -157,17 +176,30 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     let Some(active) = count_active_knots(&setup.network)? else {
         bail!("{} has no splines", args.run.join(CHECKPOINT).display());
     };
+    let knots = count_knots(&setup.network);
+    if let Some(count) = args.knots.filter(|&count| count > knots) {
+        bail!("--knots {count}: the network has {knots} knots; choose a number from 0 to {knots}");
+    }
     std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let _lock = DirectoryLock::acquire(out)?;
     let config_file = out.join(CONFIG);
-    if is_elsewhere && !config_file.exists() {
+    let is_new = is_elsewhere && !config_file.exists();
+    if is_new {
         // By its config a folder is known to be of this run.
         write_atomically(&config_file, |file| file.write_all(saved_config.to_toml().as_bytes()))?;
     }
-    let network = &setup.network;
-    let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
-    let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
-    let outcome = sparsify::run(&config, &setup, train, out)?;
+    let (before, outcome) = match pruned(&config, &setup, out) {
+        Ok(pruned) => pruned,
+        Err(error) => {
+            if is_new {
+                remove_written(out, CONFIG)?;
+            }
+            return Err(match interrupt::received() {
+                Some(_) => error.context("sparsify was interrupted; no file was changed"),
+                None => error,
+            });
+        }
+    };
     let tolerance = config.sparsify.tolerance;
     if args.method.thresholds() && outcome.sparsified.is_none() {
         let unsaved = if args.method.refits() { String::new() } else { format!(", so that there is no {SPARSIFIED}") };
@@ -179,38 +211,68 @@ pub fn run(args: &SparsifyArgs) -> Result<()> {
     for file in &outcome.removed {
         note!("NOTE: removed {}, which was of an earlier pruning", out.join(file).display());
     }
-    let unchanged = [train.accuracy, validation.and_then(|evaluation| evaluation.accuracy), test.accuracy];
-    out!("{}", table(&config, active, unchanged, &outcome));
+    out!("{}", table(&config, active, &before, &outcome));
     Ok(())
 }
 
-/// What was tried, by both methods, below the network before with its accuracies; what was chosen has a star.
-fn table(config: &Config, active: usize, unchanged: [Option<f64>; 3], outcome: &Outcome) -> Table {
+/// The network before pruning.
+struct Before {
+    train: Evaluation,
+    validation: Option<Evaluation>,
+    test: Evaluation,
+}
+
+/// Evaluates the network and prunes it, unless a signal comes between.
+fn pruned(config: &Config, setup: &Setup, out: &Path) -> Result<(Before, Outcome)> {
+    let _deferred = Deferred::begin();
+    let network = &setup.network;
+    let (train, test) = (evaluate(network, &setup.train)?, evaluate(network, &setup.test)?);
+    let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
+    let outcome = sparsify::run(config, setup, train, out)?;
+    Ok((Before { train, validation, test }, outcome))
+}
+
+/// What the stars in the table mean.
+fn legend(config: &Config) -> String {
+    let (method, knots) = (config.sparsify.method(), config.sparsify.knots);
+    let searched = match (method.refits() && knots.is_none(), method.thresholds()) {
+        (true, true) => Some("fewest knots, and largest threshold, that lose"),
+        (true, false) => Some("fewest knots that lose"),
+        (false, true) => Some("largest threshold that loses"),
+        (false, false) => None,
+    };
+    let (tolerance, accuracy) = (config.sparsify.tolerance, config.sparsify.accuracy);
+    let searched = searched.map(|what| format!("{what} at most {tolerance} points of {accuracy} accuracy"));
+    let given = knots.map(|knots| format!("{knots} knots as given, whatever they lose"));
+    format!("*: {}", given.into_iter().chain(searched).collect::<Vec<_>>().join("; "))
+}
+
+/// What was tried, by both methods, below the network before; what was chosen has a star. A fit has losses in the place of accuracies.
+fn table(config: &Config, active: usize, before: &Before, outcome: &Outcome) -> Table {
     let percent = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.2}"));
     let star = |is_chosen: bool| if is_chosen { " *" } else { "" };
-    let mut table = Table::new(
-        &format!("{}, seed {}", config.name, config.seed),
-        &format!(
-            "*: fewest knots, and largest threshold, that lose at most {} points of {} accuracy",
-            config.sparsify.tolerance, config.sparsify.accuracy
-        ),
-        &["method", "knots", "train accuracy (%)", "validation accuracy (%)", "test accuracy (%)"],
-    );
-    let [train, validation, test] = unchanged.map(percent);
-    table.rows.push(vec!["none".to_owned(), active.to_string(), train, validation, test]);
-    for row in &outcome.curve {
+    let has_accuracy = before.test.accuracy.is_some();
+    let columns = if has_accuracy {
+        &["method", "knots", "train accuracy (%)", "validation accuracy (%)", "test accuracy (%)"][..]
+    } else {
+        &["method", "knots", "test loss"][..]
+    };
+    let mut table = Table::new(&format!("{}, seed {}", config.name, config.seed), &legend(config), columns);
+    let cells = |accuracies: [Option<f64>; 3], test_loss: f64| {
+        if has_accuracy { accuracies.map(percent).to_vec() } else { vec![Loss(test_loss).to_string()] }
+    };
+    let validation = before.validation.and_then(|evaluation| evaluation.accuracy);
+    let unchanged = cells([before.train.accuracy, validation, before.test.accuracy], before.test.loss);
+    table.rows.push([vec!["none".to_owned(), active.to_string()], unchanged].concat());
+    for (row, &test_loss) in outcome.curve.iter().zip(&outcome.test_losses) {
         let is_chosen = outcome.refit.as_ref() == Some(row);
         let method = match row.finetune_epochs {
             0 => "refit".to_owned(),
             epochs => format!("refit, {epochs} epochs"),
         };
-        table.rows.push(vec![
-            format!("{method}{}", star(is_chosen)),
-            row.knots.to_string(),
-            percent(row.train_accuracy),
-            percent(row.validation_accuracy),
-            percent(row.test_accuracy),
-        ]);
+        let known = vec![format!("{method}{}", star(is_chosen)), row.knots.to_string()];
+        let accuracies = [row.train_accuracy, row.validation_accuracy, row.test_accuracy];
+        table.rows.push([known, cells(accuracies, test_loss)].concat());
     }
     for row in &outcome.thresholds {
         let chosen = outcome.sparsified.filter(|chosen| chosen.threshold == row.threshold);

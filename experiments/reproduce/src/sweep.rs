@@ -55,16 +55,15 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     console::set_quiet(args.quiet);
     let directory = directory(&sweep, args.out.as_deref());
     if args.merge {
-        return report_merge(&sweep.name, &merge(&sweep, &directory)?, &directory);
+        return report_merge(&sweep.name, &merge(&sweep, &directory)?, &directory, args.quiet);
     }
     let options = SweepOptions { directory, jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet, shard };
     let outcome = run_sweep(&sweep, &args.data.source()?, &options, &args.data.context(0)?)?;
     let name = shard.map_or_else(|| sweep.name.clone(), |shard| format!("{}, shard {shard}", sweep.name));
-    outln!("{}", outcome.describe(&name));
-    if !outcome.failures.is_empty() {
-        bail!("{} runs failed; {} tries them again", outcome.failures.len(), options.again());
+    if !args.quiet {
+        outln!("{}", outcome.describe(&name));
     }
-    Ok(())
+    outcome.check(options.again())
 }
 
 /// The directory of a sweep.
@@ -82,9 +81,10 @@ fn shard_of(text: &str) -> Result<Shard> {
 /// The most runs that are named one by one.
 const NAMED: usize = 20;
 
-fn report_merge(name: &str, merged: &Merged, directory: &Path) -> Result<()> {
+fn report_merge(name: &str, merged: &Merged, directory: &Path, quiet: bool) -> Result<()> {
     let Merged { rows, diverged, missing, choices, problems, next } = merged;
-    let mut text = format!("{name}: {rows} runs in {}", directory.join(SUMMARY).display());
+    let runs = |count: usize| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
+    let mut text = format!("{name}: {} in {}", runs(*rows), directory.join(SUMMARY).display());
     if *diverged > 0 {
         text += &format!(", {diverged} diverged");
     }
@@ -95,7 +95,7 @@ fn report_merge(name: &str, merged: &Merged, directory: &Path) -> Result<()> {
         text += &format!("\n  FAILED: {title}: {error:#}");
     }
     if *next > 0 {
-        text += &format!("\n  {next} runs of the selection are next: the same shards make them");
+        text += &format!("\n  next: {} of the selection, by the same shards", runs(*next));
     }
     for (title, error) in missing.iter().take(NAMED) {
         text += &format!("\n  MISSING: {title}");
@@ -106,15 +106,19 @@ fn report_merge(name: &str, merged: &Merged, directory: &Path) -> Result<()> {
     if missing.len() > NAMED {
         text += &format!("\n  MISSING: and {} more", missing.len() - NAMED);
     }
-    outln!("{text}");
+    // Which runs are missing is part of the error.
+    if !quiet || !missing.is_empty() || !problems.is_empty() {
+        outln!("{text}");
+    }
     if !missing.is_empty() {
         bail!(
-            "{} runs are missing: run their shards again, or the sweep without --shard, which makes what is missing",
-            missing.len()
+            "{} missing: run the shards again, or the sweep without --shard, which makes what is missing",
+            if missing.len() == 1 { "1 run is".to_owned() } else { format!("{} runs are", missing.len()) }
         );
     }
     if !problems.is_empty() {
-        bail!("{} selections could not be made", problems.len());
+        let selections = if problems.len() == 1 { "selection" } else { "selections" };
+        bail!("{} {selections} could not be made", problems.len());
     }
     Ok(())
 }

@@ -11,6 +11,10 @@ use std::path::Path;
 
 /// Trains with each of the seeds, in the directory of a sweep over them.
 pub(super) fn train(seeds: &str, config: &Config, args: &RunArgs) -> Result<()> {
+    let is_seed = |text: &&String| text.split_once('=').is_some_and(|(key, _)| key.trim() == "seed");
+    if let Some(text) = args.set.iter().find(is_seed) {
+        bail!("--seeds {seeds} and --set {text} contradict each other; leave one of them out");
+    }
     let sweep = Sweep::of_seeds(config, seeds)?;
     if args.print_config {
         crate::out!("{}", sweep.definition());
@@ -27,9 +31,8 @@ pub(super) fn train(seeds: &str, config: &Config, args: &RunArgs) -> Result<()> 
     let options =
         SweepOptions { directory, jobs: args.jobs, overwrite: args.overwrite, quiet: args.quiet, shard: None };
     let outcome = run_sweep(&sweep, &args.data.source()?, &options, &args.data.context(0)?)?;
-    outln!("{}\n  {}", outcome.describe(&sweep.name), outcome.describe_seeds());
-    if !outcome.failures.is_empty() {
-        bail!("{} runs failed; {} tries them again", outcome.failures.len(), options.again());
+    if !args.quiet {
+        outln!("{}\n  {}", outcome.describe(&sweep.name), outcome.describe_seeds());
     }
-    Ok(())
+    outcome.check(options.again())
 }

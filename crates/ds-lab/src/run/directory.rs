@@ -2,7 +2,9 @@
 
 use super::checkpoint::{Checkpoint, Position};
 use crate::config::{Config, Train};
-use crate::file_names::{CHECKPOINT, COMPARISON, CONFIG, DISCARDED, LOCK, METRICS, OF_RUN, REPORT, SUMMARY, SWEEP};
+use crate::file_names::{
+    CHECKPOINT, COMPARISON, CONFIG, DISCARDED, LOCK, METRICS, OF_PRUNING, OF_RUN, REPORT, STAGED, SUMMARY, SWEEP,
+};
 use crate::files::{self, FileError, write_atomically};
 use crate::lock::{DirectoryLock, lock_checked};
 use crate::results::metrics::{self, SummaryRow};
@@ -91,11 +93,12 @@ impl<'a> RunDirectory<'a> {
         Ok(RunState::Unfinished(Some(Box::new(checkpoint))))
     }
 
-    /// Makes and locks the directory, takes away what the run is to replace, and writes the resolved config. If another process
-    /// has run here since the inspection, its state is returned and nothing is changed.
+    /// Makes and locks the directory. A run that starts takes away what it replaces, and writes the resolved config; one that goes on
+    /// changes nothing before [`write_config`](Self::write_config). If another process has run here since the inspection, its state
+    /// is returned and nothing is changed.
     ///
     /// # Errors
-    /// As for [`inspect`](Self::inspect), or if a file cannot be written.
+    /// As for [`inspect`](Self::inspect), if a folder has the name of a file, or if a file cannot be written.
     pub(super) fn claim(&mut self, resumes: bool) -> Result<Option<RunState>> {
         make_directory(self.path)?;
         if self.lock.is_none() {
@@ -104,13 +107,12 @@ impl<'a> RunDirectory<'a> {
                 return Ok(Some(state));
             }
         }
+        check_no_folders(self.path, &OF_RUN)?;
         for file in OF_RUN {
             let is_replaced = !resumes && (self.existing == Existing::Overwrite || file == METRICS);
             // The config is replaced in one step, so that the directory always says whose it is.
             if is_replaced && file != CONFIG {
                 files::remove_written(self.path, file)?;
-            } else {
-                files::remove_temporaries(self.path, file)?;
             }
         }
         // What cannot be read now could not be added to after the training.
@@ -118,8 +120,23 @@ impl<'a> RunDirectory<'a> {
         if summary.exists() {
             metrics::read_summary(&summary)?;
         }
-        write_atomically(&self.path.join(CONFIG), |file| file.write_all(self.config.to_toml().as_bytes()))?;
+        if !resumes {
+            self.write_config()?;
+        }
         Ok(None)
+    }
+
+    /// Writes the resolved config and removes what killed processes left. A run that goes on does this once its checkpoint has been found
+    /// to fit, for a finished run is known by its config.
+    ///
+    /// # Errors
+    /// If a file cannot be written or removed.
+    pub(super) fn write_config(&self) -> Result<()> {
+        for file in OF_RUN {
+            files::remove_temporaries(self.path, file)?;
+        }
+        write_atomically(&self.path.join(CONFIG), |file| file.write_all(self.config.to_toml().as_bytes()))?;
+        Ok(())
     }
 
     fn has(&self, file: &str) -> bool {
@@ -197,17 +214,43 @@ impl<'a> RunDirectory<'a> {
     }
 }
 
+/// Refuses folders with the names of files, which could be neither removed nor replaced: before the first file is.
+pub(super) fn check_no_folders(directory: &Path, names: &[&str]) -> Result<()> {
+    let mut paths = names.iter().map(|name| directory.join(name));
+    match paths.find(|path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())) {
+        Some(path) => bail!("{} is a folder where a run has a file: rename it or move it away", path.display()),
+        None => Ok(()),
+    }
+}
+
 /// Removes the files of a run, and its directory if nothing else is in it.
 ///
 /// # Errors
-/// If a file cannot be removed.
+/// If a folder has the name of a file, or a file cannot be removed.
 pub fn remove_run(directory: &Path) -> Result<()> {
+    check_no_folders(directory, &OF_RUN)?;
     for file in OF_RUN {
         files::remove_written(directory, file)?;
     }
     files::remove_written(directory, LOCK)?;
     files::remove_written(directory, DISCARDED)?;
+    remove_staged(directory)?;
     remove_if_empty(directory)
+}
+
+/// Removes the files of a pruning that was killed.
+///
+/// # Errors
+/// If one cannot be removed.
+pub(super) fn remove_staged(directory: &Path) -> Result<()> {
+    let folder = directory.join(STAGED);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for file in OF_PRUNING {
+        files::remove_written(&folder, file)?;
+    }
+    remove_if_empty(&folder)
 }
 
 /// Removes a directory that has nothing in it; another one stays.

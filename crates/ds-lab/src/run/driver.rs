@@ -44,7 +44,7 @@ pub fn run(config: &Config, source: &Source, options: &RunOptions, context: &Con
             checkpoint
         }
     };
-    let trained = train(config, &setup, options, checkpoint.as_deref(), None)?;
+    let trained = train(config, &setup, &directory, options, checkpoint.as_deref(), None)?;
     summarise(config, &setup, options, trained)
 }
 
@@ -79,6 +79,7 @@ pub(super) struct Trained {
 pub(super) fn train(
     config: &Config,
     setup: &Setup,
+    directory: &RunDirectory<'_>,
     options: &RunOptions,
     checkpoint: Option<&Checkpoint>,
     communicator: Option<&dyn Communicator>,
@@ -100,10 +101,18 @@ pub(super) fn train(
     );
     log(&config.name, options, &text);
     if let Some(checkpoint) = checkpoint {
-        let position = &checkpoint.position;
-        log(&config.name, options, &format!("resumes after step {} (epoch {})", position.step, position.epoch + 1));
+        let (epoch, step) = (checkpoint.position.epoch, checkpoint.position.step);
+        let text = if epoch < config.train.epochs {
+            format!("resumes after step {step} (epoch {})", epoch + 1)
+        } else {
+            format!("no epoch of {epoch} is left; evaluation follows")
+        };
+        log(&config.name, options, &text);
     }
     let mut trainer = Trainer::new(config, setup, &options.directory, checkpoint, communicator)?;
+    if checkpoint.is_some() {
+        directory.write_config()?;
+    }
     trainer.run(options.quiet)?;
     let penalties = trainer.penalties()?;
     Ok(Trained {
@@ -143,11 +152,11 @@ fn summary(config: &Config, setup: &Setup, options: &RunOptions, trained: Traine
         None => None,
     };
     let certified_at = |k: usize| certified.as_ref().and_then(|all| all.get(k)).copied();
-    // Those of an earlier end of the run are not of this network.
-    for file in sparsify::FILES {
-        files::remove_written(directory, file)?;
-    }
     let pruned = sparsify::run(config, setup, train, directory)?;
+    for file in &pruned.removed {
+        let path = directory.join(file);
+        crate::note!("NOTE: {}: removed {}, which was of an earlier pruning", config.name, path.display());
+    }
     let (sparse, refit, finetuned) = (pruned.sparsified, pruned.refit, pruned.finetuned);
     let inputs = pruned.histograms.as_ref().map(|histograms| &histograms.counts);
     let splines = |p: &&ds_core::Parameter| p.group != Group::Weights;

@@ -51,7 +51,7 @@ pub fn run_replica(
         communicator.finish()?;
         return Ok(None);
     };
-    let trained = train(config, &setup, options, checkpoint.as_deref(), Some(&*communicator))?;
+    let trained = train(config, &setup, &directory, options, checkpoint.as_deref(), Some(&*communicator))?;
     communicator.finish()?;
     summarise(config, &setup, options, trained).map(Some)
 }

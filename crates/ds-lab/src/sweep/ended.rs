@@ -4,7 +4,7 @@ use super::shard::Shard;
 use crate::config::Config;
 use crate::file_names::{DIVERGED, FAILED, SHARDS, SUMMARY};
 use crate::results::metrics::{DivergedRow, FailedRow, SummaryRow, SummaryRows, read_table, read_whole_rows};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
 /// Rows of finished runs, runs that diverged, and runs that failed and have no row.
@@ -32,13 +32,15 @@ impl Ended {
     /// If a file cannot be read, or if two rows of one run and config do not agree.
     pub(super) fn of_sweep(directory: &Path) -> Result<Self> {
         let mut all = Self::of_folder(directory)?;
-        for (_, folder) in shards(directory)? {
-            let Self { rows, diverged, failed } = Self::of_folder(&folder)?;
+        let shards = shards(directory)?;
+        for (k, (_, folder)) in shards.iter().enumerate() {
+            let Self { rows, diverged, failed } = Self::of_folder(folder)?;
             for row in rows.all() {
                 if let Some(old) = all.rows.of_run(&row.run, row.seed)
                     && old.config_md5 == row.config_md5
                 {
-                    check_agreement(old, row, directory, &folder)?;
+                    let before = shards[..k].iter().map(|(_, folder)| folder.as_path());
+                    check_agreement(old, row, std::iter::once(directory).chain(before), folder)?;
                     continue;
                 }
                 // Of two configs the one in the shard is the newer one.
@@ -99,9 +101,39 @@ pub(super) fn shards(directory: &Path) -> Result<Vec<(Shard, PathBuf)>> {
     Ok(all)
 }
 
-/// Refuses two rows of one run that differ in more than what the clock and the machine say.
-fn check_agreement(a: &SummaryRow, b: &SummaryRow, directory: &Path, folder: &Path) -> Result<()> {
-    let result = |row: &SummaryRow| SummaryRow {
+/// Refuses two rows of one run that differ in more than what the clock and the machine say: one of the folders `before`, and one of
+/// `folder`.
+fn check_agreement<'a>(
+    old: &SummaryRow,
+    new: &SummaryRow,
+    mut before: impl Iterator<Item = &'a Path>,
+    folder: &Path,
+) -> Result<()> {
+    let differs = |(old, new): &((String, String), (String, String))| old != new;
+    let Some(((column, old_cell), (_, new_cell))) = results(old)?.into_iter().zip(results(new)?).find(differs) else {
+        return Ok(());
+    };
+    // As text, in which NaN is NaN.
+    let is_old = |row: &SummaryRow| format!("{row:?}") == format!("{old:?}");
+    let has_old = |folder: &&Path| {
+        Ended::of_folder(folder).is_ok_and(|ended| ended.rows.of_run(&old.run, old.seed).is_some_and(is_old))
+    };
+    let old_folder = before.find(has_old).unwrap_or(folder);
+    let shown = |cell: String| if cell.is_empty() { "empty".to_owned() } else { cell };
+    bail!(
+        "the run {} with seed {} has two rows that do not agree: `{column}` is {} in {} and {} in {}; remove one of the two rows",
+        old.run,
+        old.seed,
+        shown(old_cell),
+        old_folder.join(SUMMARY).display(),
+        shown(new_cell),
+        folder.join(SUMMARY).display()
+    )
+}
+
+/// The columns of a row with their cells, without what the clock and the machine say.
+fn results(row: &SummaryRow) -> Result<Vec<(String, String)>> {
+    let row = SummaryRow {
         seconds: 0.0,
         lower_seconds: None,
         certified_seconds: None,
@@ -113,18 +145,11 @@ fn check_agreement(a: &SummaryRow, b: &SummaryRow, directory: &Path, folder: &Pa
         revision: String::new(),
         ..row.clone()
     };
-    // As text, in which NaN is NaN.
-    if format!("{:?}", result(a)) == format!("{:?}", result(b)) {
-        return Ok(());
-    }
-    bail!(
-        "the run {} with seed {} has two rows that do not agree (test loss {} and {}), one of them in {}, the other in another \
-         summary.csv below {}: remove one of them",
-        a.run,
-        a.seed,
-        a.test_loss,
-        b.test_loss,
-        folder.join(SUMMARY).display(),
-        directory.display()
-    )
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.serialize(row)?;
+    let text = writer.into_inner().map_err(|error| anyhow!("a row as text: {error}"))?;
+    let mut reader = csv::Reader::from_reader(text.as_slice());
+    let columns = reader.headers()?.clone();
+    let cells = reader.records().next().context("a row as text: it is empty")??;
+    Ok(columns.iter().map(str::to_owned).zip(cells.iter().map(str::to_owned)).collect())
 }

@@ -2,6 +2,7 @@
 
 use crate::results::metrics::{DivergedRow, SummaryRow};
 use crate::results::statistics::spread;
+use anyhow::{Result, bail};
 use indicatif::HumanDuration;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,8 +31,9 @@ pub struct Outcome {
 impl Outcome {
     /// The outcome as text: the number of runs, what was selected, what diverged and what failed.
     pub fn describe(&self, name: &str) -> String {
+        let (runs, of_them) = if self.rows.len() == 1 { ("run", "") } else { ("runs", " of them") };
         let mut text = format!(
-            "{name}: {} runs, {} of them made now in {}; {}",
+            "{name}: {} {runs}, {}{of_them} made now in {}; {}",
             self.rows.len(),
             self.made,
             HumanDuration(Duration::from_secs_f64(self.seconds)),
@@ -55,13 +57,29 @@ impl Outcome {
         text
     }
 
+    /// Refuses an outcome with failures; `again` is the command that tries them again.
+    ///
+    /// # Errors
+    /// If a run failed or a selection could not be made.
+    pub fn check(&self, again: &str) -> Result<()> {
+        match self.failures.len() {
+            0 => Ok(()),
+            1 => bail!("1 run failed; {again} tries it again"),
+            count => bail!("{count} runs failed; {again} tries them again"),
+        }
+    }
+
     /// Median, least and largest test accuracy, or test loss where there is none, before and after pruning: for runs that differ in
     /// their seeds only.
     pub fn describe_seeds(&self) -> String {
         let line = |what: &str, digits: usize, of: &dyn Fn(&SummaryRow) -> Option<f64>| {
             let values: Vec<f64> = self.rows.iter().filter_map(of).collect();
             let shown = spread(&values, |value| format!("{value:.digits$}"));
-            (!values.is_empty()).then(|| format!("{what} {shown}, median [least, largest] of {} seeds", values.len()))
+            match values.len() {
+                0 => None,
+                1 => Some(format!("{what} {shown} of 1 seed")),
+                count => Some(format!("{what} {shown}, median [least, largest] of {count} seeds")),
+            }
         };
         let accuracy = line("test accuracy (%)", 2, &|row| row.test_accuracy);
         let measure = accuracy.or_else(|| line("test loss", 8, &|row| Some(row.test_loss)));

@@ -246,6 +246,10 @@ fn seeds(value: Value, origin: &Origin) -> Result<Value, ConfigError> {
         Some((first, end)) if (0..end).contains(&first) && end - first <= MAX_RUNS as i64 => {
             Ok(Value::Array((first..end).map(Value::Integer).collect()))
         }
+        Some((first, end)) if (0..end).contains(&first) => {
+            let allowed = format!("at most {MAX_RUNS} seeds, such as \"0..40\" (0 to 39)");
+            Err(wrong(origin, "seed", Some(&value), &allowed))
+        }
         _ => {
             Err(wrong(origin, "seed", Some(&value), "a seed, a list of seeds, or a range such as \"0..40\" (0 to 39)"))
         }

@@ -205,7 +205,7 @@ impl<'a> Execution<'a> {
         let mut count = every(runs)?;
         let (rows, diverged) = (lock(&self.writer).rows().clone(), lock(&self.diverged).clone());
         let selection = self.sweep.selected(runs, &rows, &diverged)?;
-        lock(&self.failures).extend(selection.problems);
+        self.note_problems(selection.problems);
         count += self.run_all(&selection.runs, &selection.runs.iter().collect::<Vec<_>>(), Stage::Selected)?;
         let planned = runs.iter().cloned().chain(selection.runs).collect();
         Ok(Made { planned, count, choices: selection.choices, awaits_merge: false })
@@ -220,11 +220,19 @@ impl<'a> Execution<'a> {
             return Ok(Made { planned: of(runs), count, choices: Vec::new(), awaits_merge: has_selection });
         }
         let selection = self.sweep.selected(runs, &self.elsewhere.rows, &self.elsewhere.diverged)?;
-        lock(&self.failures).extend(selection.problems);
+        self.note_problems(selection.problems);
         let share = shard.of(&selection.runs);
         *lock(&self.progress) = SweepProgress::new(&self.sweep.name, share.len(), self.options.quiet);
         let count = self.run_all(&selection.runs, &share, Stage::Selected)?;
         Ok(Made { planned: of(&selection.runs), count, choices: selection.choices, awaits_merge: false })
+    }
+
+    /// Prints and keeps selections that could not be made.
+    fn note_problems(&self, problems: Vec<(String, anyhow::Error)>) {
+        for (title, error) in problems {
+            lock(&self.progress).failed(&title, &error);
+            lock(&self.failures).push((title, error));
+        }
     }
 
     /// Makes those of the `share` of a stage's `runs` that have not ended yet; returns how many.

@@ -22,7 +22,10 @@ const MAX_SHARDS: usize = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShardError {
     /// The text.
-    #[error("`{0}` is no shard: it must be K/N with K from 1 to N, such as 3/8 for the third of eight")]
+    #[error(
+        "`{0}` is no shard: it must be K/N with K from 1 to N, such as 3/8 for the third of eight, and N at most {most}",
+        most = MAX_SHARDS
+    )]
     Text(String),
     /// There is no array task.
     #[error(

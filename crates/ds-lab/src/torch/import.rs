@@ -32,6 +32,18 @@ pub struct Given {
     pub set: Vec<String>,
 }
 
+impl Given {
+    /// The options for what a file may say itself: name, key of the config, and value if it is given.
+    fn options(&self) -> [(&'static str, &'static str, Option<String>); 4] {
+        [
+            ("network", "network.kind", self.network.clone()),
+            ("activation", "activation.kind", self.activation.clone()),
+            ("dataset", "data.dataset", self.dataset.clone()),
+            ("range", "activation.range", self.range.map(|range| range.to_string())),
+        ]
+    }
+}
+
 /// A network that was read, before anything is written.
 pub struct Imported {
     /// The config of its run.
@@ -81,7 +93,16 @@ fn from_bytes(path: &Path, bytes: &[u8], given: &Given) -> Result<Imported> {
     };
     let is_told = exported.is_some() || saved.as_ref().is_some_and(|saved| saved.epochs.is_some());
     let told = table.get("train").and_then(|train| train.get("epochs")?.as_integer()).filter(|_| is_told);
-    let config = overlaid(table, given)?;
+    let config = overlaid(table, given, |key| {
+        if exported.is_some() {
+            return "the config in its metadata".to_owned();
+        }
+        if saved.as_ref().is_some_and(|saved| !saved.params.is_empty()) {
+            return "the settings in it".to_owned();
+        }
+        let network = given.network.as_ref().and_then(|name| name.parse::<NetworkKind>().ok());
+        network.and_then(|network| params::shapes_of(key, network, &state)).unwrap_or_else(|| "the file".to_owned())
+    })?;
     if let Some(told) = told {
         check_epochs(told, config.train.epochs)?;
     }
@@ -137,6 +158,9 @@ fn scalar(count: &Tensor) -> Option<u64> {
     u64::try_from(*count.first()?).ok()
 }
 
+/// What the formats of checkpoints and networks of this program begin with.
+const OWN_FORMATS: &str = "deep-splines ";
+
 fn contents(bytes: &[u8]) -> Result<Contents> {
     // The header of a safetensors file begins behind eight bytes of its length.
     if bytes.get(8) != Some(&b'{') {
@@ -144,6 +168,12 @@ fn contents(bytes: &[u8]) -> Result<Contents> {
         return Ok(Contents { state: file.state, saved: file.checkpoint, config: None });
     }
     let (metadata, tensors) = verified::parse(bytes)?;
+    if let Some(format) = metadata.get("format").filter(|format| format.starts_with(OWN_FORMATS)) {
+        bail!(
+            "it is a file of this program ({format}) and not of PyTorch: `reproduce export RUN --format torch` writes the network \
+             of a run as a file that can be imported (--sparsified, --finetuned: a pruned one)"
+        );
+    }
     Ok(Contents { state: tensors.into_iter().collect(), saved: None, config: metadata.get("config").cloned() })
 }
 
@@ -165,7 +195,10 @@ fn keys(path: &Path, saved: Option<&Saved>, state: &BTreeMap<String, Tensor>, gi
             let experiment =
                 experiment.with_context(|| format!("--network {kind}: DeepSplines has no such network"))?;
             let activation = flag(&given.activation, "activation")?;
-            let is_spline = activation.parse::<ActivationKind>().is_ok_and(ActivationKind::is_spline);
+            let function = activation.parse::<ActivationKind>().map_err(|error| anyhow!("--activation: {error}"))?;
+            if let Some(range) = given.range.filter(|_| !function.is_spline()) {
+                bail!("--range {range}: {function} has no knots; leave --range out");
+            }
             keys.set("experiment", experiment.name());
             keys.set("network.kind", network);
             keys.set("activation.kind", activation);
@@ -173,25 +206,63 @@ fn keys(path: &Path, saved: Option<&Saved>, state: &BTreeMap<String, Tensor>, gi
             let epochs = saved.and_then(|saved| saved.epochs).map_or(1, |epochs| epochs.max(1));
             keys.set("train.epochs", i64::try_from(epochs)?);
             keys.set("train.milestones", toml::Value::Array(Vec::new()));
-            params::set_shapes(&mut keys, kind, state, given.range.filter(|_| is_spline))?;
+            params::set_hidden(&mut keys, kind, state)?;
+            if function.is_spline() {
+                params::set_grid(&mut keys, kind, state, given.range)?;
+            }
         }
     }
     Ok(keys)
 }
 
-/// The config of a table, with what the user gives.
-fn overlaid(mut table: toml::Table, given: &Given) -> Result<Config> {
-    for (path, value) in
-        [("network.kind", &given.network), ("activation.kind", &given.activation), ("data.dataset", &given.dataset)]
-    {
-        if let Some(value) = value {
-            let mut keys = Keys(table);
-            keys.set(path, value.clone());
-            table = keys.0;
+/// The config of a table, with what the user gives for keys that the table does not have; `place` names where it has a key from.
+fn overlaid(table: toml::Table, given: &Given, place: impl Fn(&str) -> String) -> Result<Config> {
+    let mut keys = Keys(table);
+    for (option, path, text) in given.options() {
+        let Some(text) = text else { continue };
+        let value = value_of(path, &text);
+        match keys.get(path).map(shown) {
+            None if option == "range" && keys.get("activation.step").is_some() => {
+                bail!("--range {text}: the file says activation.step, by which the knots lie; leave --range out")
+            }
+            None => keys.set(path, value),
+            Some(told) if value_of(path, &told) == value => {}
+            Some(told) => {
+                bail!("the file says {option} {told}; leave --{option} out, or use --set {path}={text}")
+            }
         }
     }
     let settings = given.set.iter().map(|text| Setting::parse(text)).collect::<Result<Vec<_>, ConfigError>>()?;
-    Ok(Config::from_table(table, Origin::Defaults, &settings)?)
+    Config::from_table(keys.0, Origin::Defaults, &settings).map_err(|error| placed(error, given, place))
+}
+
+/// The value that a text stands for, under its present name.
+fn value_of(path: &str, text: &str) -> toml::Value {
+    let setting = Setting::parse(&format!("{path}={text}"));
+    setting.map_or_else(|_| toml::Value::String(text.to_owned()), |setting| setting.value)
+}
+
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Float(number) => number.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// An error of a config with the option or the part of the file that its key comes from, instead of the defaults.
+fn placed(error: ConfigError, given: &Given, place: impl Fn(&str) -> String) -> anyhow::Error {
+    let text = error.to_string();
+    let Some(rest) = text.strip_prefix(&format!("{}: ", Origin::Defaults)) else { return error.into() };
+    let key = match &error {
+        ConfigError::Value { key, .. } | ConfigError::UnknownKey { key, .. } => key.as_str(),
+        _ => "",
+    };
+    let option = given.options().into_iter().find_map(|(option, path, text)| {
+        let text = text.filter(|_| path == key)?;
+        Some(format!("--{option} {text}"))
+    });
+    anyhow!("{}: {rest}", option.unwrap_or_else(|| place(key)))
 }
 
 /// A run's name from that of a file.
@@ -214,7 +285,14 @@ fn fill(entries: &[Entry], state: &BTreeMap<String, Tensor>) -> Result<()> {
         if !tensor.dtype().is_float() {
             bail!("its entry `{}` is of type {:?}, expected floating-point numbers", entry.name, tensor.dtype());
         }
-        variable(&entry.ours, &entry.tensor)?.set(&tensor.to_dtype(DType::F32)?.reshape(entry.tensor.shape())?)?;
+        let tensor = tensor.to_dtype(DType::F32)?;
+        if !tensor.flatten_all()?.to_vec1::<f32>()?.iter().all(|number| number.is_finite()) {
+            bail!(
+                "its entry `{}` has numbers that are NaN or too large for f32: save a network from before its training diverged",
+                entry.name
+            );
+        }
+        variable(&entry.ours, &entry.tensor)?.set(&tensor.reshape(entry.tensor.shape())?)?;
     }
     let is_known = |name: &String| name.ends_with(BATCHES) || entries.iter().any(|entry| entry.name == *name);
     if let Some(name) = state.keys().find(|name| !is_known(name)) {
@@ -266,6 +344,9 @@ fn flat_state(optimizer: &SavedOptimizer, state: &[(String, Tensor)], entry: &En
             bail!("{name} of `{}` has {} numbers, expected {count}", entry.name, average.elem_count());
         }
         all.extend(average.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+        if !all.iter().all(|number| number.is_finite()) {
+            bail!("{name} of `{}` has numbers that are NaN or too large for f32", entry.name);
+        }
     }
     Ok(Tensor::from_vec(all, (names.len(), count), &candle_core::Device::Cpu)?)
 }

@@ -13,6 +13,12 @@ use toml::{Table, Value};
 pub(super) struct Keys(pub Table);
 
 impl Keys {
+    /// The value of a key of a section.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        let (section, name) = path.split_once('.')?;
+        self.0.get(section)?.get(name)
+    }
+
     pub fn set(&mut self, path: &str, value: impl Into<Value>) {
         match path.split_once('.') {
             None => {
@@ -145,27 +151,58 @@ pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()>
     Ok(())
 }
 
-/// Sets what the shapes of a network say: the size of its grid (of splines with `range`) and its hidden layers.
-pub(super) fn set_shapes(
+/// The first weight of a network, and the activation behind it.
+fn first_layer(network: NetworkKind) -> (&'static str, &'static str) {
+    match network {
+        NetworkKind::Resnet32 => ("layer0.0.weight", "layer0.2"),
+        NetworkKind::Nin => ("classifier.0.weight", "classifier.1"),
+        NetworkKind::Convnet => ("conv1.weight", "activations.0"),
+        _ => ("fc1.weight", "activations.0"),
+    }
+}
+
+/// The entries whose shapes say a key of the config, as messages name them.
+pub(super) fn shapes_of(key: &str, network: NetworkKind, state: &BTreeMap<String, Tensor>) -> Option<String> {
+    let (_, layer) = first_layer(network);
+    let names = match key {
+        "network.hidden" => ["fc1.weight".to_owned(), "fc2.weight".to_owned()],
+        "activation.size" => [format!("{layer}._coefficients_vect"), format!("{layer}._relu_slopes")],
+        _ => return None,
+    };
+    let shape = |name: &String| Some(format!("`{name}` of shape {:?}", state.get(name)?.dims()));
+    let shapes: Vec<String> = names.iter().filter_map(shape).collect();
+    Some(if shapes.is_empty() {
+        format!("it has no entry `{}`", names[0])
+    } else {
+        format!("its {}", shapes.join(" and "))
+    })
+}
+
+/// The rows of a weight.
+fn units(state: &BTreeMap<String, Tensor>, name: &str) -> Option<usize> {
+    state.get(name)?.dims().first().copied()
+}
+
+/// Sets the hidden layers of an area network, which its shapes say.
+pub(super) fn set_hidden(keys: &mut Keys, network: NetworkKind, state: &BTreeMap<String, Tensor>) -> Result<()> {
+    if network == NetworkKind::Area {
+        let hidden = ["fc1.weight", "fc2.weight"].into_iter().filter_map(|name| units(state, name));
+        let hidden = hidden.map(i64::try_from).collect::<Result<Vec<_>, _>>()?;
+        keys.set("network.hidden", hidden);
+    }
+    Ok(())
+}
+
+/// Sets the grid of the splines of a network, whose size its shapes say.
+pub(super) fn set_grid(
     keys: &mut Keys,
     network: NetworkKind,
     state: &BTreeMap<String, Tensor>,
     range: Option<f64>,
 ) -> Result<()> {
-    let units = |name: &str| state.get(name).and_then(|weight| weight.dims().first().copied());
-    if network == NetworkKind::Area {
-        let hidden = ["fc1.weight", "fc2.weight"].into_iter().filter_map(units);
-        let hidden = hidden.map(i64::try_from).collect::<Result<Vec<_>, _>>()?;
-        keys.set("network.hidden", hidden);
-    }
-    let (first, layer) = match network {
-        NetworkKind::Resnet32 => ("layer0.0.weight", "layer0.2"),
-        NetworkKind::Nin => ("classifier.0.weight", "classifier.1"),
-        NetworkKind::Convnet => ("conv1.weight", "activations.0"),
-        _ => ("fc1.weight", "activations.0"),
-    };
+    let (first, layer) = first_layer(network);
     let coefficients = state.get(&format!("{layer}._coefficients_vect"));
-    let size = match (coefficients, state.get(&format!("{layer}._relu_slopes")), units(first)) {
+    let size = match (coefficients, state.get(&format!("{layer}._relu_slopes")), units(state, first)) {
         (Some(all), _, Some(channels)) if channels > 0 => all.elem_count() / channels,
         (_, Some(slopes), _) if slopes.rank() == 2 => slopes.dims()[1] + 2,
         _ => return Ok(()),

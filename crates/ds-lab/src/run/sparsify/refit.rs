@@ -20,8 +20,8 @@ const END_OF_CURVE: f64 = 10.0;
 pub(super) struct Refitted {
     /// Fewest knots that the tolerance allows, and what the network does with them; `None` if every number costs too much.
     pub chosen: Option<(KeptKnots, PruningRow)>,
-    /// What was tried, the most knots first.
-    pub curve: Vec<PruningRow>,
+    /// What was tried, the most knots first, with the mean test losses.
+    pub curve: Vec<(PruningRow, f64)>,
     /// Where the inputs of the splines lie.
     pub histograms: InputHistograms,
 }
@@ -50,8 +50,8 @@ pub(super) fn refitted(config: &Config, setup: &Setup, before: Option<f64>) -> R
     let mut curve = Vec::new();
     let mut row_at = |budget: usize| -> Result<PruningRow> {
         let kept = pruning.prune(budget)?;
-        let row = row(config, setup, kept.count(), 0)?;
-        curve.push(row.clone());
+        let (row, test_loss) = row(config, setup, kept.count(), 0)?;
+        curve.push((row.clone(), test_loss));
         Ok(row)
     };
     let functions = histograms.counts.iter().map(ds_core::sparsify::Histogram::channels).sum();
@@ -84,12 +84,12 @@ pub(super) fn refitted(config: &Config, setup: &Setup, before: Option<f64>) -> R
     let chosen = match budget {
         Some(budget) => {
             let kept = pruning.prune(budget)?;
-            let known = curve.iter().find(|row| row.knots == kept.count()).cloned();
+            let known = curve.iter().find(|(row, _)| row.knots == kept.count()).map(|(row, _)| row.clone());
             let row = match known {
                 Some(row) => row,
                 None => {
-                    let row = row(config, setup, kept.count(), 0)?;
-                    curve.push(row.clone());
+                    let (row, test_loss) = row(config, setup, kept.count(), 0)?;
+                    curve.push((row.clone(), test_loss));
                     row
                 }
             };
@@ -100,7 +100,7 @@ pub(super) fn refitted(config: &Config, setup: &Setup, before: Option<f64>) -> R
             None
         }
     };
-    curve.sort_by_key(|row| std::cmp::Reverse(row.knots));
+    curve.sort_by_key(|(row, _)| std::cmp::Reverse(row.knots));
     Ok(Refitted { chosen, curve, histograms })
 }
 
@@ -117,18 +117,20 @@ pub(super) fn pruning_of(config: &Config, setup: &Setup) -> Result<(Pruning, Inp
     Ok((Pruning::new(splines.zip(weights), cost)?, histograms))
 }
 
-/// The network as it is.
-pub(super) fn row(config: &Config, setup: &Setup, knots: usize, finetune_epochs: usize) -> Result<PruningRow> {
+/// The network as it is, and its mean test loss.
+pub(super) fn row(config: &Config, setup: &Setup, knots: usize, finetune_epochs: usize) -> Result<(PruningRow, f64)> {
     let network = &setup.network;
     let validation = setup.validation.as_ref().map(|samples| evaluate(network, samples)).transpose()?;
-    Ok(PruningRow {
+    let test = evaluate(network, &setup.test)?;
+    let row = PruningRow {
         knots,
         finetune_epochs,
         train_accuracy: evaluate(network, &setup.train)?.accuracy,
         validation_accuracy: validation.and_then(|evaluation| evaluation.accuracy),
-        test_accuracy: evaluate(network, &setup.test)?.accuracy,
+        test_accuracy: test.accuracy,
         cost: Some(config.sparsify.cost.to_string()),
-    })
+    };
+    Ok((row, test.loss))
 }
 
 /// The accuracy that may fall by the tolerance, of the network as it is, with its evaluation over the training samples.

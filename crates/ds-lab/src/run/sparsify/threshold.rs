@@ -4,14 +4,12 @@ use super::refit;
 use super::saved::Saved;
 use super::search::last_that_holds;
 use crate::config::{Config, Search};
-use crate::file_names::THRESHOLDS;
-use crate::results::metrics::{ThresholdRow, write_table};
+use crate::results::metrics::ThresholdRow;
 use crate::run::evaluation::evaluate;
 use crate::run::setup::Setup;
 use anyhow::{Result, bail};
 use ds_core::sparsify::{eliminate_knots, largest_threshold, papers_thresholds};
 use ds_nn::Network;
-use std::path::Path;
 
 /// The network after the papers' way of pruning.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +44,6 @@ pub(super) fn eliminated(
     setup: &Setup,
     saved: &Saved,
     before: Option<f64>,
-    directory: &Path,
 ) -> Result<(Option<Sparsified>, Vec<ThresholdRow>)> {
     let mut tried = Vec::new();
     let threshold = match (config.sparsify.threshold, before) {
@@ -55,7 +52,6 @@ pub(super) fn eliminated(
             let threshold;
             (threshold, tried) = search(config, setup, saved, before)?;
             tried.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
-            write_table(&directory.join(THRESHOLDS), &tried)?;
             threshold
         }
         (None, None) => bail!(

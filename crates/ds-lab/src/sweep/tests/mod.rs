@@ -72,6 +72,8 @@ fn seeds_may_be_a_range() {
         let error = with(wrong).unwrap_err();
         assert!(error.contains("`seed` = ") && error.contains("such as \"0..40\""), "{error}");
     }
+    let error = with("\"0..1000000000\"").unwrap_err();
+    assert!(error.contains("at most 100000 seeds"), "{error}");
 }
 
 #[test]

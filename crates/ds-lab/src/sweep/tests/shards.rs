@@ -48,7 +48,7 @@ fn a_division_has_each_run_once_and_parts_of_like_cost() {
 fn a_wrong_shard_says_what_is_allowed() {
     for wrong in ["0/8", "9/8", "3", "a/b", "3/0", "-1/8", "1/1000000", ""] {
         let error = wrong.parse::<Shard>().unwrap_err().to_string();
-        assert!(error.contains("K/N with K from 1 to N"), "{error}");
+        assert!(error.contains("K/N with K from 1 to N") && error.contains("at most 100000"), "{error}");
     }
     let of = |id: &str, count: &str, min: &str, max: &str| {
         let values = [("ID", id), ("COUNT", count), ("MIN", min), ("MAX", max)]
@@ -157,10 +157,15 @@ fn equal_rows_are_one_and_others_are_an_error() {
     let wrong = SummaryRow { test_loss: rows[0].test_loss + 1e-9, ..rows[0].clone() };
     write_table(&two.join(SUMMARY), &[wrong]).unwrap();
     let error = merge(&sweep, folder.path()).unwrap_err().to_string();
-    for part in ["do not agree", &rows[0].run, "2-of-2", "remove one"] {
+    for part in ["do not agree", &rows[0].run, "`test_loss` is ", "1-of-2", "2-of-2", "remove one"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert_eq!(read_summary(&one.join(SUMMARY)).unwrap(), rows);
+    // The other row is among those of the sweep.
+    std::fs::rename(one.join(SUMMARY), folder.path().join(SUMMARY)).unwrap();
+    let error = merge(&sweep, folder.path()).unwrap_err().to_string();
+    let file = folder.path().join(SUMMARY).display().to_string();
+    assert!(error.contains(&file) && error.contains("2-of-2"), "{error}");
 }
 
 #[test]
