@@ -42,11 +42,11 @@ impl Network {
     fn check_input(&self, dims: &[usize], flat: bool) -> Result<()> {
         let Signal { channels, plane: (height, width) } = self.input;
         let fits = match dims {
-            [_, image @ ..] if flat || (height, width) == (1, 1) => {
-                image.iter().product::<usize>() == self.input.elements()
+            [_, _, ..] if flat || (height, width) == (1, 1) => {
+                dims[1..].iter().product::<usize>() == self.input.elements()
             }
             [_, image @ ..] => image == [channels, height, width],
-            [] => false,
+            _ => false,
         };
         if !fits {
             let expected = match self.input.plane {
