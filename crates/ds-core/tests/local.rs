@@ -202,8 +202,8 @@ fn points_have_slopes_of_their_intervals_and_jacobians_below_the_bound() {
         let network = if round % 3 == 0 { unrolled(rng) } else { plain(rng) };
         let region = region(rng, network.inputs);
         let intervals = slopes(&network, &region).unwrap();
-        let bound = local_bound(&network, &region).unwrap();
-        let everywhere = local_bound(&network, &Region::All).unwrap();
+        let bounds = LocalBounds::new(&network).unwrap();
+        let (bound, everywhere) = (bounds.on(&region).unwrap(), bounds.everywhere());
         assert!(bound <= everywhere * (1.0 + 1e-9), "round {round}: {bound} above {everywhere}");
         let mut largest = 0.0f64;
         for _ in 0..200 {
@@ -247,9 +247,10 @@ fn a_region_inside_one_linear_piece_has_the_norm_of_its_jacobian() {
         let network = if round % 3 == 0 { unrolled(rng) } else { plain(rng) };
         let centre = uniform(rng, network.inputs, -1.5, 1.5);
         let expected = norm_of(&jacobian(&network, &slopes_at(&network, &centre)));
-        let bound = local_bound(&network, &Region::Ball { centre: centre.clone(), radius: 0.0 }).unwrap();
+        let bounds = LocalBounds::new(&network).unwrap();
+        let bound = bounds.on(&Region::Ball { centre: centre.clone(), radius: 0.0 }).unwrap();
         assert!((bound - expected).abs() <= 1e-6 * expected + 1e-9, "round {round}: {bound}, not {expected}");
-        let bound = local_bound(&network, &Region::Box { low: centre.clone(), high: centre }).unwrap();
+        let bound = bounds.on(&Region::Box { low: centre.clone(), high: centre }).unwrap();
         assert!((bound - expected).abs() <= 1e-6 * expected + 1e-9, "round {round}: {bound}, not {expected}");
     }
 }
