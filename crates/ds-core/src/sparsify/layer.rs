@@ -132,6 +132,8 @@ impl Layer {
         b0: &Tensor,
         functions: &[(Vec<usize>, Vec<f64>)],
     ) -> Result<Vec<Vec<usize>>> {
+        // In f64 the fit loses some digits.
+        let epsilon = if self.knots.dtype() == DType::F32 { f64::from(f32::EPSILON) } else { 1e-10 };
         let inner = self.grid.size() - 2;
         let (mut changes, mut weights, mut biases) = (vec![0.0; self.channels * inner], Vec::new(), Vec::new());
         for (row, (nodes, values)) in changes.chunks_exact_mut(inner).zip(functions) {
@@ -140,17 +142,12 @@ impl Layer {
                 .zip(values.windows(2))
                 .map(|(n, v)| (v[1] - v[0]) / ((n[1] - n[0]) as f64 * self.grid.step()))
                 .collect();
-            // How far rounding of the values moves a slope.
-            let rounding: Vec<f64> = nodes
-                .windows(2)
-                .zip(values.windows(2))
-                .map(|(n, v)| f64::EPSILON * (v[0].abs() + v[1].abs()) / ((n[1] - n[0]) as f64 * self.grid.step()))
-                .collect();
-            for (k, &node) in nodes[1..nodes.len() - 1].iter().enumerate() {
-                let change = slopes[k + 1] - slopes[k];
-                // The values are sums over up to K knots.
-                let is_rounding = change.abs() <= self.grid.size() as f64 * (rounding[k] + rounding[k + 1]);
-                row[node - 1] = if is_rounding { 0.0 } else { change };
+            // The rounding of the values that were fitted is no knot.
+            let largest = values.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+            let rounding = epsilon * largest / self.grid.step();
+            for (&node, slopes) in nodes[1..].iter().zip(slopes.windows(2)) {
+                let change = slopes[1] - slopes[0];
+                row[node - 1] = if change.abs() <= rounding { 0.0 } else { change };
             }
             weights.push(slopes[0]);
             biases.push(values[0] - slopes[0] * self.grid.knot(0));
