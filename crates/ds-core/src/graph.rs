@@ -81,12 +81,11 @@ macro_rules! candle_graph {
             }
 
             fn apply<O: Op, const N: usize>(&mut self, op: O, inputs: [&Tensor; N]) -> Result<Tensor> {
-                // A clone where it is contiguous already, as most are.
-                let inputs = inputs.iter().map(|input| input.contiguous()).collect::<Result<Vec<_>>>()?;
+                // `contiguous` clones where a tensor is so already, as most are.
                 match inputs.as_slice() {
-                    [a] => a.apply_op1(Apply(op)),
-                    [a, b] => a.apply_op2(b, Apply(op)),
-                    [a, b, c] => a.apply_op3(b, c, Apply(op)),
+                    [a] => a.contiguous()?.apply_op1(Apply(op)),
+                    [a, b] => a.contiguous()?.apply_op2(&b.contiguous()?, Apply(op)),
+                    [a, b, c] => a.contiguous()?.apply_op3(&b.contiguous()?, &c.contiguous()?, Apply(op)),
                     _ => bail!("{}: Candle's custom ops take one to three inputs, got {N}", O::NAME),
                 }
             }

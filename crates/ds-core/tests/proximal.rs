@@ -54,6 +54,16 @@ fn broken_conditions(u: &[f64], w: &[f64], c: &[f64], mu: f64) -> f64 {
     broken / mu
 }
 
+/// That the coefficients of each function are the proximal point of its row.
+fn assert_optimal(what: &str, spline: &Spline, rows: &[Vec<f64>], w: &[f64], lambda: f64) {
+    let (c, size) = (flat(spline.knot_parameters()), spline.grid().size());
+    for (k, u) in rows.iter().enumerate() {
+        let of = k * size..(k + 1) * size;
+        let broken = broken_conditions(u, &w[of.clone()], &c[of], lambda / spline.grid().step());
+        assert!(broken < 1e-5, "{what}, function {k}: {broken:e}");
+    }
+}
+
 #[test]
 fn trend_filtering_is_optimal() {
     let rng = &mut generator(1);
@@ -66,12 +76,7 @@ fn trend_filtering_is_optimal() {
                 let w: Vec<f64> = uniform(rng, channels * size, -3.0, 0.0).into_iter().map(|e| 10f64.powf(e)).collect();
                 let spline = bspline(rows.concat(), grid, DType::F64);
                 proximal_step(&spline, lambda, &tensor(w.clone(), &[channels, size])).unwrap();
-                let c = flat(spline.knot_parameters());
-                for (k, u) in rows.iter().enumerate() {
-                    let of = k * size..(k + 1) * size;
-                    let broken = broken_conditions(u, &w[of.clone()], &c[of], lambda / grid.step());
-                    assert!(broken < 1e-5, "K={size}, {channels} channels, λ={lambda}, function {k}: {broken:e}");
-                }
+                assert_optimal(&format!("K={size}, {channels} channels, λ={lambda}"), &spline, &rows, &w, lambda);
             }
         }
     }
@@ -170,12 +175,7 @@ fn trend_filtering_is_optimal_where_pivoting_would_take_too_long() {
     let w: Vec<f64> = (0..channels * size).map(|_| if rng.random() { 1e-5 } else { 1.0 }).collect();
     let spline = bspline(rows.concat(), grid, DType::F64);
     proximal_step(&spline, lambda, &tensor(w.clone(), &[channels, size])).unwrap();
-    let c = flat(spline.knot_parameters());
-    for (k, u) in rows.iter().enumerate() {
-        let of = k * size..(k + 1) * size;
-        let broken = broken_conditions(u, &w[of.clone()], &c[of], lambda / grid.step());
-        assert!(broken < 1e-5, "function {k}: {broken:e}");
-    }
+    assert_optimal("sizes of 1e-5 and 1", &spline, &rows, &w, lambda);
 }
 
 #[test]

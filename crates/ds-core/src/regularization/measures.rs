@@ -20,7 +20,7 @@ pub(crate) fn slope_changes_of<T: Real>(coefficients: &[T], step: f64) -> impl I
 /// The slope changes a (C, K−2) at the inner knots. The linear term of a spline has none.
 ///
 /// They are outside of any graph: for a penalty in a loss see [`Norm::add_gradient`](super::Norm::add_gradient). Where knots were removed,
-/// they are 0 but for the rounding of this computation; [`exact_active_knots`](crate::sparsify::exact_active_knots) has none.
+/// they are 0 but for rounding here; [`exact_active_knots`](crate::sparsify::exact_active_knots) counts without that rounding.
 pub fn slope_changes(spline: &Spline) -> Result<Tensor> {
     let knots = spline.knot_parameters();
     if let Kind::ReluSpline { .. } = spline.kind() {

@@ -170,12 +170,13 @@ struct TrendFilter {
     // Leaves z; c is then `primal`.
     __device__ void solve() const {
         __syncthreads();
-        bool goes_on = true;
-        for (int pass = 0; goes_on && pass < 500; pass++) {
+        // Whether a z changed sides in the last pass.
+        bool changed = true;
+        for (int pass = 0; changed && pass < 500; pass++) {
             solve_equations();
-            goes_on = exchange(pass >= 12);
+            changed = exchange(pass >= 12);
         }
-        if (!goes_on && is_solved())
+        if (!changed && is_solved())
             return;
         if (threadIdx.x == 0)
             interior_point();
