@@ -17,8 +17,8 @@ use ds_core::sparsify::eliminate_knots;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Inputs of the activations of ResNet32's three stages, as plain images.
-const SHAPES: [[usize; 4]; 3] = [[128, 16, 32, 32], [128, 32, 16, 16], [128, 64, 8, 8]];
+/// Inputs of the activations of ResNet32's three stages, as plain images, and of a dense layer.
+const SHAPES: [[usize; 4]; 4] = [[128, 16, 32, 32], [128, 32, 16, 16], [128, 64, 8, 8], [4096, 512, 1, 1]];
 
 fn main() {
     divan::main();
@@ -33,26 +33,26 @@ fn grid(size: usize) -> Grid {
 }
 
 /// 201 knots are more than the tables in registers hold.
-#[divan::bench(args = [(0, 51), (1, 51), (2, 51), (0, 201)])]
+#[divan::bench(args = [(0, 51), (1, 51), (2, 51), (3, 51), (0, 201)])]
 fn linear_spline_forward(bencher: Bencher, (shape, size): (usize, usize)) {
     let (op, x, c) = (LinearSpline::new(grid(size)), random(&SHAPES[shape]), random(&[SHAPES[shape][1], size]));
     bencher.bench_local(|| op.forward(&x, &c).unwrap());
 }
 
-#[divan::bench(args = [(0, 51), (1, 51), (2, 51), (0, 201)])]
+#[divan::bench(args = [(0, 51), (1, 51), (2, 51), (3, 51), (0, 201)])]
 fn linear_spline_backward(bencher: Bencher, (shape, size): (usize, usize)) {
     let (op, x, c) = (LinearSpline::new(grid(size)), random(&SHAPES[shape]), random(&[SHAPES[shape][1], size]));
     let dy = random(&SHAPES[shape]);
     bencher.bench_local(|| op.backward(&x, &c, &dy).unwrap());
 }
 
-#[divan::bench(args = 0..3)]
+#[divan::bench(args = 0..4)]
 fn relu_forward(bencher: Bencher, shape: usize) {
     let x = random(&SHAPES[shape]);
     bencher.bench_local(|| forward(&Rectifier { slope: 0.0 }, [&x]).unwrap());
 }
 
-#[divan::bench(args = 0..3)]
+#[divan::bench(args = 0..4)]
 fn relu_backward(bencher: Bencher, shape: usize) {
     let (x, dy) = (random(&SHAPES[shape]), random(&SHAPES[shape]));
     bencher.bench_local(|| backward(&Rectifier { slope: 0.0 }, [&x], &x, &dy).unwrap());

@@ -24,8 +24,8 @@ pub enum Error {
         /// What was given.
         channels: usize,
     },
-    /// The grid's range or step is not a positive finite number.
-    #[error("the grid's {what} is {value}: it must be a finite number above 0")]
+    /// The grid's range or step is not a positive number in the range of f32.
+    #[error("the grid's {what} is {value}: it must be a number above 0 that an f32 can hold")]
     Grid {
         /// `range` or `step`.
         what: &'static str,

@@ -20,22 +20,23 @@ impl Grid {
     /// A grid of `size` knots with distance `step`.
     ///
     /// # Errors
-    /// If `size` is even, below 3 or above 2²³ + 1, or `step` is not a positive finite number.
+    /// If `size` is even, below 3 or above 2²³ + 1, or `step` is not a positive number in the range of f32, which kernels compute in.
     pub fn from_step(size: usize, step: f64) -> Result<Self> {
         check_size(size)?;
-        if !(step.is_finite() && step > 0.0) {
+        if !((step as f32).is_normal() && step > 0.0) {
             return Err(Error::Grid { what: "step", value: step });
         }
         Ok(Self { size, step })
     }
 
-    /// A grid of `size` knots on `[−range, range]`.
+    /// A grid of `size` knots on `[−range, range]`, but for a cut of the step.
     ///
     /// The step is `range / ((size−1)/2)` cut down to a multiple of 1e-6, as DeepSplines has it, so that checkpoints and
-    /// numbers can be compared; a range so small that this would be 0 keeps the exact quotient.
+    /// numbers can be compared. The last knot lies up to 1e-6·(size−1)/2 before `range`; [`from_step`](Self::from_step) cuts nothing.
+    /// A range so small that the step would be 0 keeps the exact quotient.
     ///
     /// # Errors
-    /// If `size` is even, below 3 or above 2²³ + 1, or `range` is not a positive finite number.
+    /// As for [`from_step`](Self::from_step), or if `range` is not a positive finite number.
     pub fn from_range(size: usize, range: f64) -> Result<Self> {
         check_size(size)?;
         if !(range.is_finite() && range > 0.0) {
@@ -137,6 +138,10 @@ mod tests {
         for range in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Grid::from_range(5, range).is_err());
             assert!(Grid::from_step(5, range).is_err());
+        }
+        // An f32 would make 0 and ∞ of these.
+        for step in [1e-50, 1e39] {
+            assert!(Grid::from_step(5, step).is_err());
         }
     }
 

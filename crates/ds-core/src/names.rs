@@ -2,7 +2,6 @@
 
 /// An enumeration with a name for each value, as configs, files and messages have them.
 #[doc(hidden)]
-#[doc(hidden)]
 #[macro_export]
 macro_rules! named {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -37,7 +36,6 @@ macro_rules! named {
 }
 
 /// Serialisation by name.
-#[doc(hidden)]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! serde_by_name {

@@ -122,6 +122,10 @@ fn types_of_inputs() {
         };
         refused(&layer, DType::F64, "expected f32, f16 or bf16");
         refused(&layer, DType::I64, "expected f32, f16 or bf16");
+        for dtype in [DType::F16, DType::BF16] {
+            let error = layer.to(dtype, &Device::Cpu).unwrap_err().to_string();
+            assert!(error.contains(dtype.as_str()), "{name}: {error}");
+        }
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             refused(&layer.to(DType::F64, &Device::Cpu).unwrap(), dtype, "expected f64");
         }
@@ -132,6 +136,10 @@ fn types_of_inputs() {
         let y = Activation::Relu.forward(&x).unwrap();
         assert_eq!((y.dtype(), flat(&y)), (dtype, vec![0.0, 4.0]));
     }
+    let x = Var::new(&[[f32::NEG_INFINITY, -1.0, f32::INFINITY]], &Device::Cpu).unwrap();
+    let y = Activation::Relu.forward(&x).unwrap();
+    assert_eq!(flat(&y), [0.0, 0.0, f64::INFINITY]);
+    assert_eq!(flat(y.sum_all().unwrap().backward().unwrap().get(&x).unwrap()), [0.0, 0.0, 1.0]);
     let error = Activation::Relu.forward(&Tensor::zeros((1, 2), DType::U8, &Device::Cpu).unwrap()).unwrap_err();
     assert!(error.to_string().contains("u8"), "{error}");
 }

@@ -230,6 +230,9 @@ fn parameters_outside_of_the_map_are_in_their_groups() {
     assert_eq!((groups.weights.len(), groups.splines.len(), groups.scalings.len()), (2, 3, 0));
     assert!(groups.splines.iter().any(|var| var.id() == spline.knot_parameters().id()));
     assert!(groups.weights.iter().any(|var| var.id() == first.weight().id()));
+    // Clones share their parameters.
+    let twice = [spline.parameters("first"), spline.clone().parameters("second")].concat();
+    assert_eq!(Groups::of(&map, &twice).splines.len(), 3);
 }
 
 #[test]

@@ -97,6 +97,10 @@ fn everything_or_nothing() {
     assert!(slopes(&flat(straight.knot_parameters()), 0.16).iter().all(|a| *a == 0.0));
     let zeros = spline(vec![0.0; 51], 1, grid, DType::F32);
     assert_eq!(eliminate_knots(&zeros, 0.0).unwrap(), [0]);
+    // Too small for a power of two with all digits.
+    let mut tiny = vec![0.0; 51];
+    tiny[25] = 1e-300;
+    assert_eq!(eliminate_knots(&spline(tiny, 1, grid, DType::F64), 0.0).unwrap(), [3]);
     for threshold in [-1.0, f64::NAN] {
         assert!(eliminate_knots(&zeros, threshold).unwrap_err().to_string().contains("threshold"));
     }
@@ -119,6 +123,7 @@ fn the_search_stops_at_the_first_fall() {
     assert!(found.is_some_and(|(threshold, accuracy)| (threshold - 0.954).abs() < 1e-9 && accuracy == 90.0));
     assert_eq!(largest_threshold(&papers_thresholds(), 99.0, 0.25, accuracy).unwrap(), None);
     assert_eq!(largest_threshold(&[0.0, 1.0], 90.0, 0.25, |_| Err("broken")), Err("broken"));
+    assert_eq!(largest_threshold(&[0.0, 1.0], 90.0, 0.25, |_| Ok::<_, ()>(f64::NAN)), Ok(None));
 }
 
 #[test]

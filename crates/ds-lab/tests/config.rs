@@ -397,6 +397,20 @@ fn configs_of_results_that_are_there_keep_their_text() {
 }
 
 #[test]
+fn a_protocol_is_reduced_by_limits_below_the_images_of_the_data_set() {
+    for (experiment, limit, expected) in [
+        ("cifar10", "train.max_train_images=60000", "full"),
+        ("cifar10", "train.max_train_images=49999", "reduced: first 49999 training images"),
+        ("mnist", "train.max_train_images=59999", "reduced: first 59999 training images"),
+        ("mnist", "train.max_test_images=10000", "full"),
+        ("mnist", "train.max_test_images=9999", "reduced: first 9999 test images"),
+    ] {
+        let config = load(&format!("experiment = \"{experiment}\""), &[limit]).unwrap();
+        assert_eq!(protocol(&config, false), expected, "{experiment}, {limit}");
+    }
+}
+
+#[test]
 fn lipschitz_networks_have_configs() {
     let fit = load("experiment = \"fit1d\"\nnetwork.kind = \"lipschitz\"", &[]).unwrap();
     assert_eq!((fit.network.hidden.as_slice(), fit.train.batch_size), (&[10, 10, 10][..], 10));

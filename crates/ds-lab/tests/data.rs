@@ -241,8 +241,7 @@ fn the_sample_is_of_cifar10_only() {
 fn the_originals_points_lie_where_the_formulas_say() {
     let Some(root) = real_data().filter(|root| root.join("area2d").exists()) else { return };
     for shape in [AreaShape::Circle, AreaShape::SShape] {
-        let (set, _) = area_points(shape, "train", &from(&root)).unwrap().unwrap();
-        assert!(area_points(shape, "valid", &from(&root)).unwrap().is_some());
+        let (set, _) = area_points(shape, &from(&root)).unwrap().unwrap();
         assert_eq!(set.points.len(), 1500);
         let agree = set
             .points
@@ -261,7 +260,7 @@ fn the_originals_points_are_verified() {
     std::fs::create_dir(directory.path().join("area2d")).unwrap();
     let points = |text: &str| {
         std::fs::write(directory.path().join("area2d/circle_train.csv"), text).unwrap();
-        area_points(AreaShape::Circle, "train", &from(directory.path()))
+        area_points(AreaShape::Circle, &from(directory.path()))
             .map(|set| set.unwrap().0)
             .map_err(|error| error.to_string())
     };
@@ -548,7 +547,7 @@ fn a_data_directory_that_is_not_there_is_named() {
             error(dataset, &missing).contains("--data-dir: ") && error(dataset, &missing).contains("no_such_folder")
         );
     }
-    let error = area_points(AreaShape::Circle, "train", &from(&missing)).unwrap_err().to_string();
+    let error = area_points(AreaShape::Circle, &from(&missing)).unwrap_err().to_string();
     assert!(error.contains("no_such_folder is no directory"), "{error}");
 }
 

@@ -6,8 +6,8 @@ use ds_lab::data::Source;
 use ds_lab::device::Context;
 use ds_lab::lock::DirectoryLock;
 use ds_lab::results::metrics::{MetricsRow, Split, SummaryRow, read_metrics, read_summary};
-use ds_lab::run::checkpoint::Checkpoint;
-use ds_lab::run::{Existing, RunOptions, Setup, TrainedOn};
+use ds_lab::run::checkpoint::{BestEpoch, Checkpoint};
+use ds_lab::run::{Existing, RunOptions, Setup, TrainedOn, verified};
 use std::path::Path;
 
 /// A run on the CPU.
@@ -389,6 +389,42 @@ fn the_network_of_the_best_epoch_is_kept() {
     assert!(summary.best_epoch != Some(8), "the test needs a run whose last epoch is not its best");
     let error = Config::from_toml("experiment = \"area2d\"\ntrain.keep_best = true").unwrap_err().to_string();
     assert!(error.contains("data.validation"), "{error}");
+}
+
+#[test]
+fn a_resumed_run_has_the_best_network_that_its_checkpoint_counts_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let with = |epochs| {
+        let mut kept = area(epochs);
+        kept.data.validation = 0.3;
+        (kept.train.eval_every, kept.train.keep_best, kept.sparsify.enabled) = (1, true, false);
+        kept
+    };
+    let resume = |epochs| {
+        let options = RunOptions { existing: Existing::Resume, ..options(path) };
+        run(&with(epochs), &Source::Auto { dir: None }, &options).unwrap()
+    };
+    let best = path.join("best.safetensors");
+    let epoch = || verified::parse(&std::fs::read(&best).unwrap()).unwrap().0["epoch"].clone();
+    let first = run(&with(1), &Source::Auto { dir: None }, &options(path)).unwrap();
+    assert_eq!((first.best_epoch, epoch()), (Some(1), "1".to_owned()));
+    // As by a kill after the checkpoint of the best epoch, and before the file of its network.
+    let without_summary = || std::fs::remove_file(path.join("summary.csv")).unwrap();
+    std::fs::remove_file(&best).unwrap();
+    without_summary();
+    assert_eq!(resume(1).best_test_accuracy, first.best_test_accuracy);
+    assert_eq!(epoch(), "1");
+    // With another network in its place, none is said to be the best of the epochs before.
+    let file = path.join("checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::read(&file).unwrap();
+    let other = checkpoint.position.best.map(|best| BestEpoch { epoch: 0, accuracy: Some(100.0), ..best });
+    checkpoint.position.best = other;
+    checkpoint.write(&file).unwrap();
+    without_summary();
+    assert_eq!((resume(1).best_epoch, resume(1).best_test_accuracy), (None, None));
+    let later = resume(2);
+    assert_eq!((later.best_epoch, epoch()), (Some(2), "2".to_owned()));
 }
 
 #[test]

@@ -152,6 +152,17 @@ fn proximal_steps_are_for_parameters_of_adam() {
 }
 
 #[test]
+fn what_would_be_updated_twice_or_by_nothing_is_refused() {
+    let spline = spline(ActivationKind::BSpline, 2);
+    let twice = [spline.parameters("a"), spline.clone().parameters("b")].concat();
+    let error = Optimizer::new(Rule::Adam, Decay::default(), twice).err().unwrap().to_string();
+    assert!(error.contains("b.coefficients") && error.contains("twice"), "{error}");
+    let unprepared = Optimizer::new(Rule::Adam, Decay::default(), spline.parameters("a")).unwrap();
+    let gradient = One(spline.knot_parameters().ones_like().unwrap());
+    assert!(unprepared.apply(&gradient).unwrap_err().to_string().contains("prepare"));
+}
+
+#[test]
 fn a_state_that_does_not_fit_is_refused() {
     let var = Var::zeros(3, DType::F32, &Device::Cpu).unwrap();
     let parameter = Parameter::new("weight", &var, Group::Weights, L2::Exempt);

@@ -6,7 +6,7 @@
 
 use crate::compare::{ReferenceArgs, report};
 use anyhow::{Context, Result, anyhow, bail};
-use ds_lab::cli::{DataArgs, DataChoice, check_instructions};
+use ds_lab::cli::{DataArgs, DataChoice, check_instructions, run_directory};
 use ds_lab::config::{Config, Experiment};
 use ds_lab::data::{DataError, ImageDataset, Location, Source, locate};
 use ds_lab::device::Context as DeviceContext;
@@ -216,7 +216,7 @@ fn planned(args: &AllArgs, source: &Source, context: &DeviceContext, path: PathB
         data += &format!(": {}", setup.origin);
     }
     let cost = setup.and_then(|setup| match &work {
-        Work::Run(config) if is_finished(config, &run_directory(args, config)) => {
+        Work::Run(config) if is_finished(config, &run_directory(&args.out, config)) => {
             data += "; the run is there";
             Ok(0.0)
         }
@@ -228,7 +228,7 @@ fn planned(args: &AllArgs, source: &Source, context: &DeviceContext, path: PathB
             if there > 0 {
                 data += &format!("; {there} of {runs} runs are there");
             }
-            Ok(estimate_sweep(sweep, &source, 0, context)? * runs.saturating_sub(there) as f64 / runs.max(1) as f64)
+            Ok(estimate_sweep(sweep, &source, context)? * runs.saturating_sub(there) as f64 / runs.max(1) as f64)
         }
     });
     Planned { path, work, source, data, cost: cost.map(Some) }
@@ -250,10 +250,6 @@ fn download(config: &Config, source: &Source) -> Option<Location> {
     matches!(location, Location::Download { .. }).then_some(location)
 }
 
-fn run_directory(args: &AllArgs, config: &Config) -> PathBuf {
-    args.out.join(config.experiment.to_string()).join(format!("{}-seed{}", config.name, config.seed))
-}
-
 fn is_finished(config: &Config, directory: &Path) -> bool {
     let rows = read_summary(&directory.join(SUMMARY)).unwrap_or_default();
     rows.iter().any(|row| row.is_of(config) && row.has_training_of(config))
@@ -262,7 +258,7 @@ fn is_finished(config: &Config, directory: &Path) -> bool {
 fn made(args: &AllArgs, context: &DeviceContext, planned: &Planned) -> Result<Outcome> {
     match &planned.work {
         Work::Run(config) => {
-            let directory = run_directory(args, config);
+            let directory = run_directory(&args.out, config);
             let row = run_alone(args, planned, config, &directory)?;
             write_summary(&args.out.join(SUMMARY), &row)?;
             Ok(Outcome::Row(Box::new(row)))
@@ -326,8 +322,8 @@ fn list(outcomes: &[(String, Result<Outcome>)]) {
         "test loss",
         "test acc",
         "knots",
-        "sparse",
-        "sp. acc"
+        "pruned",
+        "its acc"
     );
     for (title, outcome) in outcomes {
         match outcome {
@@ -336,8 +332,8 @@ fn list(outcomes: &[(String, Result<Outcome>)]) {
                 row.test_loss,
                 number(row.test_accuracy),
                 count(row.active_knots),
-                count(row.sparsified_active_knots),
-                number(row.sparsified_test_accuracy),
+                count(row.pruned().map(|(knots, _)| knots)),
+                number(row.pruned().and_then(|(_, accuracy)| accuracy)),
                 row.protocol
             ),
             Ok(Outcome::Sweep(_)) => {}

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub struct CompareArgs {
-    /// Folder of results; comparison.md and comparison-*.csv are written to it.
+    /// Folder of results; comparison.md and comparison-*.csv are written to it, and by `report` also report.html and figures/.
     #[arg(default_value = "results")]
     pub results: PathBuf,
     #[command(flatten)]

@@ -3,13 +3,11 @@
 use crate::run_folder;
 use anyhow::{Context, Result};
 use ds_lab::cli::DataArgs;
-use ds_lab::file_names::METRICS;
-use ds_lab::files;
 use ds_lab::lock::DirectoryLock;
 use ds_lab::note;
 use ds_lab::run::{Existing, RunOptions, Setup, run as evaluated};
 use ds_lab::torch::{Given, import};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `reproduce import`.
 #[derive(Debug, clap::Args)]
@@ -76,17 +74,5 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     }
     // A run without epochs left is evaluated.
     let options = RunOptions { directory: args.out.clone(), existing: Existing::Resume, quiet: false };
-    let made = evaluated(config, &source, &options, &context);
-    remove_empty_metrics(&args.out)?;
-    made.map(|_| ())
-}
-
-/// Without an epoch there are no metrics, and a table without a header is a damaged one.
-fn remove_empty_metrics(folder: &Path) -> Result<()> {
-    // Another process that holds the lock trains the run on.
-    let Ok(_lock) = DirectoryLock::acquire(folder) else { return Ok(()) };
-    if folder.join(METRICS).metadata().is_ok_and(|metadata| metadata.len() == 0) {
-        files::remove_written(folder, METRICS)?;
-    }
-    Ok(())
+    evaluated(config, &source, &options, &context).map(|_| ())
 }

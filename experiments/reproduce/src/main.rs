@@ -1,4 +1,4 @@
-//! Every experiment of both papers: runs, sweeps, comparison and report.
+//! Every experiment of the papers: runs, sweeps, comparison and report.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -14,21 +14,17 @@ mod status;
 mod sweep;
 
 use anyhow::Context;
-use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
-use ds_lab::cli::{RunArgs, check_instructions, exit_code, in_thread_pool, train};
-use ds_lab::files::expand_home;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use ds_lab::cli::{RunArgs, check_instructions, exit_code, expand_paths, in_thread_pool, train};
 use ds_lab::interrupt;
 use ds_nn::memory::Recycling;
 use mimalloc::MiMalloc;
-use std::any::TypeId;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: Recycling<MiMalloc> = Recycling::new(MiMalloc);
 
-/// Reproduces the experiments of Bohra-Campos2020 and Aziznejad2020.
+/// Reproduces the experiments of Bohra-Campos2020, Aziznejad2020 and Ducotterd2024.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Args {
@@ -54,7 +50,7 @@ enum Command {
     Report(compare::CompareArgs),
     /// Bounds of the Lipschitz constant of a run's network, from its checkpoint: from below, certified, and the papers'.
     Bounds(bounds::BoundsArgs),
-    /// Eliminates knots of a finished run: every threshold of the papers' list, from its checkpoint.
+    /// Prunes a finished run from its checkpoint: by refit, by the papers' thresholds, or both.
     Sparsify(sparsify::SparsifyArgs),
     /// Makes a run of a network of PyTorch: a checkpoint of DeepSplines' own program, a state_dict, or a safetensors file.
     Import(import::ImportArgs),
@@ -62,18 +58,8 @@ enum Command {
     Export(export::ExportArgs),
 }
 
-/// The command line. A path may begin with `~`, the home folder, also in `--out=~/x`, which shells leave as it is.
-fn command_line() -> clap::Command {
-    let path = PathBufValueParser::new().map(|path| expand_home(&path));
-    let expanded = |arg: Arg| {
-        let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
-        if is_path { arg.value_parser(path.clone()) } else { arg }
-    };
-    Args::command().mut_subcommands(|command| command.mut_args(expanded))
-}
-
 fn main() -> ExitCode {
-    let command = match Args::from_arg_matches(&command_line().get_matches()) {
+    let command = match Args::from_arg_matches(&expand_paths(Args::command()).get_matches()) {
         Ok(args) => args.command,
         Err(error) => error.exit(),
     };

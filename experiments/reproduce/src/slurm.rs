@@ -8,7 +8,7 @@ use ds_lab::file_names::SLURM;
 use ds_lab::files::{md5, write_atomically};
 use ds_lab::lock::DirectoryLock;
 use ds_lab::outln;
-use ds_lab::sweep::Sweep;
+use ds_lab::sweep::{Sweep, check_shards};
 use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 
@@ -77,9 +77,12 @@ fn option(text: &str) -> Result<String, String> {
 pub fn run(args: &SlurmArgs) -> Result<()> {
     let sweep = Sweep::load(&args.sweep)?;
     args.data.source()?;
-    let count = sweep.runs()?.len();
+    let runs = sweep.runs()?;
+    let count = runs.len();
     let shards = args.array.map_or(8.min(count), |array| (array as usize).min(count)).max(1);
     let out = absolute(directory(&sweep, args.out.as_deref())).context("--out")?;
+    // Else all tasks would fail, perhaps hours later.
+    check_shards(&out, &sweep, &runs, shards)?;
     let folder = out.join(SLURM);
     make_directory(&folder)?;
     let _lock = DirectoryLock::acquire(&folder)?;

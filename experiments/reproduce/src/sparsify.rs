@@ -2,11 +2,10 @@
 
 use crate::run_folder;
 use anyhow::{Context, Result, bail};
-use ds_core::activation::ActivationKind;
 use ds_core::sparsify::Cost;
 use ds_lab::cli::DataArgs;
 use ds_lab::config::{Config, Experiment, Judged, Kind, PruningMethod, Search, find};
-use ds_lab::file_names::{CHECKPOINT, CONFIG, PRUNING, SPARSIFIED, THRESHOLDS};
+use ds_lab::file_names::{CHECKPOINT, CONFIG, FINETUNED, PRUNING, SPARSIFIED, THRESHOLDS};
 use ds_lab::files::{remove_written, write_atomically};
 use ds_lab::interrupt::{self, Deferred};
 use ds_lab::lock::DirectoryLock;
@@ -149,7 +148,7 @@ impl SparsifyArgs {
 pub fn run(args: &SparsifyArgs) -> Result<()> {
     let (checkpoint, saved_config) = run_folder::open(&args.run)?;
     let kind = saved_config.activation.kind;
-    if !kind.is_spline() && kind != ActivationKind::LipschitzSpline {
+    if !kind.has_knots() {
         bail!(
             "{} has no knots to remove: its activation is {kind}; those of bspline, explicit_linear, relu_spline and \
              lipschitz_spline have some",
@@ -244,7 +243,12 @@ fn legend(config: &Config) -> String {
     let (tolerance, accuracy) = (config.sparsify.tolerance, config.sparsify.accuracy);
     let searched = searched.map(|what| format!("{what} at most {tolerance} points of {accuracy} accuracy"));
     let given = knots.map(|knots| format!("{knots} knots as given, whatever they lose"));
-    format!("*: {}", given.into_iter().chain(searched).collect::<Vec<_>>().join("; "))
+    // Of both methods' networks the one of refit is kept.
+    let of_refit = if method.refits() && method.thresholds() { " of refit" } else { "" };
+    let trained =
+        if config.sparsify.finetune_epochs > 0 { format!(" or, with epochs, {FINETUNED}") } else { String::new() };
+    let saved = format!("a network{of_refit} with a star is in {SPARSIFIED}{trained}");
+    format!("*: {}", given.into_iter().chain(searched).chain([saved]).collect::<Vec<_>>().join("; "))
 }
 
 /// What was tried, by both methods, below the network before; what was chosen has a star. A fit has losses in the place of accuracies.
@@ -265,7 +269,7 @@ fn table(config: &Config, active: usize, before: &Before, outcome: &Outcome) -> 
     let unchanged = cells([before.train.accuracy, validation, before.test.accuracy], before.test.loss);
     table.rows.push([vec!["none".to_owned(), active.to_string()], unchanged].concat());
     for (row, &test_loss) in outcome.curve.iter().zip(&outcome.test_losses) {
-        let is_chosen = outcome.refit.as_ref() == Some(row);
+        let is_chosen = [&outcome.refit, &outcome.finetuned].into_iter().flatten().any(|chosen| chosen == row);
         let method = match row.finetune_epochs {
             0 => "refit".to_owned(),
             epochs => format!("refit, {epochs} epochs"),

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use ds_lab::cli::{DataArgs, check_instructions};
 use ds_lab::file_names::SUMMARY;
 use ds_lab::sweep::{Merged, Shard, Sweep, SweepOptions, merge, run_sweep};
-use ds_lab::{console, files, outln};
+use ds_lab::{console, outln};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `reproduce sweep`.
@@ -17,7 +17,7 @@ pub struct SweepArgs {
     /// The sweep's directory [default: results/NAME].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Runs at once; 0: one a core.
+    /// Runs at once; 0: one a core, or one on a GPU.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub jobs: usize,
     /// Start again, even where there are rows of finished runs.
@@ -68,7 +68,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
 
 /// The directory of a sweep.
 pub fn directory(sweep: &Sweep, out: Option<&Path>) -> PathBuf {
-    out.map_or_else(|| Path::new("results").join(&sweep.name), files::expand_home)
+    out.map_or_else(|| Path::new("results").join(&sweep.name), Path::to_owned)
 }
 
 fn shard_of(text: &str) -> Result<Shard> {

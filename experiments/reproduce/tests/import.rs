@@ -210,6 +210,21 @@ fn a_run_has_the_epochs_that_its_file_tells() {
 }
 
 #[test]
+fn an_import_without_data_is_evaluated_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let known = save_weights(&directory.path().join("weights.safetensors"));
+    let (weights, run, config) = (path("weights.safetensors"), path("run"), path("run/config.toml"));
+    // An area has no sample.
+    let import = ["import", weights.as_str(), "--out", run.as_str(), "--data", "sample"];
+    reproduce(&[&import[..], &known[..]].concat());
+    assert!(!Path::new(&path("run/summary.csv")).exists());
+    reproduce(&["train", "--config", &config, "--out", &run, "--resume", "--quiet"]);
+    assert!(Path::new(&path("run/summary.csv")).exists());
+    assert!(!Path::new(&path("run/metrics.csv")).exists());
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("weights.safetensors");

@@ -177,6 +177,15 @@ fn the_table_of_a_pruning_says_what_a_star_means() {
         "{printed}"
     );
 
+    // Of the networks that were trained on, one is saved.
+    let printed = run.sparsify(&["--method", "refit", "--iterate", "--finetune-epochs", "2", "--tolerance", "10"]);
+    let starred = |head: &str| printed.lines().filter(|line| line.starts_with(head) && line.contains(" * ")).count();
+    assert_eq!((starred("  refit *"), starred("  refit, ")), (1, 1), "{printed}");
+    assert!(
+        printed.contains("with a star is in sparsified.safetensors or, with epochs, finetuned.safetensors"),
+        "{printed}"
+    );
+
     // A fit has no accuracy.
     let run = Run::of(
         "experiment = \"fit1d\"\ndata.train_points = 50\ntrain.epochs = 2\ntrain.milestones = []\n\

@@ -328,6 +328,33 @@ fn scripts_of_another_definition_leave_that_of_jobs_that_wait() {
 }
 
 #[test]
+fn arrays_whose_tasks_would_all_fail_get_no_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, out) = (folder.path().join("jobs.toml"), folder.path().join("out"));
+    let tiny = "[config]\nexperiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\ntrain.epochs = 1\n\
+                train.milestones = []\n[[grid]]\nseed = \"0..4\"\n";
+    std::fs::write(&file, tiny).unwrap();
+    let call = |command: &str, options: &[&str]| {
+        let mut call = reproduce();
+        call.arg(command).arg(&file).args(["--device", "cpu", "--out"]).arg(&out).args(options).output().unwrap()
+    };
+    let made = call("sweep", &["--shard", "1/2", "--quiet"]);
+    assert!(made.status.success(), "{}", text(&made));
+    let refused = |array: &str, part: &str| {
+        let output = call("slurm", &["--dry-run", "--array", array]);
+        assert!(!output.status.success() && text(&output).contains(part), "{}", text(&output));
+        assert!(text(&output).contains("sweep.toml --out "), "{}", text(&output));
+        assert!(!out.join("slurm").exists());
+    };
+    refused("3", "--array 2");
+    std::fs::write(&file, tiny.replace("epochs = 1", "epochs = 2")).unwrap();
+    refused("2", "another definition");
+    std::fs::write(&file, tiny).unwrap();
+    let same = call("slurm", &["--dry-run", "--array", "2"]);
+    assert!(same.status.success() && out.join("slurm/array.sh").exists(), "{}", text(&same));
+}
+
+#[test]
 fn a_tilde_is_the_home_folder_in_scripts() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("jobs.toml"), SWEEP).unwrap();

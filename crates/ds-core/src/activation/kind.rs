@@ -37,6 +37,11 @@ impl ActivationKind {
         matches!(self, Self::BSpline | Self::ExplicitLinear | Self::ReluSpline)
     }
 
+    /// Whether its functions have knots, which pruning removes: splines with and without a constraint.
+    pub fn has_knots(self) -> bool {
+        self.is_spline() || self == Self::LipschitzSpline
+    }
+
     /// Whether its functions take pairs of channels.
     pub fn takes_pairs(self) -> bool {
         matches!(self, Self::MaxMin | Self::Householder)
@@ -45,5 +50,22 @@ impl ActivationKind {
     /// Whether it is 1-Lipschitz whatever its parameters are.
     pub fn is_lipschitz(self) -> bool {
         !(self.is_spline() || matches!(self, Self::PRelu | Self::Apl))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::ActivationKind;
+    use crate::activation::{Activation, ActivationConfig};
+
+    #[test]
+    fn splines_with_and_without_a_constraint_have_knots() {
+        for name in ActivationKind::NAMES {
+            let kind: ActivationKind = name.parse().unwrap();
+            let activation = ActivationConfig::from(kind).build(2, false).unwrap();
+            let has_knots = matches!(activation, Activation::Spline(_) | Activation::Lipschitz(_));
+            assert_eq!(kind.has_knots(), has_knots, "{name}");
+        }
     }
 }

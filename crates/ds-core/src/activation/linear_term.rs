@@ -11,7 +11,7 @@ pub struct LinearTerm {
     pub weight: Tensor,
     /// b0, one a channel.
     pub bias: Tensor,
-    /// Whether b0 stays what it is.
+    /// Whether b0 is not trained; pruning may set it.
     pub fixed_bias: bool,
 }
 

@@ -152,11 +152,14 @@ impl Spline {
 
     /// The same splines with another tensor for the distance of the knots.
     pub(super) fn with_step(self, step: &Tensor) -> Result<Self> {
-        Ok(Self { step: step.to_dtype(DType::F64)?.to_device(&Device::Cpu)?, ..self })
+        let step = step.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+        Grid::from_step(self.size, step.to_scalar()?)?;
+        Ok(Self { step, ..self })
     }
 
-    /// Moves the knots to `grid`, for this layer and its clones, and interpolates the coefficients there, in place: σ stays the same
-    /// between knots of both grids, and changes by the error of interpolation elsewhere. The linear term stays as it is.
+    /// Moves the knots to `grid`, for this layer and its clones, and interpolates the coefficients there, in place: σ keeps its values
+    /// at the new knots, and changes by the error of interpolation between them. Beyond them it goes on with its new last slopes. The
+    /// linear term stays as it is.
     ///
     /// # Errors
     /// If `grid` has another number of knots, for a `ReluSpline`, which has no coefficients, for a frozen layer, or if the device

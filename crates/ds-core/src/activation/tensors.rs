@@ -1,7 +1,7 @@
 //! Activations with other tensors: copies in another precision or on another device, or parameters that come from elsewhere.
 
 use super::{Activation, Apl, ClippedPRelu, Householder, Kind, LinearTerm, LipschitzSpline, PRelu, Spline};
-use crate::parameter::{GRID_STEP, copied};
+use crate::parameter::{GRID_STEP, check_is_real, copied};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -12,7 +12,7 @@ impl Activation {
     /// The activation with what `new` gives in place of each of its tensors: a copy, or one that is found under the name.
     ///
     /// # Errors
-    /// If a shape does not fit, or those of `new`.
+    /// If a shape does not fit, a tensor is neither f32 nor f64, or those of `new`.
     pub fn map_tensors(&self, new: &mut NewTensor<'_>) -> Result<Self> {
         let new = &mut checked(new);
         Ok(match self {
@@ -33,20 +33,21 @@ impl Activation {
     /// A copy with parameters of a type and on a device: f64 for what f32 would round away.
     ///
     /// # Errors
-    /// If the device is out of memory.
+    /// If the type is neither f32 nor f64, or the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
         self.map_tensors(&mut |name, tensor| copied(name, tensor, dtype, device))
     }
 }
 
-/// The same, with an error for a tensor of another shape.
+/// The same, with an error for a tensor of another shape or of a type that parameters cannot have.
 fn checked<'a>(new: &'a mut NewTensor<'_>) -> impl FnMut(&'static str, &Tensor) -> Result<Tensor> + 'a {
     |what, old| {
         let tensor = new(what, old)?;
-        if tensor.shape() == old.shape() {
-            return Ok(tensor);
+        if tensor.shape() != old.shape() {
+            return Err(Error::Shape { what, got: tensor.shape().clone(), expected: old.shape().clone() });
         }
-        Err(Error::Shape { what, got: tensor.shape().clone(), expected: old.shape().clone() })
+        check_is_real(what, tensor.dtype())?;
+        Ok(tensor)
     }
 }
 
@@ -80,7 +81,7 @@ impl Spline {
     /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
-    /// If the device is out of memory.
+    /// If the type is neither f32 nor f64, or the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
         self.map_tensors(&mut |name, tensor| copied(name, tensor, dtype, device))
     }
@@ -104,7 +105,7 @@ impl LipschitzSpline {
     /// A copy with parameters of a type and on a device.
     ///
     /// # Errors
-    /// If the device is out of memory.
+    /// If the type is neither f32 nor f64, or the device is out of memory.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
         self.map_tensors(&mut |name, tensor| copied(name, tensor, dtype, device))
     }

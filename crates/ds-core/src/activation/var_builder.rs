@@ -5,6 +5,7 @@ use crate::parameter::{Group, Parameter, is_grid_step};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
+use std::collections::HashSet;
 
 /// A layer of spline activations, as the functions of candle-nn make layers: one function for each of so many channels.
 ///
@@ -159,9 +160,12 @@ impl Groups {
         drop(data);
         // Layers that were made without a builder.
         let all = [&groups.weights, &groups.splines, &groups.scalings].into_iter().flatten();
-        let known: Vec<_> = all.map(|var| var.id()).collect();
-        for parameter in parameters.iter().filter(|parameter| !known.contains(&parameter.var.id())) {
-            groups.of_group(parameter.group).push(parameter.var.clone());
+        let mut known: HashSet<_> = all.map(|var| var.id()).collect();
+        for parameter in parameters {
+            // Clones of a layer share its parameters.
+            if known.insert(parameter.var.id()) {
+                groups.of_group(parameter.group).push(parameter.var.clone());
+            }
         }
         groups
     }

@@ -18,6 +18,20 @@ pub fn real_dtype(storage: &CpuStorage, op: &'static str) -> Result<DType> {
     }
 }
 
+/// A rectifier: x where it is positive, slope·x elsewhere. Slope 0 is ReLU, which is 0 at −∞, too.
+#[inline(always)]
+pub fn rectified<T: Real>(slope: T, x: T) -> T {
+    let negative = if slope == T::ZERO && x <= T::ZERO { T::ZERO } else { slope * x };
+    if x > T::ZERO { x } else { negative }
+}
+
+/// Its gradient at `x`.
+#[inline(always)]
+pub fn rectified_gradient<T: Real>(slope: T, x: T, dy: T) -> T {
+    let negative = if slope == T::ZERO { T::ZERO } else { slope * dy };
+    if x > T::ZERO { dy } else { negative }
+}
+
 /// A tensor of these elements, outside any graph.
 pub fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cpu(T::to_cpu_storage_owned(data)), shape, BackpropOp::none(), false)

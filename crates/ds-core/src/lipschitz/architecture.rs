@@ -73,7 +73,7 @@ pub struct PoolWindow {
 impl PoolWindow {
     /// The number of windows that a pixel can be part of.
     pub fn overlap(&self) -> usize {
-        self.kernel.div_ceil(self.stride).pow(2)
+        self.kernel.div_ceil(self.stride.max(1)).pow(2)
     }
 
     fn output(&self, plane: (usize, usize)) -> Result<(usize, usize)> {

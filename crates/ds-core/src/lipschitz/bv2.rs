@@ -57,7 +57,7 @@ impl Exponent {
 /// The bound of a network, from the ℓp norm of its inputs to that of its outputs.
 ///
 /// # Errors
-/// If layers do not fit each other, an activation is no function of one channel, or a parameter is not f32 or f64.
+/// If layers do not fit each other, or an activation is no function of one channel.
 pub fn bound(architecture: &Architecture, p: Exponent) -> Result<f64> {
     let (known, outputs) = passed(architecture, p)?;
     Ok(match known {
@@ -157,8 +157,7 @@ fn through(operators: &[Operator], mut known: Known, mut signal: Signal, p: Expo
 /// BV²(σ_n) of each channel. Fixed and parametric activations are linear splines too, and counted as such.
 ///
 /// # Errors
-/// If the activations are no functions of one channel each (MaxMin, Householder), are of another number of channels, or have
-/// parameters that are not f32 or f64.
+/// If the activations are no functions of one channel each (MaxMin, Householder), or are of another number of channels.
 pub fn bv2_of(activation: &Activation, channels: usize) -> Result<Vec<f64>> {
     let each: Vec<f64> = match activation {
         // |slope change at 0| + |σ(0)| + |σ(1)|.

@@ -49,25 +49,33 @@ pub fn active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
 /// How many knots of each function have a slope change that is more than the rounding of the stored parameters can make: those of a
 /// function that is straight but for rounding are none.
 pub fn significant_knots(spline: &Spline) -> Result<Vec<usize>> {
-    let knots = spline.knot_parameters();
-    if let Kind::ReluSpline { .. } = spline.kind() {
-        return active_knots(spline, 0.0);
-    }
-    let size = spline.grid().size();
+    Ok(bent_knots(spline)?.iter().map(Vec::len).collect())
+}
+
+/// The indices of these knots.
+#[doc(hidden)]
+pub fn bent_knots(spline: &Spline) -> Result<Vec<Vec<usize>>> {
+    let (knots, size) = (spline.knot_parameters(), spline.grid().size());
+    let of_relus = |a: &[f64]| (0..a.len()).filter(|&k| a[k].abs() > 0.0).map(|k| k + 1).collect();
     dispatch_real!(knots.dtype(), "significant-knots", T => {
-        with_elements::<T, _>(knots, |c| Ok(c.chunks_exact(size).map(|c| significant(&to_f64(c), epsilon(T::DTYPE))).collect()))
+        with_elements::<T, _>(knots, |all| {
+            Ok(match spline.kind() {
+                Kind::ReluSpline { .. } => all.chunks_exact(size - 2).map(|a| of_relus(&to_f64(a))).collect(),
+                _ => all.chunks_exact(size).map(|c| bends(&to_f64(c), epsilon(T::DTYPE))).collect(),
+            })
+        })
     })
 }
 
-/// The inner knots of a row of coefficients whose second difference is above the rounding of the three coefficients.
-pub(crate) fn significant(c: &[f64], epsilon: f64) -> usize {
-    c.windows(3).filter(|c| significant_sign([c[0], c[1], c[2]], epsilon) != 0.0).count()
+/// The indices of the inner knots of a row of coefficients whose second difference is above the rounding of the three coefficients.
+#[doc(hidden)]
+pub fn bends(c: &[f64], epsilon: f64) -> Vec<usize> {
+    (1..c.len() - 1).filter(|&k| significant_sign([c[k - 1], c[k], c[k + 1]], epsilon) != 0.0).collect()
 }
 
 /// The sign of the second difference of three coefficients; 0 where it is not above their rounding.
 #[inline(always)]
-#[doc(hidden)]
-pub fn significant_sign(c: [f64; 3], epsilon: f64) -> f64 {
+pub(crate) fn significant_sign(c: [f64; 3], epsilon: f64) -> f64 {
     let difference = (c[2] - c[1]) - (c[1] - c[0]);
     let rounding = 0.5 * epsilon * (c[0].abs() + 2.0 * c[1].abs() + c[2].abs());
     if difference.abs() > rounding { difference.signum() } else { 0.0 }

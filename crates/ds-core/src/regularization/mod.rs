@@ -10,9 +10,9 @@ pub(crate) mod norm;
 mod proximal;
 
 pub(crate) use gradient::address_to_add_to;
-#[doc(hidden)]
-pub use measures::significant_sign;
 pub use measures::{active_knots, bv2, significant_knots, slope_changes, tv2, values_at_0_and_1};
+#[doc(hidden)]
+pub use measures::{bends, bent_knots};
 pub use norm::Norm;
 pub use proximal::{ProximalTv2, Workspace, proximal_step};
 

@@ -4,8 +4,8 @@ use crate::activation::{Kind, Spline};
 use crate::backend::real::{Real, with_elements};
 use crate::{Result, dispatch_real};
 
-/// How many knots of each function have a slope change above `threshold` when it is computed without rounding from the
-/// stored parameters.
+/// How many knots of each function have a slope change above `threshold` when it is computed in f64 from the stored parameters: without
+/// rounding where those are f32, or of a pruned function.
 ///
 /// [`active_knots`](crate::regularization::active_knots) counts in the precision of the parameters, as the original does,
 /// and then takes rounding noise for knots where the threshold is below it; after pruning this count is the
@@ -80,7 +80,9 @@ pub(super) fn write<T: Real>(
 fn unit_for<T: Real>(largest: f64, size: usize) -> f64 {
     let precision = if T::DTYPE == candle_core::DType::F32 { 24 } else { 53 };
     let limit = 2f64.powi(precision) - size as f64;
-    let mut unit = 2f64.powi(largest.log2().floor() as i32 - precision);
+    // Below this a power of two has fewer digits, and 2^−1075 is 0.
+    let exponent = (largest.log2().floor() as i32 - precision).max(f64::MIN_EXP - 1);
+    let mut unit = 2f64.powi(exponent);
     while largest / unit > limit {
         unit *= 2.0;
     }

@@ -171,6 +171,10 @@ impl Layer {
 
 /// Writes a row of values that is straight between nodes.
 fn write_row<T: Real>(row: &mut [T], nodes: &[usize], values: &[f64], limit: Option<f64>) {
+    // A function that has diverged stays so, as with thresholds.
+    if values.iter().any(|value| !value.is_finite()) {
+        return row.fill(T::from_f64(f64::NAN));
+    }
     let Some(unit) = unit_of::<T>(values) else { return row.fill(T::ZERO) };
     let (mut all, mut rises) = (vec![values[0]], Vec::new());
     for (nodes, values) in nodes.windows(2).zip(values.windows(2)) {

@@ -124,7 +124,8 @@ pub fn largest_threshold<E>(
     let mut best = None;
     for &threshold in thresholds {
         let accuracy = evaluate(threshold)?;
-        if unchanged_accuracy - accuracy > tolerance {
+        // An accuracy that is NaN is none.
+        if unchanged_accuracy - accuracy > tolerance || accuracy.is_nan() {
             break;
         }
         best = Some((threshold, accuracy));

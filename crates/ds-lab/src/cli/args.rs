@@ -3,12 +3,11 @@
 use crate::config::Config;
 use crate::data::Source;
 use crate::device::{Context as DeviceContext, DeviceChoice};
-use crate::files;
 use crate::run::{Existing, RunOptions};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use ds_nn::ops::conv2d;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the data comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -134,16 +133,17 @@ impl RunArgs {
             (.., true) => Existing::Overwrite,
             _ => Existing::Refuse,
         };
-        let directory = self.out.as_deref().map_or_else(|| default_directory(config), files::expand_home);
+        let directory = self.out.clone().unwrap_or_else(|| run_directory(Path::new(RESULTS), config));
         RunOptions { directory, existing, quiet: self.quiet }
     }
 }
 
-/// results/EXPERIMENT/NAME-seedSEED.
-pub fn default_directory(config: &Config) -> PathBuf {
-    ["results".to_owned(), config.experiment.to_string(), format!("{}-seed{}", config.name, config.seed)]
-        .iter()
-        .collect()
+/// The folder of results that is written to if no other is named.
+pub(super) const RESULTS: &str = "results";
+
+/// EXPERIMENT/NAME-seedSEED in a folder of results.
+pub fn run_directory(results: &Path, config: &Config) -> PathBuf {
+    results.join(config.experiment.to_string()).join(config.run_title())
 }
 
 #[cfg(test)]

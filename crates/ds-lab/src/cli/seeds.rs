@@ -1,9 +1,8 @@
 //! `--seeds`: runs that differ in their seeds only.
 
-use super::args::RunArgs;
+use super::args::{RESULTS, RunArgs};
 use crate::config::Config;
 use crate::file_names::SWEEP;
-use crate::files;
 use crate::outln;
 use crate::sweep::{Sweep, SweepOptions, run_sweep};
 use anyhow::{Result, bail};
@@ -20,8 +19,8 @@ pub(super) fn train(seeds: &str, config: &Config, args: &RunArgs) -> Result<()> 
         crate::out!("{}", sweep.definition());
         return Ok(());
     }
-    let usual = || Path::new("results").join(config.experiment.to_string()).join(&config.name);
-    let directory = args.out.as_deref().map_or_else(usual, files::expand_home);
+    let usual = || Path::new(RESULTS).join(config.experiment.to_string()).join(&config.name);
+    let directory = args.out.clone().unwrap_or_else(usual);
     if args.resume && !directory.join(SWEEP).exists() {
         bail!(
             "--resume: {} has no runs of --seeds to go on with; leave out --resume to start them",

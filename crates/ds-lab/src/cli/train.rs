@@ -4,11 +4,11 @@ use super::args::RunArgs;
 use super::exit::exit_code;
 #[cfg(feature = "nccl")]
 use super::gpus;
+use super::home::expand_paths;
 use super::seeds;
 use super::threads::{in_thread_pool, set_threads};
 use crate::config::{self, Config, Experiment};
 use crate::console;
-use crate::files;
 use crate::interrupt;
 use crate::run::run;
 use anyhow::{Context, Result, bail};
@@ -24,7 +24,7 @@ struct Args {
 
 /// The main function of an experiment's binary.
 pub fn main(experiment: Experiment, about: &'static str) -> ExitCode {
-    let command = Args::command().about(about).after_long_help(config::reference_doc());
+    let command = expand_paths(Args::command().about(about).after_long_help(config::reference_doc()));
     let args = match Args::from_arg_matches(&command.get_matches()) {
         Ok(args) => args,
         Err(error) => error.exit(),
@@ -46,7 +46,7 @@ pub fn check_instructions() -> Result<()> {
 /// If the config or the arguments are wrong, data is missing, or the run fails.
 pub fn train(experiment: Option<Experiment>, args: &RunArgs) -> Result<()> {
     check_instructions()?;
-    let config = Config::load(&files::expand_home(&args.config), &args.set)?;
+    let config = Config::load(&args.config, &args.set)?;
     if experiment.is_some_and(|experiment| config.experiment != experiment) {
         bail!(
             "{} is a config of the experiment `{}`; run it with `cargo run --release -p {} -- --config {}`",

@@ -176,6 +176,11 @@ impl Config {
         Self::from_table(parse(&text, &origin)?, origin, &settings)
     }
 
+    /// NAME-seedSEED, which tells the runs of one experiment apart.
+    pub fn run_title(&self) -> String {
+        format!("{}-seed{}", self.name, self.seed)
+    }
+
     /// The config that a resolved TOML text holds, such as a checkpoint's.
     ///
     /// # Errors

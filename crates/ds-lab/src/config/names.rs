@@ -56,6 +56,15 @@ impl Dataset {
         matches!(self, Self::Circle | Self::SShape)
     }
 
+    /// How many images it has for training and for testing.
+    pub(crate) fn image_counts(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Cifar10 | Self::Cifar100 => Some((50_000, 10_000)),
+            Self::Mnist | Self::FashionMnist => Some((60_000, 10_000)),
+            _ => None,
+        }
+    }
+
     /// The shape of a sample.
     pub fn sample(self) -> &'static [usize] {
         match self {

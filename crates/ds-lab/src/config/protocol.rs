@@ -19,10 +19,11 @@ pub fn protocol(config: &Config, is_sample: bool) -> String {
         less(config.data.train_points, full.data.train_points, "training points");
         less(config.data.test_grid, full.data.test_grid, "test cells a side");
     }
-    for (limit, what) in
-        [(config.train.max_train_images, "training images"), (config.train.max_test_images, "test images")]
+    let (train, test) = config.data.dataset.image_counts().unwrap_or_default();
+    for (limit, all, what) in
+        [(config.train.max_train_images, train, "training images"), (config.train.max_test_images, test, "test images")]
     {
-        if limit > 0 {
+        if limit > 0 && limit < all {
             reduced.push(format!("first {limit} {what}"));
         }
     }

@@ -27,6 +27,11 @@ impl Config {
             .collect()
     }
 
+    /// Whether the network is pruned at the end of a run: the config asks for it, and the functions have knots.
+    pub(crate) fn is_pruned(&self) -> bool {
+        self.sparsify.enabled && self.activation.kind.has_knots()
+    }
+
     /// The MD5 of the keys that change the training, as lines `path = value` in the order of their paths. It stays the same when
     /// a config gets a new key that is left out of [`to_toml`](Self::to_toml) at its default.
     pub fn training_md5(&self) -> String {

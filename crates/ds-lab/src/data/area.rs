@@ -1,4 +1,4 @@
-//! Points of the plane, inside or outside an area: the classification problems of both papers.
+//! Points of the plane, inside or outside an area: the classification problems of the papers of 2020.
 
 use super::{DataError, Source, content};
 use crate::files::md5;
@@ -40,6 +40,14 @@ impl AreaShape {
         match self {
             Self::Circle => "circle",
             Self::SShape => "s_shape",
+        }
+    }
+
+    /// The MD5 of the original's training points: all x1, x2, label as little-endian 32-bit floats.
+    fn original_md5(self) -> &'static str {
+        match self {
+            Self::Circle => "7837ab21d065998a76afffe9c1e468be",
+            Self::SShape => "8e0e735fc3bc37eef560ed37bbd57a53",
         }
     }
 
@@ -101,37 +109,29 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PointSet, String> {
     if set.points.is_empty() { Err("it has no points".to_owned()) } else { Ok(set) }
 }
 
-/// The original's files: (area, split, points, MD5 of all x1, x2, label as little-endian 32-bit floats).
-const ORIGINAL: [(AreaShape, &str, usize, &str); 4] = [
-    (AreaShape::Circle, "train", 1500, "7837ab21d065998a76afffe9c1e468be"),
-    (AreaShape::Circle, "valid", 1500, "5e6dcb41816f944c8aadfea9bac75340"),
-    (AreaShape::SShape, "train", 1500, "8e0e735fc3bc37eef560ed37bbd57a53"),
-    (AreaShape::SShape, "valid", 6000, "29e348b62c70b3b59656bf4384488415"),
-];
+/// Points of each of the original's training files.
+const ORIGINAL_POINTS: usize = 1500;
 
-/// The original's points of a split (`train` or `valid`), from `area2d/SHAPE_SPLIT.csv` in the data directory, with the
-/// path; `None` if the file is not there.
+/// The original's training points, from `area2d/SHAPE_train.csv` in the data directory, with the path; `None` if the file is not there.
 ///
 /// # Errors
 /// If the data directory is not there, or the file is there and its points are not the original's.
-pub fn area_points(shape: AreaShape, split: &str, source: &Source) -> Result<Option<(PointSet, PathBuf)>, DataError> {
-    let path = source.root()?.join("area2d").join(format!("{}_{split}.csv", shape.name()));
+pub fn area_points(shape: AreaShape, source: &Source) -> Result<Option<(PointSet, PathBuf)>, DataError> {
+    let path = source.root()?.join("area2d").join(format!("{}_train.csv", shape.name()));
     if !path.exists() {
         return Ok(None);
     }
     let set = area_csv(&path)?;
-    let original = ORIGINAL.iter().find(|(of, name, ..)| (*of, *name) == (shape, split));
-    if let Some((_, _, count, expected)) = original {
-        let numbers = set.points.iter().zip(&set.labels).flat_map(|([x1, x2], label)| [*x1, *x2, *label]);
-        let found = md5(&numbers.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
-        if (set.points.len(), found.as_str()) != (*count, expected) {
-            let problem = format!(
-                "it has {} points with MD5 {found}, the original's has {count} with {expected}",
-                set.points.len()
-            );
-            let remedy = "get the whole file again, or train with data.points = \"generated\", which needs no file";
-            return Err(DataError::content(path, problem, remedy));
-        }
+    let numbers = set.points.iter().zip(&set.labels).flat_map(|([x1, x2], label)| [*x1, *x2, *label]);
+    let found = md5(&numbers.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+    let expected = shape.original_md5();
+    if (set.points.len(), found.as_str()) != (ORIGINAL_POINTS, expected) {
+        let problem = format!(
+            "it has {} points with MD5 {found}, the original's has {ORIGINAL_POINTS} with {expected}",
+            set.points.len()
+        );
+        let remedy = "get the whole file again, or train with data.points = \"generated\", which needs no file";
+        return Err(DataError::content(path, problem, remedy));
     }
     Ok(Some((set, path)))
 }

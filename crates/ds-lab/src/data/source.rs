@@ -3,7 +3,7 @@
 use super::dataset::{ImageDataset, Part};
 use super::error::DataError;
 use crate::files::expand_home;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where to look for data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,14 +19,14 @@ pub enum Source {
 }
 
 impl Source {
-    /// The directory to look in; `~` is the home folder. Only `./data` need not exist.
+    /// The directory to look in; `~` in `DS_DATA_DIR` is the home folder. Only `./data` need not exist.
     pub(super) fn root(&self) -> Result<PathBuf, DataError> {
+        let of_environment = || std::env::var_os("DS_DATA_DIR").filter(|dir| !dir.is_empty());
         let given = match self {
             Self::Auto { dir: Some(dir) } => Some((dir.clone(), "--data-dir")),
-            _ => std::env::var_os("DS_DATA_DIR").filter(|dir| !dir.is_empty()).map(|dir| (dir.into(), "DS_DATA_DIR")),
+            _ => of_environment().map(|dir| (expand_home(Path::new(&dir)), "DS_DATA_DIR")),
         };
-        let Some((directory, option)) = given else { return Ok(PathBuf::from("data")) };
-        let path = expand_home(&directory);
+        let Some((path, option)) = given else { return Ok(PathBuf::from("data")) };
         if path.is_dir() { Ok(path) } else { Err(DataError::NoDirectory { path, option }) }
     }
 

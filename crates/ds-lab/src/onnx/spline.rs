@@ -2,8 +2,8 @@
 
 use super::graph::{Attribute, Builder, Name};
 use candle_core::{DType, Device, Result, Tensor};
-use ds_core::activation::{Kind, LipschitzSpline, Spline};
-use ds_core::regularization::significant_sign;
+use ds_core::activation::{LipschitzSpline, Spline};
+use ds_core::regularization::{bends, bent_knots};
 
 /// The functions of a layer in f64.
 pub(super) struct Functions {
@@ -28,17 +28,12 @@ impl Functions {
         let grid = spline.grid();
         // In f64, where the linear term is added without rounding.
         let values = in_f64(&spline.to(DType::F64, &Device::Cpu)?.coefficients()?)?;
-        let stored = in_f64(spline.knot_parameters())?;
-        let kept = |row: &[f64]| match spline.kind() {
-            Kind::ReluSpline { .. } => (0..row.len()).filter(|&k| row[k] != 0.0).map(|k| k + 1).collect(),
-            Kind::BSpline { .. } | Kind::ExplicitLinear { .. } => bends(row),
-        };
-        let rows = values.chunks_exact(grid.size()).zip(stored.chunks_exact(stored.len() / spline.channels()));
-        let function = |(values, stored): (&[f64], &[f64])| Function {
+        let rows = values.chunks_exact(grid.size()).zip(bent_knots(spline)?);
+        let function = |(values, kept): (&[f64], Vec<usize>)| Function {
             first: grid.knot(0),
             step: grid.step(),
             values: values.to_vec(),
-            kept: kept(stored),
+            kept,
         };
         Ok(Self { functions: rows.map(function).collect() })
     }
@@ -51,7 +46,7 @@ impl Functions {
             first: knots[0] / alpha,
             step: spline.step() / alpha,
             values: values.to_vec(),
-            kept: bends(values),
+            kept: bends(values, f64::from(f32::EPSILON)),
         };
         Ok(Self { functions: rows.map(function).collect() })
     }
@@ -144,12 +139,6 @@ impl Function {
         };
         Bent { line: lines[middle], hinges: self.kept.iter().enumerate().map(hinge).collect() }
     }
-}
-
-/// The inner knots whose second difference is above the rounding of f32 values.
-fn bends(c: &[f64]) -> Vec<usize> {
-    let is_bent = |&k: &usize| significant_sign([c[k - 1], c[k], c[k + 1]], f64::from(f32::EPSILON)) != 0.0;
-    (1..c.len() - 1).filter(is_bent).collect()
 }
 
 fn in_f64(tensor: &Tensor) -> Result<Vec<f64>> {

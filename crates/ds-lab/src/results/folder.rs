@@ -265,7 +265,11 @@ impl Walk {
         } else {
             Vec::new()
         };
-        let summary = rows.into_iter().next_back();
+        let last = rows.into_iter().next_back();
+        let (earlier, summary) = match last {
+            Some(row) if row.is_of_earlier_end(&config) => (Some(row), None),
+            last => (None, last),
+        };
         let thresholds =
             if has(THRESHOLDS) { self.thresholds(&file(THRESHOLDS), summary.as_ref()) } else { Vec::new() };
         let pruning = if has(PRUNING) { self.pruning(&file(PRUNING), summary.as_ref()) } else { Vec::new() };
@@ -275,6 +279,7 @@ impl Walk {
             config,
             metrics,
             summary,
+            earlier,
             thresholds,
             pruning,
             directory: directory.to_owned(),
@@ -323,15 +328,17 @@ impl Walk {
         // A sweep that goes on lacks rows of runs that have ended, and so does one with a damaged summary.
         for (name, row) in self.rows_inside {
             let Some(sweep) = self.results.sweeps.iter_mut().find(|sweep| sweep.name == name) else { continue };
-            let is_same = |other: &SummaryRow| {
-                (&other.run, other.seed, &other.experiment, &other.dataset)
-                    == (&row.run, row.seed, &row.experiment, &row.dataset)
-            };
-            if !sweep.rows.iter().any(is_same) {
+            if !sweep.rows.iter().any(|other| other.is_of_run_of(&row)) {
                 self.rows.push((self.results.folder.join(&name).join(SUMMARY), vec![row.clone()]));
                 sweep.rows.push(row);
             }
         }
+        // A merge beside running shards leaves their rows where they are.
+        let mut seen = HashSet::new();
+        self.results.diverged.retain(|(_, row)| {
+            let (run, seed, training) = row.training();
+            seen.insert((run.to_owned(), seed, training.to_owned()))
+        });
         self.rows.sort_by(|a, b| a.0.cmp(&b.0));
         self.results.rows = self.rows.into_iter().flat_map(|(_, rows)| rows).filter(|row| is_new(row)).collect();
         self.results.left_out.sort_by(|a, b| a.path.cmp(&b.path));
@@ -362,6 +369,6 @@ fn other_run(row: &SummaryRow, (config, digest): &ReadConfig) -> Option<String> 
     }
     // The digest of the file itself is that of an older version, which knew fewer keys.
     let given = row.config_md5.as_ref()?;
-    let is_same = row.has_config(config) || given == digest;
+    let is_same = row.has_config(config) || given == digest || row.is_of_earlier_end(config);
     (!is_same).then(|| format!("its config_md5 {given} is not that of config.toml: the run had another config"))
 }

@@ -23,6 +23,8 @@ pub struct Run {
     pub metrics: Vec<MetricsRow>,
     /// The row of `summary.csv`; `None` until the run has ended.
     pub summary: Option<SummaryRow>,
+    /// The row of an earlier end, from which the run goes on and has not ended yet.
+    pub earlier: Option<SummaryRow>,
     /// The rows of `thresholds.csv`.
     pub thresholds: Vec<ThresholdRow>,
     /// The rows of `pruning.csv`.

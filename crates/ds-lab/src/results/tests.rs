@@ -205,6 +205,27 @@ fn rows_of_another_config_or_run_are_left_out() {
 }
 
 #[test]
+fn the_row_of_an_earlier_end_counts_until_the_run_has_ended_again() {
+    let folder = Folder::new();
+    let ended = folder.run("r", "train.epochs = 5\ntrain.milestones = [3]");
+    let row = folder.read().runs[0].summary.clone().unwrap();
+    assert!(row.has_config(&ended) && folder.read().runs[0].earlier.is_none());
+    let longer = |more: &str| {
+        let text =
+            format!("experiment = \"area2d\"\nname = \"r\"\ntrain.epochs = 9\ntrain.milestones = [3, 7]\n{more}");
+        folder.write("r/config.toml", Config::from_toml(&text).unwrap().to_toml());
+    };
+    longer("");
+    let (rows, left_out) = folder.found();
+    assert_eq!((rows.len(), left_out.len()), (4, 0), "{left_out:?}");
+    let run = &folder.read().runs[0];
+    assert_eq!((run.summary.as_ref(), run.earlier.as_ref()), (None, Some(&row)));
+    // Another training is no earlier end.
+    longer("train.batch_size = 7");
+    assert_eq!((folder.found().0.len(), folder.found().1.len()), (3, 1));
+}
+
+#[test]
 fn metrics_and_thresholds_of_another_run_are_left_out() {
     let folder = Folder::new();
     folder.run("r", "");
@@ -332,6 +353,19 @@ fn runs_that_diverged_have_a_table() {
     let text = String::from_utf8(outputs[0].bytes.clone()).unwrap();
     assert!(text.contains("## Diverged runs") && text.contains("| whole | steep | 1 | 3 | 640 |"), "{text}");
     assert!(text.contains("## Left out") && text.contains("| whole/diverged.csv | line 3"), "{text}");
+}
+
+#[test]
+fn a_run_that_diverged_is_listed_once() {
+    let folder = Folder::new();
+    let header = "run,seed,training_md5,step,epoch,loss,revision\n";
+    let steep = "steep,1,0123,640,3,NaN,abc\n";
+    folder.write("whole/diverged.csv", format!("{header}{steep}"));
+    // As after a merge beside a shard that goes on.
+    folder.write("whole/shards/1-of-2/diverged.csv", format!("{header}{steep}flat,0,4567,7,0,inf,abc\n"));
+    let table = folder.read().diverged_table().unwrap();
+    let runs: Vec<(&str, &str)> = table.rows.iter().map(|row| (row[0].as_str(), row[1].as_str())).collect();
+    assert_eq!(runs, [("whole", "steep"), ("whole/shards/1-of-2", "flat")]);
 }
 
 #[test]

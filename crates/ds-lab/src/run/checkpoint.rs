@@ -250,19 +250,11 @@ fn restore_fixed(tensors: &BTreeMap<String, Tensor>, network: &Network) -> Resul
     Ok(())
 }
 
-/// Writes a network without the state of its training, with the config of the run and a digest: all tensors by the names that
-/// [`Network::with_builder`] reads, the distances of knots included.
+/// Writes a network without the state of its training, with a digest: all tensors by the names that [`Network::with_builder`] reads,
+/// the distances of knots included. The entry `config` of the metadata is the config of the run.
 ///
 /// # Errors
 /// If the file cannot be written, or the network is frozen.
-pub fn write_network(path: &Path, network: &Network, config: &str) -> Result<()> {
-    write_network_with(path, network, HashMap::from([("config".to_owned(), config.to_owned())]))
-}
-
-/// The same with other metadata, of which `config` is the config of the run.
-///
-/// # Errors
-/// As for [`write_network`].
 pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<String, String>) -> Result<()> {
     network.check_variables()?;
     let mut tensors = BTreeMap::new();
@@ -274,7 +266,31 @@ pub fn write_network_with(path: &Path, network: &Network, mut metadata: HashMap<
     verified::write(path, &tensors, metadata)
 }
 
-/// Reads what [`write_network`] wrote into a network, and verifies its digest. Files of versions before there was one have no
+/// The metadata entry of [`BEST`](crate::file_names::BEST) with the epoch that its network is of, counted from 1.
+const EPOCH: &str = "epoch";
+
+/// Writes the network of an epoch as [`BEST`](crate::file_names::BEST).
+pub(super) fn write_best(path: &Path, network: &Network, config: &str, epoch: usize) -> Result<()> {
+    let metadata = [("config".to_owned(), config.to_owned()), (EPOCH.to_owned(), epoch.to_string())];
+    write_network_with(path, network, HashMap::from(metadata))
+}
+
+/// The epoch that the network of [`BEST`](crate::file_names::BEST) is of; files of older versions do not say it.
+pub(super) fn epoch_of_best(path: &Path) -> Result<Option<usize>> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read the network {}", path.display()))?;
+    let read = || {
+        let (metadata, _) = verified::parse(&bytes)?;
+        metadata.get(EPOCH).map(|epoch| epoch.parse().with_context(|| format!("its epoch `{epoch}`"))).transpose()
+    };
+    read().with_context(|| {
+        format!(
+            "{} is not a whole file of a network; put a copy of it there, or move it away to go on without the best network so far",
+            path.display()
+        )
+    })
+}
+
+/// Reads what [`write_network_with`] wrote into a network, and verifies its digest. Files of versions before there was one have no
 /// metadata at all and are taken as they are.
 ///
 /// # Errors

@@ -65,7 +65,7 @@ impl Step for GraphStep {
             self.warmed_up += 1;
             return warm_up(device, || launch(&batch));
         }
-        // SAFETY: a process trains one network at a time on a GPU, or trains without graphs (sweep/run.rs).
+        // SAFETY: this thread alone uses the stream of `device`: runs at once have one each (`Context::of_concurrent_run`).
         match unsafe { Graph::capture(device, || launch(&batch)) } {
             Ok(graph) => {
                 let captured = Captured { graph, batch, optimizers: optimizers.schedules() };

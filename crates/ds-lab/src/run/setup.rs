@@ -179,7 +179,7 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
             let seed = Seed(config.seed).key(Purpose::Data, 0);
             (data::area_random(shape, data.train_points, seed), "generated".to_owned())
         }
-        config::Points::Original => match data::area_points(shape, "train", source)? {
+        config::Points::Original => match data::area_points(shape, source)? {
             Some((points, path)) if points.points.len() < data.train_points => bail!(
                 "data.train_points = {}: {} has {} points; data.points = \"generated\" draws any number",
                 data.train_points,
@@ -192,8 +192,8 @@ fn samples(config: &Config, source: &Source) -> Result<(Samples, Samples, String
                 (points, path.file_name().unwrap_or_default().to_string_lossy().into_owned())
             }
             None => bail!(
-                "data.points = \"original\" needs the files area2d/{{circle,s_shape}}_{{train,valid}}.csv (columns \
-                 x1,x2,label) in --data-dir, DS_DATA_DIR or ./data; data.points = \"generated\" needs none"
+                "data.points = \"original\" needs the files area2d/{{circle,s_shape}}_train.csv (columns x1,x2,label) in --data-dir, \
+                 DS_DATA_DIR or ./data; data.points = \"generated\" needs none"
             ),
         },
     };

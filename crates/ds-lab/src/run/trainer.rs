@@ -1,7 +1,7 @@
 //! The training loop.
 
 use super::bounds;
-use super::checkpoint::{BestEpoch, Checkpoint, EpochSums, Position, write_network};
+use super::checkpoint::{BestEpoch, Checkpoint, EpochSums, Position, epoch_of_best, write_best};
 use super::diverged::check_finite;
 use super::evaluation::{Evaluation, count_active_knots, evaluate_share, fetch};
 use super::execution::execution;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::data::{Epoch, Samples, shuffled};
 use crate::device;
 use crate::file_names::{BEST, CHECKPOINT, METRICS};
+use crate::files;
 use crate::interrupt;
 use crate::progress::{Loss, Progress, Status};
 use crate::results::metrics::{MetricsRow, MetricsWriter, Split};
@@ -105,7 +106,7 @@ impl<'a> Trainer<'a> {
             // On the grids of the checkpoint.
             optimizers.set_proximal(&setup.network, penalty.as_ref())?;
         }
-        if !config.train.keep_best || !directory.join(BEST).exists() {
+        if !config.train.keep_best {
             position.best = None;
         }
         let writes = communicator.is_none_or(|communicator| communicator.rank() == 0);
@@ -117,7 +118,7 @@ impl<'a> Trainer<'a> {
         let replica = replica.map(Rc::new);
         let there = setup.network.device();
         let held_out = setup.held_out().into_iter();
-        Ok(Self {
+        let mut trainer = Self {
             config,
             setup,
             optimizers,
@@ -139,7 +140,38 @@ impl<'a> Trainer<'a> {
             seed: Seed(config.seed),
             fetches_every_step: there.is_cpu() && replica.is_none(),
             replica,
-        })
+        };
+        trainer.resume_best()?;
+        Ok(trainer)
+    }
+
+    /// Sees to it that the file of the best network has that of the checkpoint's best epoch; no epoch is the best if the network is lost.
+    /// A checkpoint of the best epoch itself has the network, and the process may have been killed before it wrote the file.
+    fn resume_best(&mut self) -> Result<()> {
+        let Some(best) = self.position.best else { return Ok(()) };
+        if self.position.batch == 0 && self.position.epoch == best.epoch {
+            return self.write_best(best);
+        }
+        let path = self.directory.join(BEST);
+        let lost = if path.exists() {
+            // Older versions wrote the file before the checkpoint, and a copy of an older checkpoint may have been put there.
+            let epoch = epoch_of_best(&path)?;
+            epoch.filter(|&epoch| epoch != best.epoch).map(|epoch| format!("has the network of epoch {epoch}"))
+        } else {
+            Some("is missing".to_owned())
+        };
+        if let Some(lost) = lost {
+            self.position.best = None;
+            if self.metrics.is_some() {
+                crate::note!(
+                    "NOTE: {}: {} {lost}, and the best network so far was that of epoch {}: the best of the epochs from here on is kept",
+                    self.config.name,
+                    path.display(),
+                    best.epoch
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Seconds of training so far, those before a resumption included.
@@ -201,7 +233,12 @@ impl<'a> Trainer<'a> {
             self.finish_epoch(epoch, epochs, &rate, &progress)?;
         }
         progress.finish();
-        self.write_checkpoint()
+        self.write_checkpoint()?;
+        // A run without an epoch, as after an import, has no rows, and a table without a header is a damaged one.
+        if self.metrics.as_ref().is_some_and(|metrics| metrics.position() == 0) {
+            files::remove_written(&self.directory, METRICS)?;
+        }
+        Ok(())
     }
 
     /// Lets proximal steps begin where a warm-up has ended; whether it did.
@@ -318,6 +355,7 @@ impl<'a> Trainer<'a> {
             replica.average_statistics()?;
         }
         let is_last = epoch + 1 == epochs;
+        let best_before = self.position.best;
         if is_last || (epoch + 1).is_multiple_of(self.config.train.eval_every) {
             match self.evaluate_held_out(epoch, rate, progress) {
                 // The evaluation was cut off: it is made again, with its rows.
@@ -333,6 +371,11 @@ impl<'a> Trainer<'a> {
         self.position.epoch += 1;
         self.position.batch = 0;
         self.position.sums = EpochSums::default();
+        if let Some(best) = self.position.best.filter(|best| Some(*best) != best_before) {
+            // This checkpoint has the network as well: after a kill between the two, the file is written from it.
+            self.write_checkpoint()?;
+            self.write_best(best)?;
+        }
         if let Some(replica) = &self.replica
             && replica.any(interrupt::received().is_some())?
         {
@@ -359,9 +402,6 @@ impl<'a> Trainer<'a> {
                 let this = BestEpoch { epoch: epoch + 1, loss: evaluation.loss, accuracy: evaluation.accuracy };
                 if best.is_none_or(|best| this.is_better_than(&best)) {
                     best = Some(this);
-                    if self.metrics.is_some() {
-                        write_network(&self.directory.join(BEST), network, &self.config.to_toml())?;
-                    }
                 }
             }
             self.append_row(split, epoch, evaluation, None)?;
@@ -422,6 +462,14 @@ impl<'a> Trainer<'a> {
         };
         metrics.append(&row)?;
         Ok(())
+    }
+
+    /// Writes the network as it is, which is that of the best epoch.
+    fn write_best(&self, best: BestEpoch) -> Result<()> {
+        if self.metrics.is_none() {
+            return Ok(());
+        }
+        write_best(&self.directory.join(BEST), &self.setup.network, &self.config.to_toml(), best.epoch)
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {

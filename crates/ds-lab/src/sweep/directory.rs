@@ -15,6 +15,7 @@ use crate::results::metrics::{SummaryRow, write_table};
 use crate::run::remove_if_empty;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,7 +34,7 @@ impl Directory {
     pub(super) fn whole(root: &Path, sweep: &Sweep, runs: &[PlannedRun], overwrite: bool) -> Result<Self> {
         let check = || {
             check_contents(root, sweep, overwrite)?;
-            if overwrite { Ok(()) } else { check_rows(root, runs) }
+            if overwrite { Ok(()) } else { check_rows(root, sweep, runs) }
         };
         let lock = lock_checked(root, check)?;
         for file in [SWEEP, SUMMARY, DIVERGED, FAILED] {
@@ -50,12 +51,7 @@ impl Directory {
 
     /// For a process that makes the runs of a shard.
     pub(super) fn of_shard(root: &Path, sweep: &Sweep, runs: &[PlannedRun], shard: Shard) -> Result<Self> {
-        let check = || {
-            check_contents(root, sweep, false)?;
-            check_division(root, sweep, shard)?;
-            if has_definition(root, sweep) { Ok(()) } else { check_rows(root, runs) }
-        };
-        let shared = lock_shared_checked(root, check)?;
+        let shared = lock_shared_checked(root, || check_shards(root, sweep, runs, shard.count()))?;
         let rows = root.join(SHARDS).join(shard.directory());
         let lock = lock_checked(&rows, || Ok(()))?;
         for file in [SWEEP, SUMMARY, DIVERGED, FAILED, SHARD] {
@@ -147,13 +143,23 @@ fn check_contents(directory: &Path, sweep: &Sweep, overwrite: bool) -> Result<()
     }
 }
 
-/// Refuses a definition with other configs of runs that have rows, before it takes the place of the one that they are of.
-fn check_rows(root: &Path, runs: &[PlannedRun]) -> Result<()> {
+/// Refuses a definition with other configs of runs that have rows, before it takes the place of the one that they are of. A selected
+/// run may have the config of any choice.
+fn check_rows(root: &Path, sweep: &Sweep, runs: &[PlannedRun]) -> Result<()> {
     let ended = Ended::of_sweep(root)?;
-    let mut rows = runs.iter().filter_map(|run| Some((run, ended.rows.of(&run.config)?)));
-    match rows.find(|(run, row)| !row.has_training_of(&run.config)) {
+    let mut fits: HashMap<(&str, u64), bool> = HashMap::new();
+    let mut compare = |run: &PlannedRun| {
+        if let Some(row) = ended.rows.of(&run.config) {
+            *fits.entry((&row.run, row.seed)).or_default() |= row.has_training_of(&run.config);
+        }
+    };
+    runs.iter().for_each(&mut compare);
+    for runs in sweep.runs_of_choices(runs) {
+        runs?.iter().for_each(&mut compare);
+    }
+    match ended.rows.all().iter().find(|row| fits.get(&(row.run.as_str(), row.seed)) == Some(&false)) {
         None => Ok(()),
-        Some((_, row)) => Err(of_another_config(root, row)),
+        Some(row) => Err(of_another_config(root, row)),
     }
 }
 
@@ -176,16 +182,31 @@ fn write_definition(directory: &Path, sweep: &Sweep) -> Result<()> {
     Ok(write_atomically(&directory.join(SWEEP), |file| file.write_all(sweep.text.as_bytes()))?)
 }
 
-/// Refuses a shard where others are of another division or of another definition.
-fn check_division(root: &Path, sweep: &Sweep, shard: Shard) -> Result<()> {
+/// Refuses a directory in which none of `count` shards can be made.
+///
+/// # Errors
+/// If the directory is not of a sweep, or holds rows of other configs, or shards of another division or definition.
+pub fn check_shards(directory: &Path, sweep: &Sweep, runs: &[PlannedRun], count: usize) -> Result<()> {
+    check_contents(directory, sweep, false)?;
+    check_division(directory, sweep, count)?;
+    if has_definition(directory, sweep) { Ok(()) } else { check_rows(directory, sweep, runs) }
+}
+
+/// The command that merges the shards of a directory, whatever has become of the file that they were made with.
+pub(super) fn merge_command(root: &Path) -> String {
+    format!("`reproduce sweep {} --out {} --merge`", root.join(SWEEP).display(), root.display())
+}
+
+/// Refuses shards where others are of another division or of another definition.
+fn check_division(root: &Path, sweep: &Sweep, count: usize) -> Result<()> {
     let others = shards(root)?;
-    let way = "`reproduce sweep FILE --merge` takes in what they have made, when none of them runs any more";
-    if let Some((other, _)) = others.iter().find(|(other, _)| other.count() != shard.count()) {
+    let way = format!("{} takes in what they have made, when none of them runs any more", merge_command(root));
+    if let Some((other, _)) = others.iter().find(|(other, _)| other.count() != count) {
+        let old = other.count();
         bail!(
-            "{} has been divided into {} shards, and {shard} is of another division: use --shard K/{}, or begin a new one: {way}",
-            root.display(),
-            other.count(),
-            other.count()
+            "{} has been divided into {old} shards, which are not {count}: use --shard K/{old} (--array {old} of `reproduce slurm`), \
+             or begin a new division: {way}",
+            root.display()
         );
     }
     if root.join(SWEEP).exists()
@@ -200,16 +221,16 @@ fn check_division(root: &Path, sweep: &Sweep, shard: Shard) -> Result<()> {
 /// Puts what has ended into the files of the sweep.
 pub(super) fn write_ended(root: &Path, ended: &Ended) -> Result<()> {
     write_table(&root.join(SUMMARY), ended.rows.all())?;
-    let diverged = root.join(DIVERGED);
-    if !ended.diverged.is_empty() || diverged.exists() {
-        write_table(&diverged, &ended.diverged)?;
+    write_if_any(root, DIVERGED, &ended.diverged)?;
+    write_if_any(root, FAILED, &ended.failed)
+}
+
+/// Writes a table, or removes its file where there are no rows.
+pub(super) fn write_if_any<R: Serialize + Default>(folder: &Path, file: &str, rows: &[R]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(files::remove_written(folder, file)?);
     }
-    if ended.failed.is_empty() {
-        files::remove_written(root, FAILED)?;
-    } else {
-        write_table(&root.join(FAILED), &ended.failed)?;
-    }
-    Ok(())
+    Ok(write_table(&folder.join(file), rows)?)
 }
 
 /// Removes the files of all shards, whose rows are among those of the sweep. The directory is locked for this process alone, so no

@@ -1,10 +1,12 @@
 //! The runs of a sweep that have ended, as its directory and those of its shards tell.
 
+use super::PlannedRun;
 use super::shard::Shard;
 use crate::config::Config;
 use crate::file_names::{DIVERGED, FAILED, SHARDS, SUMMARY};
 use crate::results::metrics::{DivergedRow, FailedRow, SummaryRow, SummaryRows, read_table, read_whole_rows};
 use anyhow::{Context, Result, anyhow, bail};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Rows of finished runs, runs that diverged, and runs that failed and have no row.
@@ -47,10 +49,7 @@ impl Ended {
                 all.rows.put(row.clone());
             }
             for row in diverged {
-                let is_same = |old: &DivergedRow| {
-                    (&old.run, old.seed, &old.training_md5) == (&row.run, row.seed, &row.training_md5)
-                };
-                if !all.diverged.iter().any(is_same) {
+                if !all.diverged.iter().any(|old| old.training() == row.training()) {
                     all.diverged.push(row);
                 }
             }
@@ -74,7 +73,15 @@ impl Ended {
 }
 
 pub(super) fn is_of(row: &DivergedRow, config: &Config) -> bool {
+    // The MD5 last, which takes the longest.
     row.run == config.name && row.seed == config.seed && row.training_md5 == config.training_md5()
+}
+
+/// Leaves out the rows of runs that are planned with another config by now.
+pub(super) fn drop_outdated(diverged: &mut Vec<DivergedRow>, runs: &[PlannedRun]) {
+    let configs = runs.iter().map(|run| &run.config);
+    let planned: HashMap<(&str, u64), &Config> = configs.map(|c| ((c.name.as_str(), c.seed), c)).collect();
+    diverged.retain(|row| planned.get(&(row.run.as_str(), row.seed)).is_none_or(|config| is_of(row, config)));
 }
 
 fn read_if_there<R>(path: &Path) -> Result<Vec<R>>

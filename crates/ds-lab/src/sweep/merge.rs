@@ -1,7 +1,7 @@
 //! The rows of all shards of a sweep in one summary.
 
-use super::directory::{remove_shards, write_ended};
-use super::ended::Ended;
+use super::directory::{merge_command, remove_shards, write_ended};
+use super::ended::{Ended, drop_outdated};
 use super::run::{in_order, title};
 use super::{PlannedRun, Sweep};
 use crate::file_names::{SHARDS, SUMMARY, SWEEP};
@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct Merged {
     /// Rows of runs of the sweep.
     pub rows: usize,
-    /// Runs that diverged.
+    /// Runs of the sweep that diverged.
     pub diverged: usize,
     /// Runs that neither have a row nor diverged, with the error of those that failed. Those of a selection count from the moment
     /// when one of them has ended.
@@ -38,7 +38,11 @@ pub fn merge(sweep: &Sweep, directory: &Path) -> Result<Merged> {
     let text = std::fs::read_to_string(&definition)
         .with_context(|| format!("{} is not the directory of a sweep: cannot read its {SWEEP}", directory.display()))?;
     if text != sweep.text {
-        bail!("{} is of another definition than this sweep file", definition.display());
+        bail!(
+            "{} is of another definition than this sweep file: {} merges what was made with it",
+            definition.display(),
+            merge_command(directory)
+        );
     }
     let (locks, is_alone) = match DirectoryLock::acquire(directory) {
         Ok(lock) => (vec![lock], true),
@@ -65,12 +69,14 @@ pub fn merge(sweep: &Sweep, directory: &Path) -> Result<Merged> {
     }
     let rows = planned.iter().filter(|run| ended.rows.of(&run.config).is_some()).count();
     ended.rows = in_order(&ended.rows, &planned);
+    drop_outdated(&mut ended.diverged, &planned);
+    let diverged = planned.iter().filter(|run| ended.has_diverged(&run.config)).count();
     write_ended(directory, &ended).with_context(|| format!("{}", directory.join(SUMMARY).display()))?;
     if is_alone {
         remove_shards(directory)?;
     }
     drop(locks);
-    Ok(Merged { rows, diverged: ended.diverged.len(), missing, choices, problems, next })
+    Ok(Merged { rows, diverged, missing, choices, problems, next })
 }
 
 fn missing_of(runs: &[PlannedRun], ended: &Ended) -> Vec<(String, Option<String>)> {

@@ -37,9 +37,10 @@ mod select;
 mod shard;
 mod status;
 
-pub use directory::Place;
+pub use directory::{Place, check_shards};
 pub use merge::{Merged, merge};
 pub use outcome::Outcome;
+pub(crate) use run::at_once;
 pub use run::{SweepOptions, count_done, run_sweep};
 pub use shard::{Shard, ShardError};
 pub use status::{Failed, ShardStatus, Status, status};
@@ -189,6 +190,24 @@ impl Sweep {
             self.planned(grid, settings, &[lists.clone(), more].concat(), "-selected")
         };
         combinations(&select.last, &self.origin).into_iter().map(run).collect()
+    }
+
+    /// The runs of a selection for each choice that can be made, group by group.
+    fn runs_of_choices<'a>(
+        &'a self,
+        runs: &'a [PlannedRun],
+    ) -> impl Iterator<Item = Result<Vec<PlannedRun>, ConfigError>> {
+        let groups = |select: &'a Select| select.groups(runs).into_iter().map(move |group| (select, group));
+        self.select.iter().flat_map(groups).flat_map(move |(select, (fixed, members))| {
+            let mut choices: Vec<(usize, Vec<Setting>)> = Vec::new();
+            for run in members {
+                let choice = (run.grid, select.chosen_by(run));
+                if !choices.contains(&choice) {
+                    choices.push(choice);
+                }
+            }
+            choices.into_iter().map(move |(grid, chosen)| self.runs_with_choice(select, grid, &fixed, &chosen))
+        })
     }
 
     fn check_names(&self, runs: &[PlannedRun]) -> Result<(), ConfigError> {

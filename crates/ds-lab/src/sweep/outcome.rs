@@ -31,10 +31,10 @@ pub struct Outcome {
 impl Outcome {
     /// The outcome as text: the number of runs, what was selected, what diverged and what failed.
     pub fn describe(&self, name: &str) -> String {
-        let (runs, of_them) = if self.rows.len() == 1 { ("run", "") } else { ("runs", " of them") };
+        let ended = self.rows.len() + self.diverged.len();
+        let (runs, of_them) = if ended == 1 { ("run", "") } else { ("runs", " of them") };
         let mut text = format!(
-            "{name}: {} {runs}, {}{of_them} made now in {}; {}",
-            self.rows.len(),
+            "{name}: {ended} {runs}, {}{of_them} made now in {}; {}",
             self.made,
             HumanDuration(Duration::from_secs_f64(self.seconds)),
             self.summary.display()
@@ -64,8 +64,8 @@ impl Outcome {
     pub fn check(&self, again: &str) -> Result<()> {
         match self.failures.len() {
             0 => Ok(()),
-            1 => bail!("1 run failed; {again} tries it again"),
-            count => bail!("{count} runs failed; {again} tries them again"),
+            1 => bail!("1 run or selection failed; {again} tries it again"),
+            count => bail!("{count} runs or selections failed; {again} tries them again"),
         }
     }
 

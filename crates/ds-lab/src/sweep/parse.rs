@@ -134,7 +134,9 @@ impl Sweep {
 
     /// Refuses a selection that cannot be made of these runs, or chooses runs that cannot be made.
     pub(super) fn check_selection(&self, runs: &[PlannedRun]) -> Result<(), ConfigError> {
-        let Some(select) = &self.select else { return Ok(()) };
+        if self.select.is_none() {
+            return Ok(());
+        }
         for run in runs {
             if run.config.experiment == Experiment::Fit1d {
                 let allowed = "left out for fit1d, which has no accuracy to select by";
@@ -146,17 +148,7 @@ impl Sweep {
                 return Err(wrong(&self.origin, "data.validation", Some(&Value::Float(0.0)), allowed));
             }
         }
-        for (fixed, members) in select.groups(runs) {
-            let mut seen = Vec::new();
-            for run in members {
-                let chosen = select.chosen_by(run);
-                if !seen.contains(&chosen) {
-                    self.check_names(&self.runs_with_choice(select, run.grid, &fixed, &chosen)?)?;
-                    seen.push(chosen);
-                }
-            }
-        }
-        Ok(())
+        self.runs_of_choices(runs).try_for_each(|runs| self.check_names(&runs?))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Runs of a sweep: several at once, each on threads of its own, into one summary.
 
-use super::directory::{Directory, of_another_config};
-use super::ended::{Ended, is_of};
+use super::directory::{Directory, of_another_config, write_if_any};
+use super::ended::{Ended, drop_outdated, is_of};
 use super::outcome::Outcome;
 use super::shard::Shard;
 use super::{KeepRuns, PlannedRun, Sweep};
@@ -82,8 +82,9 @@ pub fn run_sweep(sweep: &Sweep, source: &Source, options: &SweepOptions, context
     if sweep.keep_runs == KeepRuns::None {
         remove_if_empty(&options.directory.join(RUNS))?;
     }
-    let mut diverged = unlock(execution.diverged);
-    diverged.retain(|row| planned.iter().any(|run| is_of(row, &run.config)));
+    let rows_diverged = [unlock(execution.diverged), execution.elsewhere.diverged].concat();
+    let of = |run: &PlannedRun| rows_diverged.iter().find(|row| is_of(row, &run.config)).cloned();
+    let diverged = planned.iter().filter_map(of).collect();
     Ok(Outcome {
         rows,
         failures: unlock(execution.failures),
@@ -141,8 +142,6 @@ struct Execution<'a> {
     progress: Mutex<SweepProgress>,
     failures: Mutex<Vec<(String, anyhow::Error)>>,
     failed: Mutex<Vec<FailedRow>>,
-    /// Names and seeds of rows that are of an earlier call and do not count in this one.
-    overwritten: HashSet<(String, u64)>,
 }
 
 impl<'a> Execution<'a> {
@@ -165,19 +164,17 @@ impl<'a> Execution<'a> {
         let mut writer = SummaryWriter::open(&summary)?;
         let read = || if diverged_path.exists() { read_table(&diverged_path) } else { Ok(Vec::new()) };
         let mut diverged: Vec<DivergedRow> = if options.overwrite { read().unwrap_or_default() } else { read()? };
-        let mut overwritten = HashSet::new();
         if options.overwrite {
-            let is_planned = |run: &str, seed: u64| runs.iter().any(|p| p.config.name == run && p.config.seed == seed);
-            writer.retain(|row| !is_planned(&row.run, row.seed))?;
-            diverged.retain(|row| !is_planned(&row.run, row.seed));
-            files::remove_written(directory.rows(), DIVERGED)?;
-            if !diverged.is_empty() {
-                write_table(&diverged_path, &diverged)?;
-            }
-            for run in runs {
+            // The names of selected runs do not depend on the choice.
+            let all = [runs, &sweep.runs_of_any_choice()?].concat();
+            let planned: HashSet<(&str, u64)> =
+                all.iter().map(|run| (run.config.name.as_str(), run.config.seed)).collect();
+            writer.retain(|row| !planned.contains(&(row.run.as_str(), row.seed)))?;
+            diverged.retain(|row| !planned.contains(&(row.run.as_str(), row.seed)));
+            write_if_any(directory.rows(), DIVERGED, &diverged)?;
+            for run in &all {
                 remove_run(&run_directory(directory.root(), run))?;
             }
-            overwritten = writer.rows().all().iter().map(|row| (row.run.clone(), row.seed)).collect();
         }
         let count = match options.shard {
             None => sweep.count()?,
@@ -195,7 +192,6 @@ impl<'a> Execution<'a> {
             progress: Mutex::new(SweepProgress::new(&sweep.name, count, options.quiet)),
             failures: Mutex::new(Vec::new()),
             failed: Mutex::new(Vec::new()),
-            overwritten,
         })
     }
 
@@ -237,19 +233,16 @@ impl<'a> Execution<'a> {
 
     /// Makes those of the `share` of a stage's `runs` that have not ended yet; returns how many.
     fn run_all(&self, runs: &[PlannedRun], share: &[&PlannedRun], stage: Stage) -> Result<usize> {
+        self.drop_outdated(runs)?;
         let mut waiting = Vec::new();
         for &run in share {
             if !self.is_done(run, stage)? {
                 waiting.push(run);
             }
         }
-        let cores = cores();
-        let on_gpu = self.context.device.is_cuda();
-        let usual = if on_gpu { 1 } else { cores };
         // Of all runs and not of those that wait or are of a shard, so that a run has the same threads after a stop and elsewhere.
-        let jobs = if self.options.jobs == 0 { usual } else { self.options.jobs }.clamp(1, runs.len().max(1));
-        let wanted = jobs;
-        let jobs = memory::jobs(runs.iter().map(|run| &run.config), wanted, self.context);
+        let jobs = at_once(runs, self.options.jobs, self.context);
+        let (wanted, cores) = (wanted_at_once(runs.len(), self.options.jobs, self.context), cores());
         if jobs < wanted && !waiting.is_empty() {
             note!("NOTE: {}: {jobs} runs at once instead of {wanted}, for want of free memory", self.sweep.name);
         }
@@ -273,6 +266,14 @@ impl<'a> Execution<'a> {
         Ok(planned - (lock(&self.failures).len() - failed_before))
     }
 
+    /// Forgets that runs have diverged with another config than that of the definition.
+    fn drop_outdated(&self, runs: &[PlannedRun]) -> Result<()> {
+        let mut rows = lock(&self.diverged);
+        let before = rows.len();
+        drop_outdated(&mut rows, runs);
+        if rows.len() == before { Ok(()) } else { write_if_any(self.directory.rows(), DIVERGED, &rows) }
+    }
+
     /// Whether the run has ended already.
     fn is_done(&self, run: &PlannedRun, stage: Stage) -> Result<bool> {
         let directory = run_directory(self.directory.root(), run);
@@ -285,8 +286,7 @@ impl<'a> Execution<'a> {
         let Some(row) = writer.rows().of(&run.config).or_else(|| self.elsewhere.rows.of(&run.config)) else {
             return Ok(false);
         };
-        let is_overwritten = self.overwritten.contains(&(row.run.clone(), row.seed));
-        if row.has_training_of(&run.config) && !is_overwritten {
+        if row.has_training_of(&run.config) {
             // With another sparsification the network that was kept gets another row.
             let is_kept = directory.join(CHECKPOINT).exists() && !directory.join(DISCARDED).exists();
             let can_be_renewed = is_kept && !row.has_config(&run.config);
@@ -298,7 +298,8 @@ impl<'a> Execution<'a> {
             return Ok(true);
         }
         if stage == Stage::Selected {
-            // With more candidates the choice may be another one; what is left of the run with the old one is of no use.
+            // With more candidates the choice may be another one; what is left of the run with the old one is of no use. A row of
+            // another config than those of the choices was refused (`Directory`).
             remove_run(&directory)?;
             return Ok(false);
         }
@@ -386,6 +387,18 @@ impl<'a> Execution<'a> {
         let (name, again) = (&self.sweep.name, self.options.again());
         error.context(format!("sweep {name}: {done} of {all} runs have ended; {again} goes on with the others"))
     }
+}
+
+/// How many of a stage's runs are made at once, as far as they fit into the memory; `asked`: 0 for one a core, or one where a GPU
+/// computes.
+pub(crate) fn at_once(runs: &[PlannedRun], asked: usize, context: &DeviceContext) -> usize {
+    memory::jobs(runs.iter().map(|run| &run.config), wanted_at_once(runs.len(), asked, context), context)
+}
+
+/// The same with any memory.
+fn wanted_at_once(runs: usize, asked: usize, context: &DeviceContext) -> usize {
+    let usual = if context.device.is_cuda() { 1 } else { cores() };
+    if asked == 0 { usual } else { asked }.clamp(1, runs.max(1))
 }
 
 fn remove_discarded(directory: &Path) -> Result<()> {

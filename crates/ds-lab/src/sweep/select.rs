@@ -1,5 +1,6 @@
 //! The choice of a value on validation data.
 
+use super::ended::is_of;
 use super::{PlannedRun, Select, Sweep, show};
 use crate::config::{ConfigError, Setting};
 use crate::results::metrics::{DivergedRow, SummaryRows};
@@ -31,16 +32,14 @@ impl Select {
     }
 
     /// The settings of the chosen key: of the candidates whose mean validation accuracy is within the tolerance of the best,
-    /// the one with the largest value. The mean, since a median does not see a value that fails for some seeds. A value that
-    /// diverged for a seed is worse than all that did not.
+    /// the one with the largest value, or the most accurate one where values are no numbers. The mean, since a median does not
+    /// see a value that fails for some seeds. A value that diverged for a seed is worse than all that did not.
     fn choose(&self, members: &[&PlannedRun], rows: &SummaryRows, diverged: &[DivergedRow]) -> Result<Vec<Setting>> {
         let mut candidates: Vec<(Vec<Setting>, Vec<f64>)> = Vec::new();
         for run in members {
             let config = &run.config;
             let accuracy = match rows.of(config) {
-                None if diverged.iter().any(|row| row.run == config.name && row.seed == config.seed) => {
-                    f64::NEG_INFINITY
-                }
+                None if diverged.iter().any(|row| is_of(row, config)) => f64::NEG_INFINITY,
                 None => bail!("the run {} with seed {} failed", config.name, config.seed),
                 Some(row) => row.validation_accuracy.with_context(|| {
                     format!("{} has no validation accuracy; set data.validation above 0 in [config]", config.name)
@@ -65,7 +64,7 @@ impl Select {
             let value = settings.first().map(|setting| &setting.value);
             value.and_then(|value| value.as_float().or(value.as_integer().map(|v| v as f64))).unwrap_or(0.0)
         };
-        match near.max_by(|a, b| size(&a.0).total_cmp(&size(&b.0))) {
+        match near.max_by(|a, b| size(&a.0).total_cmp(&size(&b.0)).then(a.1.total_cmp(&b.1))) {
             Some((settings, _)) => Ok(settings),
             None => bail!("nothing to select from"),
         }

@@ -169,7 +169,6 @@ pub(super) fn cost(config: &Config) -> f64 {
     let epochs = config.train.epochs as f64;
     let steps = epochs * (train / config.train.batch_size as f64).ceil();
     let evaluations = (config.train.epochs / config.train.eval_every.max(1)) as f64 + 1.0;
-    let is_pruned = config.sparsify.enabled && config.activation.kind.is_spline();
-    let pruned = if is_pruned { PRUNING * train } else { 0.0 };
+    let pruned = if config.is_pruned() { PRUNING * train } else { 0.0 };
     steps * OF_A_STEP + (3.0 * epochs * train + evaluations * held_out + pruned) * of_sample
 }

@@ -115,6 +115,8 @@ fn from_bytes(path: &Path, bytes: &[u8], given: &Given) -> Result<Imported> {
     match &saved {
         Some(saved) => {
             if let Err(problem) = restore(&mut optimizers, saved, &entries, &order, steps) {
+                // Some of them may have been restored.
+                optimizers = Optimizers::new(&config, &network, None)?;
                 notes.push(format!("the optimisers start from zero averages: {problem:#}"));
             }
         }
@@ -349,4 +351,40 @@ fn flat_state(optimizer: &SavedOptimizer, state: &[(String, Tensor)], entry: &En
         }
     }
     Ok(Tensor::from_vec(all, (names.len(), count), &candle_core::Device::Cpu)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_averages_of_one_optimiser_are_those_of_weights_and_splines() {
+        let text = "experiment = \"area2d\"\nnetwork.hidden = [3]\noptimizer.weights.kind = \"sgd\"\n";
+        let config = |more: &str| Config::from_toml(&format!("{text}{more}")).unwrap();
+        let of_both = config("optimizer.splines.kind = \"sgd\"");
+        let network = network(&of_both, of_both.data.dataset.outputs()).unwrap();
+        let entries = names::entries(&of_both, &network).unwrap();
+        let order: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+        let average = |(k, entry): (usize, &Entry)| {
+            let average = Tensor::full(k as f32, entry.tensor.dims(), &candle_core::Device::Cpu).unwrap();
+            vec![("momentum_buffer".to_owned(), average)]
+        };
+        let state = entries.iter().enumerate().map(average).collect();
+        let main = SavedOptimizer { lr: Some(0.1), momentum: Some(0.9), state };
+        let saved =
+            Saved { params: Vec::new(), epochs: None, steps: Some(3), main: Some(main), aux: None, schedule: None };
+        let mut optimizers = Optimizers::new(&of_both, &network, None).unwrap();
+        restore(&mut optimizers, &saved, &entries, &order, 3).unwrap();
+        let restored = [optimizers.weights.state().unwrap(), optimizers.splines.state().unwrap()];
+        assert_eq!(restored.iter().map(Vec::len).sum::<usize>(), entries.len());
+        for (name, state) in restored.into_iter().flatten() {
+            let place = entries.iter().position(|entry| entry.ours == name).unwrap();
+            let averages = state.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(averages.iter().all(|average| *average == place as f32), "{name}: {averages:?}");
+        }
+        // Splines with another rule than that of the file have nothing to take from it.
+        let mut other = Optimizers::new(&config("optimizer.splines.kind = \"adam\""), &network, None).unwrap();
+        assert!(restore(&mut other, &saved, &entries, &order, 3).is_err());
+    }
 }

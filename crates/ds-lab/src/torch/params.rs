@@ -1,6 +1,6 @@
 //! From the settings of the original's program to a config.
 
-use super::archive::{Checkpoint, Optimizer, Setting};
+use super::archive::{Checkpoint, Setting};
 use super::names::{ACTIVATIONS, NETWORKS};
 use crate::config::{Experiment, NetworkKind};
 use anyhow::{Context, Result, bail};
@@ -115,9 +115,6 @@ pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()>
         if let Some(lambda) = params.number("lmbda") {
             keys.set("regularization.lambda", lambda);
         }
-        if let Some(Optimizer { lr: Some(lr), .. }) = checkpoint.aux {
-            keys.set("optimizer.splines.lr", lr);
-        }
     }
     if let Some(decay) = params.number("weight_decay") {
         keys.set("regularization.weight_decay", decay);
@@ -128,7 +125,9 @@ pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()>
     if let Some(seed) = params.count("seed") {
         keys.set("seed", seed);
     }
-    for (path, optimizer) in [("weights", &checkpoint.main), ("splines", &checkpoint.aux)] {
+    // One optimiser may have all parameters.
+    let of_splines = checkpoint.aux.as_ref().or(checkpoint.main.as_ref()).filter(|_| activation.is_spline());
+    for (path, optimizer) in [("weights", checkpoint.main.as_ref()), ("splines", of_splines)] {
         let Some(optimizer) = optimizer else { continue };
         match optimizer.momentum {
             Some(momentum) => {
@@ -137,9 +136,9 @@ pub(super) fn set_params(keys: &mut Keys, checkpoint: &Checkpoint) -> Result<()>
             }
             None => keys.set(&format!("optimizer.{path}.kind"), "adam"),
         }
-    }
-    if let Some(Optimizer { lr: Some(lr), .. }) = checkpoint.main {
-        keys.set("optimizer.weights.lr", lr);
+        if let Some(lr) = optimizer.lr {
+            keys.set(&format!("optimizer.{path}.lr"), lr);
+        }
     }
     let epochs = checkpoint.epochs.map(|epochs| epochs.max(1)).map(i64::try_from).transpose()?;
     keys.set("train.epochs", epochs.unwrap_or(1));
@@ -211,4 +210,39 @@ pub(super) fn set_grid(
     keys.set("activation.size", i64::try_from(size)?);
     keys.set("activation.range", range);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::archive::Optimizer;
+    use super::*;
+
+    #[test]
+    fn splines_without_an_optimiser_of_their_own_have_that_of_the_weights() {
+        let text = |name: &str, value: &str| (name.to_owned(), Setting::Text(value.to_owned()));
+        let number = |name: &str, value: i64| (name.to_owned(), Setting::Integer(value));
+        let optimizer = |lr, momentum| Some(Optimizer { lr: Some(lr), momentum, state: Vec::new() });
+        let kinds = |activation: &str, aux: Option<Optimizer>| {
+            let params = vec![
+                text("net", "convnet_mnist"),
+                text("dataset_name", "mnist"),
+                text("activation_type", activation),
+                text("spline_init", "relu"),
+                number("spline_size", 51),
+                number("spline_range", 4),
+            ];
+            let (main, schedule) = (optimizer(0.5, Some(0.9)), None);
+            let mut keys = Keys::default();
+            let checkpoint = Checkpoint { params, epochs: None, steps: None, main, aux, schedule };
+            set_params(&mut keys, &checkpoint).unwrap();
+            let of = |group: &str, key: &str| keys.0["optimizer"].get(group)?.get(key).map(ToString::to_string);
+            [of("weights", "kind"), of("splines", "kind"), of("splines", "momentum"), of("splines", "lr")]
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let (sgd, adam) = (some("\"sgd\""), some("\"adam\""));
+        assert_eq!(kinds("deepBspline", None), [sgd.clone(), sgd.clone(), some("0.9"), some("0.5")]);
+        assert_eq!(kinds("deepBspline", optimizer(0.25, None)), [sgd.clone(), adam, None, some("0.25")]);
+        assert_eq!(kinds("relu", None), [sgd, None, None, None]);
+    }
 }

@@ -18,6 +18,7 @@ use ds_core::{L2, Parameter};
 use proximal::{Proximal, Work};
 use rule::OP;
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 /// Weights of the explicit L2 terms (λ/2)·‖θ‖².
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -68,10 +69,17 @@ impl Optimizer {
     /// An optimiser of these parameters.
     ///
     /// # Errors
-    /// If a parameter is not f32.
+    /// If a parameter is not f32, or there twice.
     pub fn new(rule: Rule, decay: Decay, parameters: impl IntoIterator<Item = Parameter>) -> Result<Self> {
         let mut slots = Vec::new();
+        let mut known = HashSet::new();
         for parameter in parameters {
+            if !known.insert(parameter.var.id()) {
+                bail!(
+                    "optimiser: parameter {} is there twice; clones of a layer share their parameters",
+                    parameter.name
+                );
+            }
             if parameter.var.dtype() != DType::F32 {
                 bail!("optimiser: parameter {} is {:?}, expected F32", parameter.name, parameter.var.dtype());
             }
@@ -91,6 +99,8 @@ impl Optimizer {
     /// Makes Adam proximal for parameters with a penalty λ·TV²: each step, taken along gradients without that of the penalty, ends in
     /// the proximal point of the penalty in the metric of Adam's second moment (ProxGen, Yun, Lozano and Yang 2021, algorithm 1).
     /// Slope changes become 0 (those of coefficients but for their rounding), and the objective reaches its optimum where it is convex.
+    ///
+    /// The distance of a layer's knots is that when the penalty was made ([`ProximalTv2::new`]).
     ///
     /// # Errors
     /// If the rule is not Adam, or a penalty is not about a parameter of this optimiser.
@@ -164,8 +174,11 @@ impl Optimizer {
     /// those of every other step with gradients at the same places.
     ///
     /// # Errors
-    /// If a gradient does not have its parameter's shape.
+    /// If no step was prepared, or a gradient does not have its parameter's shape.
     pub fn apply(&self, gradients: &impl Gradients) -> Result<()> {
+        if self.steps == 0 {
+            bail!("optimiser: apply without prepare, which counts the step and sets its learning rate");
+        }
         if let Some(schedule) = &self.schedule {
             let gpu = CudaGpu::new(schedule.device().as_cuda_device()?, &KERNELS)?;
             return self.apply_on(&gpu, gradients, schedule);

@@ -12,7 +12,7 @@ use crate::ops::channel_affine::ChannelAffine;
 use crate::ops::linear_spline::LinearSpline;
 use crate::ops::slope_projection::{SlopeProjection, epsilon};
 use crate::parameter::{Group, L2, Parameter, new_variable};
-use crate::regularization::measures::significant;
+use crate::regularization::measures::significant_sign;
 use crate::regularization::norm::{Norm, sign};
 use crate::{Error, Grid, Result};
 use candle_core::{DType, Device, Tensor};
@@ -235,7 +235,8 @@ impl LipschitzSpline {
             let is_clipped = |k: usize| (c[k + 1] - c[k]).abs() >= self.step();
             // Between two segments that are clipped to the same slope there is no knot.
             let straight = |k: usize| is_clipped(k) && is_clipped(k + 1) && (c[k + 1] > c[k]) == (c[k + 2] > c[k + 1]);
-            (0..c.len() - 2).filter(|&k| !straight(k) && significant(&c[k..k + 3], epsilon) > 0).count()
+            let is_bent = |k: usize| significant_sign([c[k], c[k + 1], c[k + 2]], epsilon) != 0.0;
+            (0..c.len() - 2).filter(|&k| !straight(k) && is_bent(k)).count()
         };
         Ok(coefficients.chunks_exact(self.size()).map(of_row).collect())
     }

@@ -19,6 +19,17 @@ __device__ __forceinline__ void begin() {
 }
 #endif
 
+// A rectifier: x where it is positive, slope·x elsewhere. Slope 0 is ReLU, which is 0 at −∞, too.
+__device__ __forceinline__ float rectified(float slope, float x) {
+    if (x > 0.0f) return x;
+    return slope == 0.0f && x <= 0.0f ? 0.0f : slope * x;
+}
+// Its gradient at x.
+__device__ __forceinline__ float rectified_gradient(float slope, float x, float dy) {
+    if (x > 0.0f) return dy;
+    return slope == 0.0f ? 0.0f : slope * dy;
+}
+
 // What an input's segment is found with, counted from the knot at 0 as on the CPU.
 struct Knots {
     float step;

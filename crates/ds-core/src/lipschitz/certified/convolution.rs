@@ -12,7 +12,7 @@
 //!   convolutions and for kernels that have one sign, and it is what almost-orthogonal layers make 1 (Prach & Lampert 2022).
 //! - [`of_matrix`] has the convolution as the matrix that it is: small planes gain from their borders.
 
-use super::matrix::{Bracket, Goal, exponent_above, gamma, largest_modulus, largest_singular_value, product_above};
+use super::matrix::{Bracket, Goal, exponent_above, gamma, largest_magnitude, largest_singular_value, product_above};
 use gemm::c64;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ impl Geometry {
 
 /// The smallest of the bounds for a kernel (outputs, inputs, k, k).
 pub(super) fn norm(kernel: &[f64], geometry: Geometry) -> f64 {
-    let size = largest_modulus(kernel);
+    let size = largest_magnitude(kernel);
     if size == 0.0 || !size.is_finite() {
         return size;
     }

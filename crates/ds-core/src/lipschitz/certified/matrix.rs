@@ -8,13 +8,17 @@
 //! ‖G_t‖₂² ≤ ‖fl(G_tᴴG_t)‖₂ + γ‖G_t‖_F², with γ the bound of a rounded inner product (Higham 2002, section 3.5).
 
 use crate::backend::parallel::{SharedSlice, for_each_piece};
+use crate::lipschitz::larger;
 use gemm::c64;
 
 /// Real or complex numbers that matrices are made of.
 pub(super) trait Scalar: Copy + Send + Sync + 'static {
     const ZERO: Self;
     const ONE: Self;
+    /// |x|, of numbers whose squares are in the range of f64.
     fn modulus(self) -> f64;
+    /// The largest |element|, between |x|/√2 and |x|.
+    fn magnitude(self) -> f64;
     fn squared_modulus(self) -> f64;
     fn scaled(self, factor: f64) -> Self;
     fn times(self, other: Self) -> Self;
@@ -25,6 +29,9 @@ impl Scalar for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     fn modulus(self) -> f64 {
+        self.abs()
+    }
+    fn magnitude(self) -> f64 {
         self.abs()
     }
     fn squared_modulus(self) -> f64 {
@@ -45,7 +52,10 @@ impl Scalar for c64 {
     const ZERO: Self = Self { re: 0.0, im: 0.0 };
     const ONE: Self = Self { re: 1.0, im: 0.0 };
     fn modulus(self) -> f64 {
-        self.re.hypot(self.im)
+        self.squared_modulus().sqrt()
+    }
+    fn magnitude(self) -> f64 {
+        larger(self.re.abs(), self.im.abs())
     }
     fn squared_modulus(self) -> f64 {
         self.re * self.re + self.im * self.im
@@ -114,7 +124,7 @@ pub(super) fn largest_singular_value<T: Scalar>(rows: usize, columns: usize, a: 
 
 /// The same, with a vector that is near the singular vector of the shorter side.
 pub(super) fn top<T: Scalar>(rows: usize, columns: usize, a: &[T], goal: Goal) -> (Bracket, Vec<T>) {
-    let size = largest_modulus(a);
+    let size = largest_magnitude(a);
     if a.is_empty() || size == 0.0 || !size.is_finite() {
         let upper = if size == 0.0 { 0.0 } else { f64::INFINITY };
         return (Bracket { lower: 0.0, upper }, vec![T::ZERO; rows.min(columns)]);
@@ -127,8 +137,9 @@ pub(super) fn top<T: Scalar>(rows: usize, columns: usize, a: &[T], goal: Goal) -
     (bracket.times(scale), vector)
 }
 
-pub(super) fn largest_modulus<T: Scalar>(a: &[T]) -> f64 {
-    a.iter().map(|x| x.modulus()).fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x) })
+/// The largest element of the numbers, whose moduli are no more than √2 times as large; ∞ if one is NaN.
+pub(super) fn largest_magnitude<T: Scalar>(a: &[T]) -> f64 {
+    a.iter().map(|x| x.magnitude()).fold(0.0, |m: f64, x| if x.is_nan() { f64::INFINITY } else { m.max(x) })
 }
 
 fn power_of_two_above(x: f64) -> f64 {
@@ -171,7 +182,7 @@ impl<'a, T: Scalar> Tall<'a, T> {
         let mut roots = vec![(1.0, gamma(self.rows) * squares * (1.0 + gamma(self.data.len())))];
         let mut squaring = 0;
         loop {
-            let scale = power_of_two_above(largest_modulus(&gram));
+            let scale = power_of_two_above(largest_magnitude(&gram));
             if scale.is_finite() {
                 gram.iter_mut().for_each(|x| *x = x.scaled(1.0 / scale));
             }
@@ -266,6 +277,7 @@ impl<T: Scalar> Square<'_, T> {
         for row in self.data.chunks_exact(self.n) {
             let mut sum = 0.0;
             for (column, x) in columns.iter_mut().zip(row) {
+                // Scaled, so that what its square loses is no part of a norm of 1/2 or more.
                 let modulus = x.modulus();
                 sum += modulus;
                 *column += modulus;

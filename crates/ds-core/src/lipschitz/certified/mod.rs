@@ -15,7 +15,7 @@ mod region;
 mod relaxation;
 mod slopes;
 
-pub use convolution::Geometry;
+pub(crate) use convolution::Geometry;
 pub(crate) use matrix::gamma;
 pub(crate) use region::norm_above;
 

@@ -1,10 +1,9 @@
 //! The certified bound of a network, composed from its layers.
 
-use super::matrix::{Goal, exponent_above, largest_modulus, largest_singular_value, product_above};
+use super::matrix::{Goal, exponent_above, largest_magnitude, largest_singular_value, product_above};
 use super::multipliers::{self, with_few_outputs};
 use super::slopes::everywhere;
 use super::{Geometry, convolution_norm_of, dense_norm_of};
-use crate::activation::Activation;
 use crate::backend::real::in_double_precision;
 use crate::lipschitz::architecture::{Architecture, Operator, PoolWindow, Signal, geometry};
 use crate::lipschitz::exact::{Limits, branch_and_bound};
@@ -19,7 +18,7 @@ use candle_core::Result;
 /// subproblems of [`branch_and_bound`] follow.
 ///
 /// # Errors
-/// If layers do not fit each other, or a parameter is not f32 or f64.
+/// If layers do not fit each other.
 pub fn bound(architecture: &Architecture) -> Result<f64> {
     let product = product_of_norms(architecture)?;
     // Nothing to gain, or nothing that could be computed with.
@@ -109,7 +108,7 @@ fn neurons(operators: &[Operator], mut signal: Signal) -> Result<usize> {
 /// norm. Branches of a sum add.
 ///
 /// # Errors
-/// If layers do not fit each other, or a parameter is not f32 or f64.
+/// If layers do not fit each other.
 pub fn product_of_norms(architecture: &Architecture) -> Result<f64> {
     let mut change = Change::of_input(architecture.input);
     change.pass(&architecture.operators)?;
@@ -158,7 +157,7 @@ impl Change {
                 Operator::Activation(activation) => {
                     self.scale_channels(activation.largest_slopes(self.signal.channels)?);
                     // These act on pairs of channels, whose scales they mix.
-                    if matches!(activation, Activation::MaxMin | Activation::Householder(_)) {
+                    if activation.takes_pairs() {
                         for pair in self.scales.chunks_mut(2) {
                             let largest = pair.iter().copied().fold(0.0, larger);
                             pair.fill(largest);
@@ -203,7 +202,7 @@ impl Change {
             return norm(&weight);
         }
         let power = |values: &[f64]| {
-            let size = largest_modulus(values);
+            let size = largest_magnitude(values);
             if size > 0.0 && size.is_finite() { 2f64.powi(exponent_above(size)) } else { 1.0 }
         };
         let (of_weight, of_scales) = (power(&weight), power(&self.scales));

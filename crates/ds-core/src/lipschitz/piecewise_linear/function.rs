@@ -84,17 +84,10 @@ impl Function {
         (-slopes().map(|slope| -slope).fold(f64::NEG_INFINITY, larger), slopes().fold(f64::NEG_INFINITY, larger))
     }
 
-    /// The smallest and the largest value on an interval of finite ends.
-    pub fn values_on(&self, low: f64, high: f64) -> (f64, f64) {
-        let inner = &self.knots[self.piece(low)..self.knots.partition_point(|&knot| knot < high).max(self.piece(low))];
-        let values = || [low, high].into_iter().chain(inner.iter().copied()).map(|x| self.value(x));
-        (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
-    }
-
     /// The functions of a layer's channels, from its parameters as the forward pass uses them.
     ///
     /// # Errors
-    /// If the activation takes pairs of channels, has another number of them, or parameters that are not f32 or f64.
+    /// If the activation takes pairs of channels, or has another number of them.
     pub fn of(activation: &Activation, channels: usize) -> Result<Vec<Self>> {
         let functions = match activation {
             Activation::Relu => vec![Self::rectifier(0.0); channels],
@@ -168,7 +161,5 @@ mod tests {
         assert_eq!([-3.0, 0.0, 1.5, 2.0, 7.0].map(|x| f.value(x)), [3.0, 0.0, 1.5, 2.0, 2.0]);
         assert_eq!(f.slopes_on(0.5, 1.5), (1.0, 1.0));
         assert_eq!(f.slopes_on(-0.5, 3.0), (-1.0, 1.0));
-        assert_eq!(f.values_on(-1.0, 3.0), (0.0, 2.0));
-        assert_eq!(f.values_on(3.0, 4.0), (2.0, 2.0));
     }
 }

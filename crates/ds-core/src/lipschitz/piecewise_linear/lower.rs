@@ -18,7 +18,7 @@ impl PiecewiseLinear {
     /// The network of an architecture.
     ///
     /// # Errors
-    /// If layers do not fit each other, a parameter is not f32 or f64, or an unrolled layer has more than 2²⁶ elements.
+    /// If layers do not fit each other, or an unrolled layer has more than 2²⁶ elements.
     pub fn new(architecture: &Architecture) -> Result<Self> {
         match Lowering::new(architecture.input, Adjacent::Multiplied).through(&architecture.operators) {
             Ok(lowering) => Ok(lowering.finish().0),

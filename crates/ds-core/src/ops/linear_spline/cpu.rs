@@ -18,6 +18,7 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod source;
 mod sums;
+mod units;
 
 pub use channels::Channels;
 pub use normalised::Normalised;
@@ -48,10 +49,8 @@ pub(crate) fn forward_with<T: Real>(
     x: &[T],
     c: &[T],
 ) -> Result<Vec<T>> {
-    let size = grid.size();
-    let knots = Knots::<T>::new(grid);
-    if planes.inner < 8 {
-        return Ok(forward_units(size, planes, knots, x, c));
+    if planes.inner < units::SMALL {
+        return units::forward(grid.size(), planes, Knots::new(grid), x, c);
     }
     let channels = Channels::with(instructions, grid, c);
     let rows = planes.rows_per_piece();
@@ -81,9 +80,8 @@ pub(crate) fn backward_with<T: Real>(
     dy: &[T],
 ) -> Result<(Vec<T>, Vec<T>)> {
     let size = grid.size();
-    let knots = Knots::<T>::new(grid);
-    if planes.inner < 8 {
-        return Ok(backward_units(size, planes, knots, x, c, dy));
+    if planes.inner < units::SMALL {
+        return units::backward(size, planes, Knots::new(grid), x, c, dy);
     }
     let channels = Channels::with(instructions, grid, c);
     let rows = planes.rows_per_piece();
@@ -116,47 +114,6 @@ pub(crate) fn backward_with<T: Real>(
         }
     }
     Ok((dx, dc))
-}
-
-crate::vectorized! {
-    /// Units (N, C), or planes too small for vectors: neighbouring elements belong to different splines.
-    fn forward_units<T>(size: usize, planes: Planes, knots: Knots<T>, x: &[T], c: &[T]) -> Vec<T> {
-        let mut y = Vec::with_capacity(x.len());
-        for row in x.chunks_exact((planes.channels * planes.inner).max(1)) {
-            for (c, plane) in c.chunks_exact(size).zip(row.chunks_exact(planes.inner.max(1))) {
-                y.extend(plane.iter().map(|&x| {
-                    let (i, t) = block::locate(x, knots);
-                    t.mul_add(c[i + 1] - c[i], c[i])
-                }));
-            }
-        }
-        y
-    }
-}
-
-/// The gradients of [`forward_units`].
-fn backward_units<T: Real>(
-    size: usize,
-    planes: Planes,
-    knots: Knots<T>,
-    x: &[T],
-    c: &[T],
-    dy: &[T],
-) -> (Vec<T>, Vec<T>) {
-    let mut dc = vec![T::ZERO; c.len()];
-    let mut dx = Vec::with_capacity(x.len());
-    let row = (planes.channels * planes.inner).max(1);
-    for (x, dy) in x.chunks_exact(row).zip(dy.chunks_exact(row)) {
-        for (j, (&x, &dy)) in x.iter().zip(dy).enumerate() {
-            let first = j / planes.inner * size;
-            let (i, t) = block::locate(x, knots);
-            let (c, dc) = (&c[first + i..first + i + 2], &mut dc[first + i..first + i + 2]);
-            dx.push(dy * ((c[1] - c[0]) / knots.step));
-            dc[0] += dy * (T::ONE - t);
-            dc[1] += dy * t;
-        }
-    }
-    (dx, dc)
 }
 
 #[cfg(test)]

@@ -6,19 +6,19 @@
     extern "C" __global__ void rectifier_forward_##type(const T *__restrict__ x, T *__restrict__ y, float slope, int n,    \
                                                         int aligned) {                                                     \
         begin();                                                                                                           \
-        pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long) { return x > 0.0f ? x : slope * x; });      \
+        pointwise<T>(x, nullptr, y, n, aligned, [&](float x, float, long long) { return rectified(slope, x); });           \
     }                                                                                                                      \
     extern "C" __global__ void rectifier_backward_##type(const T *__restrict__ x, const T *__restrict__ dy,                \
                                                          T *__restrict__ dx, float slope, int n, int aligned) {            \
         begin();                                                                                                           \
-        pointwise<T>(x, dy, dx, n, aligned, [&](float x, float dy, long long) { return x > 0.0f ? dy : slope * dy; });     \
+        pointwise<T>(x, dy, dx, n, aligned, [&](float x, float dy, long long) { return rectified_gradient(slope, x, dy); }); \
     }
 FOR_TYPES(RECTIFIER)
 
 template <typename V, typename T>
 __device__ __forceinline__ void channel_rectifier(const T *x, const float *slopes, T *y, PLANES) {
     const float slope = slopes[blockIdx.y];
-    by_channel<V>(x, y, rows, channels, inner, rows_per_block, [&](float x) { return x > 0.0f ? x : slope * x; });
+    by_channel<V>(x, y, rows, channels, inner, rows_per_block, [&](float x) { return rectified(slope, x); });
 }
 
 // ∂x, and Σ ∂y·min(x, 0) of the block's rows: partial (pieces, C). Shared: a double for each thread.
@@ -28,7 +28,7 @@ __device__ __forceinline__ void channel_rectifier_gradient(const T *x, const flo
     const float slope = slopes[blockIdx.y];
     by_channel_gradient<V>(x, dy, dx, partial, rows, channels, inner, rows_per_block, [&](float x, float dy, float &sum) {
         sum += x > 0.0f ? 0.0f : dy * x;
-        return x > 0.0f ? dy : slope * dy;
+        return rectified_gradient(slope, x, dy);
     });
 }
 

@@ -8,7 +8,7 @@ use crate::backend::gpu::{Gpu, GpuInput};
 use crate::backend::op::{Backward, CpuInput, Gradients, Op, dyn_op, gradient, gradients2};
 use crate::backend::parallel::{SharedSlice, filled, for_each_piece, in_pieces};
 use crate::backend::planes::Planes;
-use crate::backend::pointwise::{channel_sums, sum_of_pairs};
+use crate::backend::pointwise::{channel_sums, rectified, rectified_gradient, sum_of_pairs};
 use crate::backend::real::Real;
 use candle_core::{DType, Result, Shape};
 use std::ops::Range;
@@ -23,8 +23,7 @@ pub struct Rectifier {
 crate::vectorized! {
     fn rectify<T>(slope: T, x: &[T], y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            let negative = slope * x;
-            *y = if x > T::ZERO { x } else { negative };
+            *y = rectified(slope, x);
         }
     }
 }
@@ -32,8 +31,7 @@ crate::vectorized! {
 crate::vectorized! {
     fn rectify_gradient<T>(slope: T, x: &[T], dy: &[T], dx: &mut [T]) {
         for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-            let negative = slope * dy;
-            *dx = if x > T::ZERO { dy } else { negative };
+            *dx = rectified_gradient(slope, x, dy);
         }
     }
 }
@@ -104,7 +102,7 @@ impl Op for ChannelRectifier {
     fn cpu<T: Real>(&self, inputs: &[CpuInput<'_>]) -> Result<Vec<T>> {
         let planes = Self::planes(inputs[0].shape(), inputs[1].shape())?;
         let (x, slopes) = (inputs[0].elements::<T>()?, inputs[1].elements::<T>()?);
-        per_plane(planes, x, |c, x| if x > T::ZERO { x } else { slopes[c] * x })
+        per_plane(planes, x, |c, x| rectified(slopes[c], x))
     }
 
     fn cpu_backward<T: Real>(&self, pass: &Backward<'_, CpuInput<'_>>) -> Result<Gradients<Vec<T>>> {

@@ -106,6 +106,9 @@ impl SlopeProjection {
     }
 
     fn channels(&self, c: &Shape, log_alpha: Option<&Shape>) -> Result<usize> {
+        if !(self.step > 0.0 && self.step.is_finite()) {
+            bail!("{}: the distance of the knots is {}, expected a positive number", Self::NAME, self.step);
+        }
         match c.dims() {
             &[channels, size]
                 if size == self.size && size > 1 && log_alpha.is_none_or(|alpha| alpha.dims() == [channels]) =>

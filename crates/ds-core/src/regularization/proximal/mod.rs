@@ -23,6 +23,8 @@ pub struct ProximalTv2 {
 
 impl ProximalTv2 {
     /// The penalty `lambda`·TV² of a layer.
+    ///
+    /// The distance T of its knots is read here: after `resample`, `set_grid` or `VarMap::load` the penalty is to be made anew.
     pub fn new(spline: &Spline, lambda: f64) -> Self {
         let of_slope_changes = matches!(spline.kind(), Kind::ReluSpline { .. });
         Self {

@@ -169,6 +169,17 @@ fn grids_are_compared_with_the_one_of_most_knots() {
     assert_eq!(found, [("51", "4"), ("13", "4"), ("13", "automatic")]);
     assert_eq!((cell(&table, 0, "difference"), cell(&table, 2, "difference")), ("", "-0.05 (-0.35 to +0.25)"));
     assert_eq!((cell(&table, 2, "margin"), cell(&table, 2, "verdict")), ("0.2", "undecided"));
+    // Each range has a row of its own; of one grid in two sweeps the one with more runs.
+    let one_more = SummaryRow { run: "again".to_owned(), ..of(51, Some(4.0), 0, 90.0) };
+    let others = rows(51, Some(1.0), adam).chain(rows(51, Some(2.0), other)).chain([one_more]);
+    let table = grids::table(&all.into_iter().chain(others).collect::<Vec<_>>()).unwrap();
+    let found: Vec<_> = table.rows.iter().map(|row| (row[3].as_str(), row[4].as_str(), row[5].as_str())).collect();
+    let fixed = [("51", "1", "4"), ("51", "2", "4"), ("51", "4", "4"), ("13", "4", "4")];
+    assert_eq!(found, [&fixed[..], &[("13", "automatic", "4")]].concat());
+    assert_eq!(
+        (cell(&table, 1, "difference"), cell(&table, 2, "difference").starts_with('+')),
+        ("-0.05 (-0.35 to +0.25)", true)
+    );
 }
 
 #[test]

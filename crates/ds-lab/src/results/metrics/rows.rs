@@ -1,7 +1,6 @@
 //! The columns of `metrics.csv`, `summary.csv`, `thresholds.csv`, `pruning.csv` and `diverged.csv`.
 
-use crate::config::Config;
-use ds_core::activation::ActivationKind;
+use crate::config::{Config, Train};
 use ds_core::regularization::Norm;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -212,7 +211,7 @@ impl SummaryRow {
     }
 
     /// Whether both are of one run: of the same name and seed, experiment and data set.
-    pub(super) fn is_of_run_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_of_run_of(&self, other: &Self) -> bool {
         (&self.run, self.seed, &self.experiment, &self.dataset)
             == (&other.run, other.seed, &other.experiment, &other.dataset)
     }
@@ -238,13 +237,31 @@ impl SummaryRow {
         self.training_md5.as_ref().is_some_and(|md5| *md5 == config.training_md5()) || self.has_config(config)
     }
 
+    /// Whether it is of an earlier end of the config's run, from which that goes on. What is left of a schedule may change then.
+    pub fn is_of_earlier_end(&self, config: &Config) -> bool {
+        let epochs = self.epochs;
+        let ended = |milestones: Vec<usize>| {
+            let train = Train { epochs, milestones, ..config.train.clone() };
+            self.has_training_of(&Config { train, ..config.clone() })
+        };
+        let milestones = &config.train.milestones;
+        let reached = || milestones.iter().copied().filter(|&milestone| milestone < epochs).collect();
+        epochs < config.train.epochs && (ended(milestones.clone()) || ended(reached()))
+    }
+
+    /// Kept knots and test accuracy of the pruned network: of the refit, or of the papers' threshold where there is none.
+    pub fn pruned(&self) -> Option<(usize, Option<f64>)> {
+        let of_papers = self.sparsified_active_knots.map(|knots| (knots, self.sparsified_test_accuracy));
+        self.refit_knots.map(|knots| (knots, self.refit_test_accuracy)).or(of_papers)
+    }
+
     /// The settings of the run's config that tables and pictures group by.
     #[must_use]
     pub fn with_settings(mut self, config: &Config) -> Self {
         let hidden: Vec<String> = config.network.hidden.iter().map(ToString::to_string).collect();
         self.hidden = (!hidden.is_empty()).then(|| hidden.join("x"));
         let kind = config.activation.kind;
-        let has_splines = kind.is_spline() || kind == ActivationKind::LipschitzSpline;
+        let has_splines = kind.has_knots();
         self.spline_size = has_splines.then_some(config.activation.size);
         let has_range = has_splines && !config.activation.range.is_auto();
         self.spline_range = has_range.then(|| config.activation.layer().knot_range());
@@ -343,6 +360,13 @@ pub struct DivergedRow {
     pub epoch: usize,
     pub loss: f64,
     pub revision: String,
+}
+
+impl DivergedRow {
+    /// What tells it from rows of other runs and of other trainings.
+    pub(crate) fn training(&self) -> (&str, u64, &str) {
+        (&self.run, self.seed, &self.training_md5)
+    }
 }
 
 /// One row of `failed.csv`: a run of a sweep that ended with an error in the last call.

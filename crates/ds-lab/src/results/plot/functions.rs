@@ -3,7 +3,8 @@
 use anyhow::Result;
 use candle_core::DType;
 use ds_core::Grid;
-use ds_core::activation::{Kind, Spline};
+use ds_core::activation::Spline;
+use ds_core::regularization::bent_knots;
 
 /// The functions of one layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,20 +18,10 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The functions of a spline as they are now. A knot is active if its slope change, without rounding, is not 0.
+    /// The functions of a spline as they are now. A knot is active if its slope change is above the rounding of the stored parameters.
     pub fn of(spline: &Spline) -> Result<Self> {
         let values = spline.coefficients()?.to_dtype(DType::F64)?.to_vec2()?;
-        let parameters: Vec<Vec<f64>> = spline.knot_parameters().to_dtype(DType::F64)?.to_vec2()?;
-        let of_relus = matches!(spline.kind(), Kind::ReluSpline { .. });
-        let active = |row: &Vec<f64>| -> Vec<usize> {
-            let inner = 1..spline.grid().size() - 1;
-            let changes = |k: &usize| {
-                if of_relus { row[k - 1] != 0.0 } else { (row[k + 1] - row[*k]) - (row[*k] - row[k - 1]) != 0.0 }
-            };
-            inner.filter(changes).collect()
-        };
-        let active = parameters.iter().map(active).collect();
-        Ok(Self { grid: spline.grid(), values, active })
+        Ok(Self { grid: spline.grid(), values, active: bent_knots(spline)? })
     }
 
     /// Function `channel` at `x`.
@@ -80,5 +71,14 @@ mod tests {
             assert_eq!(layer.knots(0).collect::<Vec<_>>(), [(0.0, 0.0)]);
             assert_eq!(layer.path(0, 1.8).len(), 9);
         }
+    }
+
+    #[test]
+    fn the_rounding_of_a_straight_line_is_no_knot() {
+        let grid = Grid::from_step(21, 0.1).unwrap();
+        let spline = Spline::bspline(1, grid, Init::Identity, DType::F32, &Device::Cpu).unwrap();
+        let line: Vec<f64> = spline.coefficients().unwrap().to_dtype(DType::F64).unwrap().to_vec2().unwrap().remove(0);
+        assert!(line.windows(3).any(|c| (c[2] - c[1]) - (c[1] - c[0]) != 0.0));
+        assert_eq!(Layer::of(&spline).unwrap().active, [Vec::<usize>::new()]);
     }
 }

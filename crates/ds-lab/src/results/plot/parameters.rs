@@ -15,10 +15,11 @@ pub fn chart(title: String, rows: &[&SummaryRow]) -> Option<SpreadChart> {
     for group in groups(rows, Setting::Hidden) {
         let hidden = |row: &SummaryRow| row.hidden.clone();
         lines.push(line(&group, hidden, |row| Some((row.parameters as f64, row.test_accuracy?))));
-        let mut sparse =
-            line(&group, hidden, |row| Some((effective_parameters(row) as f64, row.sparsified_test_accuracy?)));
+        // By the method that the parameters are counted after.
+        let accuracy = |row: &SummaryRow| row.sparsified_test_accuracy.or(row.refit_test_accuracy);
+        let mut sparse = line(&group, hidden, |row| Some((effective_parameters(row) as f64, accuracy(row)?)));
         let name = if group.label.is_empty() { group.rows[0].activation.replace('_', " ") } else { group.label };
-        sparse.label = format!("{name}, after sparsification");
+        sparse.label = format!("{name}, after pruning");
         sparse.dashed = true;
         sparse.colour = palette::tint(sparse.colour, 0.75);
         lines.push(sparse);
@@ -57,6 +58,17 @@ mod tests {
         }
     }
 
+    /// The row of a run that was pruned to the same knots by refit.
+    fn refit(row: &SummaryRow) -> SummaryRow {
+        SummaryRow {
+            refit_knots: row.sparsified_active_knots,
+            refit_test_accuracy: row.sparsified_test_accuracy,
+            sparsified_active_knots: None,
+            sparsified_test_accuracy: None,
+            ..row.clone()
+        }
+    }
+
     #[test]
     fn each_activation_is_a_line_of_medians() {
         let mut rows = Vec::new();
@@ -69,7 +81,7 @@ mod tests {
         let rows: Vec<&SummaryRow> = rows.iter().collect();
         let chart = chart("made up".to_owned(), &rows).unwrap();
         let labels: Vec<&str> = chart.stacks[0].lines.iter().map(|line| line.label.as_str()).collect();
-        assert_eq!(labels, ["bspline", "bspline, after sparsification", "relu"]);
+        assert_eq!(labels, ["bspline", "bspline, after pruning", "relu"]);
         let spline = &chart.stacks[0].lines[0];
         assert_eq!(spline.points.iter().map(|p| p.x).collect::<Vec<_>>(), [30.0, 60.0, 120.0]);
         assert_eq!((spline.points[0].low, spline.points[0].median, spline.points[0].high), (81.0, 82.0, 86.0));
@@ -80,5 +92,9 @@ mod tests {
         assert_eq!(svg.matches("<polygon").count(), 3);
         assert_eq!(svg.matches("<circle").count(), 3 + 3 + 6);
         assert!(super::chart(String::new(), &rows[..2]).is_none());
+        // With a refit alone, which is the default.
+        let refits: Vec<SummaryRow> = rows.iter().map(|row| refit(row)).collect();
+        let of_refits = super::chart("made up".to_owned(), &refits.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(of_refits.stacks[0].lines[1].points, chart.stacks[0].lines[1].points);
     }
 }

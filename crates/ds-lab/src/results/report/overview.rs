@@ -25,17 +25,22 @@ pub fn runs(runs: &[Run]) -> Table {
             config.activation.kind.to_string(),
             config.seed.to_string(),
         ];
-        match &run.summary {
-            Some(summary) => row.extend(numbers(summary)),
-            None => row.extend(cells(&["", "has not ended", "", "", "", "", "", "", ""])),
+        match (&run.summary, &run.earlier) {
+            (Some(summary), _) => row.extend(numbers(summary)),
+            (None, Some(earlier)) => {
+                let protocol =
+                    format!("{}; of {} epochs, goes on to {}", earlier.protocol, earlier.epochs, config.train.epochs);
+                row.extend(numbers(&SummaryRow { protocol, ..earlier.clone() }));
+            }
+            (None, None) => row.extend(cells(&["", "has not ended", "", "", "", "", "", "", ""])),
         }
         row
     };
     Table {
         title: "Runs".to_owned(),
         note:
-            "Accuracies in %, after the last epoch; times in seconds of training. The runs of a sweep are rows of its \
-               summary.csv."
+            "Accuracies in %, after the last epoch; times in seconds of training. Pruned by refit, or by the papers' thresholds \
+             where there is no refit. The runs of a sweep are rows of its summary.csv."
                 .to_owned(),
         columns: cells(&[
             "run",
@@ -47,7 +52,7 @@ pub fn runs(runs: &[Run]) -> Table {
             "protocol",
             "test accuracy",
             "test loss",
-            "sparsified",
+            "after pruning",
             "knots kept",
             "time",
             "device",
@@ -58,14 +63,14 @@ pub fn runs(runs: &[Run]) -> Table {
 }
 
 fn numbers(row: &SummaryRow) -> [String; 9] {
-    let knots = row.sparsified_active_knots.zip(row.knots);
+    let (kept, accuracy) = row.pruned().unzip();
     [
         row.parameters.to_string(),
         row.protocol.clone(),
         percent(row.test_accuracy),
         if row.test_loss < 1e-3 { format!("{:.2e}", row.test_loss) } else { format!("{:.4}", row.test_loss) },
-        percent(row.sparsified_test_accuracy),
-        knots.map_or(String::new(), |(kept, all)| format!("{kept} of {all}")),
+        percent(accuracy.flatten()),
+        kept.zip(row.knots).map_or(String::new(), |(kept, all)| format!("{kept} of {all}")),
         format!("{:.1}", row.seconds),
         row.machine(),
         row.revision.clone(),

@@ -85,6 +85,8 @@ fn a_page_holds_what_the_folder_holds() {
     );
     assert_eq!(page.matches("<svg ").count(), files.len());
     assert!(files.iter().all(|name| results.join("figures").join(name.replace(".svg", ".png")).exists()));
+    // Pruned by the default method.
+    assert!(page.contains(&format!(">{} of {}<", row.refit_knots.unwrap(), row.knots.unwrap())));
     assert!(page.contains("Papers &amp; here") && page.contains("&lt;b&gt;98.5&lt;/b&gt;"));
     assert!(page.contains("Config &lt;circle&gt;, seed 0, 4 epochs; protocol reduced"));
     // Nothing is loaded, nothing runs, and no two pictures can share an id.

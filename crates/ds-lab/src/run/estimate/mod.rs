@@ -11,8 +11,7 @@ use crate::config::Config;
 use crate::data::Source;
 use crate::device::{Context, cores};
 use crate::run::Setup;
-use crate::run::memory;
-use crate::sweep::{PlannedRun, Sweep};
+use crate::sweep::{PlannedRun, Sweep, at_once};
 use anyhow::Result;
 
 /// Seconds from the first step to the summary of a run that has the machine for itself. The setup's network stays as it is.
@@ -21,22 +20,24 @@ pub fn estimate(config: &Config, setup: &Setup) -> Result<f64> {
     Ok(schedule::seconds(config, &Sizes::of(config, setup), &rates))
 }
 
-/// Seconds for a whole sweep with so many runs at once; 0: as many as a sweep makes that is not told. Runs that are alike but for
-/// their schedule, seed and data split are measured once, beside as many copies as there will be jobs.
+/// Seconds for a whole sweep with as many runs at once as it makes where `--jobs` is not given. Runs that are alike but for their
+/// schedule, seed and data split are measured once, beside as many copies as there will be jobs.
 ///
 /// # Errors
 /// If data is missing.
-pub fn estimate_sweep(sweep: &Sweep, source: &Source, jobs: usize, context: &Context) -> Result<f64> {
-    let (listed, selected) = (sweep.runs()?, sweep.runs_of_any_choice()?);
-    let all: Vec<&Config> = listed.iter().chain(&selected).map(|run| &run.config).collect();
-    let cores = cores();
-    let usual = if context.device.is_cuda() { 1 } else { cores };
-    let wanted = if jobs == 0 { usual } else { jobs }.clamp(1, listed.len().max(1));
-    let jobs = memory::jobs(all.iter().copied(), wanted, context);
+pub fn estimate_sweep(sweep: &Sweep, source: &Source, context: &Context) -> Result<f64> {
+    // The selected runs wait for all others.
+    let stages = [sweep.runs()?, sweep.runs_of_any_choice()?].map(|runs| {
+        let jobs = at_once(&runs, 0, context);
+        (runs, jobs)
+    });
+    let all: Vec<&Config> = stages.iter().flat_map(|(runs, _)| runs).map(|run| &run.config).collect();
     let kinds = representatives(&all);
     let measured_kind = |(_, config): &(usize, &Config)| -> Result<(Rates, Sizes)> {
         let setup = Setup::new(config, source, context)?;
-        let threads = if config.train.threads == 0 { (cores / jobs).max(1) } else { config.train.threads };
+        let is_of = |(runs, _): &&(Vec<PlannedRun>, usize)| runs.iter().any(|run| std::ptr::eq(&run.config, *config));
+        let jobs = stages.iter().find(is_of).map_or(1, |(_, jobs)| *jobs);
+        let threads = if config.train.threads == 0 { (cores() / jobs).max(1) } else { config.train.threads };
         Ok((measure(config, &setup, jobs, threads)?, Sizes::of(config, &setup)))
     };
     let measured = kinds.measured.iter().map(measured_kind).collect::<Result<Vec<_>>>()?;
@@ -44,7 +45,5 @@ pub fn estimate_sweep(sweep: &Sweep, source: &Source, jobs: usize, context: &Con
         let (rates, sizes) = measured.get(kinds.nearest(&run.config)?)?;
         Some(schedule::seconds(&run.config, &sizes.split_as(&run.config), rates))
     };
-    // The selected runs wait for all others.
-    let stages = [&listed, &selected].map(|runs| makespan(runs.iter().filter_map(seconds), jobs));
-    Ok(stages.iter().sum())
+    Ok(stages.iter().map(|(runs, jobs)| makespan(runs.iter().filter_map(seconds), *jobs)).sum())
 }

@@ -24,14 +24,12 @@ pub(super) struct Sizes {
     train: usize,
     validation: usize,
     test: usize,
-    has_splines: bool,
 }
 
 impl Sizes {
     pub(super) fn of(config: &Config, setup: &Setup) -> Self {
         let validation = setup.validation.as_ref().map_or(0, crate::data::Samples::len);
-        let has_splines = !setup.network.splines().is_empty();
-        let sizes = Self { train: setup.train.len(), validation, test: setup.test.len(), has_splines };
+        let sizes = Self { train: setup.train.len(), validation, test: setup.test.len() };
         sizes.split_as(config)
     }
 
@@ -59,14 +57,15 @@ pub(super) fn seconds(config: &Config, sizes: &Sizes, rates: &Rates) -> f64 {
         evaluated += test;
     }
     let mut steps = steps;
-    if config.sparsify.enabled && sizes.has_splines {
+    if config.is_pruned() {
         let pruning = &config.sparsify;
         let tried = |is_given: bool, every: f64| match pruning.search {
             _ if is_given => 0.0,
             Search::Every => every,
             Search::Bisect => every.log2().ceil(),
         };
-        if pruning.method().thresholds() {
+        // 1-Lipschitz splines are pruned with a refit alone.
+        if pruning.method().thresholds() && config.activation.kind.is_spline() {
             evaluated += (tried(pruning.threshold.is_some(), TRIED) + 1.0) * train + test;
         }
         if pruning.method().refits() {
@@ -193,7 +192,7 @@ mod tests {
     fn evaluations_bounds_and_sparsification_are_counted() {
         let rates =
             Rates { step: 1.0, row: 0.0, sample: 0.0, lower: 0.0, certified: 0.0, norms: 0.0, first_steps: 0.0 };
-        let sizes = Sizes { train: 100, validation: 0, test: 50, has_splines: true };
+        let sizes = Sizes { train: 100, validation: 0, test: 50 };
         let usual = config("experiment = \"area2d\"\ntrain.epochs = 7\ntrain.batch_size = 10\ntrain.eval_every = 3");
         let at = |config: &Config, rates: &Rates| seconds(config, &sizes.split_as(config), rates) - FILES;
         let only = |set: fn(&mut Rates)| {
@@ -209,6 +208,15 @@ mod tests {
         assert_eq!((only(|rates| rates.lower = 1.0), only(|rates| rates.certified = 1.0)), (1.0, 1.0));
         let split = Config { data: crate::config::Data { validation: 0.2, ..usual.data.clone() }, ..usual.clone() };
         assert_eq!(at(&split, &rates), 56.0);
+        // 1-Lipschitz splines are pruned, too, without thresholds; other activations are not.
+        let evaluations_of = |kind: &str, method: &str| {
+            let more = format!("activation.kind = \"{kind}\"\nsparsify.method = \"{method}\"");
+            let rates = Rates { step: 0.0, sample: 1.0, ..rates };
+            at(&config(&format!("experiment = \"area2d\"\n{more}")), &rates)
+        };
+        let [relu, lipschitz] = ["relu", "lipschitz_spline"].map(|kind| evaluations_of(kind, "refit"));
+        assert!((lipschitz - relu - (HISTOGRAM * 100.0 + (BUDGETS + 1.0) * 150.0)).abs() < 1e-6, "{lipschitz} {relu}");
+        assert_eq!(evaluations_of("lipschitz_spline", "both"), lipschitz);
         // A batch that is larger than the set is a step an epoch.
         let large = config("experiment = \"area2d\"\ntrain.epochs = 7\ntrain.batch_size = 1000");
         assert_eq!(at(&large, &rates), 7.0);

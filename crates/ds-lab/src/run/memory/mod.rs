@@ -247,10 +247,9 @@ pub fn outputs(config: &Config) -> f64 {
 pub(crate) fn sample_counts(config: &Config) -> (f64, f64) {
     let data = &config.data;
     let limited = |count: f64, limit: usize| if limit == 0 { count } else { count.min(limit as f64) };
-    let (train, test) = match data.dataset {
-        Dataset::Cifar10 | Dataset::Cifar100 => (50_000.0, 10_000.0),
-        Dataset::Mnist | Dataset::FashionMnist => (60_000.0, 10_000.0),
-        Dataset::Circle | Dataset::SShape => (data.train_points as f64, (data.test_grid as f64).powi(2)),
+    let (train, test) = match (data.dataset.image_counts(), data.dataset) {
+        (Some((train, test)), _) => (train as f64, test as f64),
+        (_, Dataset::Circle | Dataset::SShape) => (data.train_points as f64, (data.test_grid as f64).powi(2)),
         _ => (data.train_points as f64, 4.0 * data.train_points as f64 + 1.0),
     };
     let (train, test) = (limited(train, config.train.max_train_images), limited(test, config.train.max_test_images));

@@ -59,7 +59,8 @@ pub struct Outcome {
 pub fn run(config: &Config, setup: &Setup, unchanged: Evaluation, directory: &Path) -> Result<Outcome> {
     let staged = Staged::begin(directory)?;
     let mut outcome = Outcome::default();
-    if config.sparsify.enabled && super::count_knots(&setup.network) > 0 {
+    // A network without hidden layers has no functions.
+    if config.is_pruned() && super::count_knots(&setup.network) > 0 {
         let saved = Saved::of(&setup.network)?;
         let pruned = pruned(config, setup, (unchanged, &saved), &staged);
         // A pruning that fails leaves the network as it was, too.

@@ -258,6 +258,11 @@ fn the_largest_value_within_the_tolerance_is_selected() {
     };
     let selection = sweep.selected(&runs, &by_run(&without(0.5)), &diverged(0.5)).unwrap();
     assert_eq!((selection.problems.len(), selection.runs[12].config.regularization.lambda), (0, 1e-5));
+    // One that diverged with another config, and has failed now, keeps the choice from being made.
+    let of_before = |row: DivergedRow| DivergedRow { training_md5: "0".to_owned(), ..row };
+    let before: Vec<DivergedRow> = diverged(0.5).into_iter().map(of_before).collect();
+    let selection = sweep.selected(&runs, &by_run(&without(0.5)), &before).unwrap();
+    assert!(selection.problems.len() == 1 && selection.problems[0].1.to_string().contains("failed"));
     // With all of them diverged there is nothing to choose, and NaN is no best accuracy.
     let nan = rows(&|run| if run.config.regularization.lambda == 0.5 { f64::NAN } else { 90.0 });
     assert_eq!(sweep.selected(&runs, &by_run(&nan), &[]).unwrap().runs[12].config.regularization.lambda, 1e-5);
@@ -276,6 +281,28 @@ const DIVERGES: &str = "[config]\nexperiment = \"area2d\"\ndata.train_points = 6
                         data.validation = 0.5\ntrain.epochs = 2\ntrain.milestones = []\n\
                         optimizer.weights.kind = \"sgd\"\n[[grid]]\noptimizer.weights.lr = [1e-3, 1e6]\nseed = [0, 1]\n\
                         [select]\nkey = \"optimizer.weights.lr\"\nfinal.seed = [2]\n";
+
+/// The only run has too high a learning rate.
+const ONE_DIVERGES: &str = "[config]\nexperiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\n\
+                            data.validation = 0.5\ntrain.epochs = 2\ntrain.milestones = []\noptimizer.weights.kind = \"sgd\"\n\
+                            optimizer.weights.lr = 1e6\n[[grid]]\nseed = [0]\n";
+
+#[test]
+fn of_values_that_are_no_numbers_the_best_is_selected() {
+    let text = "[config]\nexperiment = \"area2d\"\ndata.validation = 0.5\n[[grid]]\nnetwork.hidden = [[2], [4], [8]]\n\
+                [select]\nkey = \"network.hidden\"\ntolerance = 5\nfinal.seed = [1]\n";
+    let sweep = sweep(text).unwrap();
+    let runs = sweep.runs().unwrap();
+    let row = |(run, accuracy): (&PlannedRun, f64)| SummaryRow {
+        run: run.config.name.clone(),
+        seed: run.config.seed,
+        validation_accuracy: Some(accuracy),
+        ..SummaryRow::default()
+    };
+    let rows: SummaryRows = runs.iter().zip([89.0, 90.0, 88.0]).map(row).collect();
+    let selection = sweep.selected(&runs, &rows, &[]).unwrap();
+    assert_eq!((selection.runs.len(), selection.runs[0].config.network.hidden.as_slice()), (1, &[4][..]));
+}
 
 #[test]
 fn lists_for_more_runs_than_a_memory_holds_are_refused() {

@@ -95,6 +95,8 @@ fn runs_that_diverge_are_named_and_not_tried_again_and_the_choice_is_made() {
     assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
     assert_eq!((outcome.rows.len(), outcome.diverged.len(), outcome.choices.len()), (3, 2, 1));
     assert!(outcome.choices[0].contains("lr = 1e-3"), "{:?}", outcome.choices);
+    let text = outcome.describe("rates");
+    assert!(text.starts_with("rates: 5 runs, 5 of them made now in "), "{text}");
     assert!(outcome.diverged.iter().all(|row| row.run.contains("lr1e6") && !row.loss.is_finite() && row.epoch >= 1));
     // The run of the selection, too.
     assert_eq!(count_done(&sweep, directory.path()).unwrap(), 5);
@@ -103,6 +105,94 @@ fn runs_that_diverge_are_named_and_not_tried_again_and_the_choice_is_made() {
     assert_eq!((again.made, again.diverged.len(), again.rows.len()), (0, 2, 3));
     let overwrite = SweepOptions { overwrite: true, ..options(directory.path(), 2) };
     assert_eq!(run_sweep(&sweep, &source, &overwrite).unwrap().made, 5);
+}
+
+#[test]
+fn a_run_that_ends_with_another_config_has_diverged_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let run = |text: &str| run_sweep(&sweep(text).unwrap(), &source, &options(directory.path(), 1)).unwrap();
+    let diverged = directory.path().join("diverged.csv");
+    assert!(run(ONE_DIVERGES).diverged.len() == 1 && diverged.exists());
+    let lower = run(&ONE_DIVERGES.replace("1e6", "1e-3"));
+    assert_eq!((lower.rows.len(), lower.made, lower.diverged.len()), (1, 1, 0));
+    assert!(!diverged.exists());
+}
+
+/// A choice of one value.
+const ONE_CHOICE: &str = "[config]\nexperiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\n\
+                          data.validation = 0.5\ntrain.epochs = 1\ntrain.milestones = []\n\
+                          optimizer.weights.kind = \"sgd\"\noptimizer.weights.lr = 1e-3\n\
+                          [[grid]]\nregularization.lambda = [1e-5]\n\
+                          [select]\nkey = \"regularization.lambda\"\nfinal.seed = [3]\n";
+
+#[test]
+fn another_config_of_selected_runs_is_refused_before_their_networks_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let text = format!("keep_runs = \"selected\"\n{ONE_CHOICE}");
+    run_sweep(&sweep(&text).unwrap(), &source, &options(directory.path(), 1)).unwrap();
+    let before = walk(directory.path());
+    let network = "runs/area-bspline-circle-selected-seed3/checkpoint.safetensors";
+    assert!(before.iter().any(|file| file == network), "{before:?}");
+    let longer = sweep(&format!("{text}final.train.epochs = 2\n")).unwrap();
+    let whole = options(directory.path(), 1);
+    for options in [SweepOptions { shard: Some("1/1".parse().unwrap()), ..whole.clone() }, whole.clone()] {
+        let error = run_sweep(&longer, &source, &options).unwrap_err().to_string();
+        assert!(error.contains("-selected with seed 3") && error.contains("--overwrite"), "{error}");
+        assert_eq!(walk(directory.path()), before);
+    }
+    assert_eq!(std::fs::read_to_string(directory.path().join("sweep.toml")).unwrap(), text);
+    assert_eq!(run_sweep(&longer, &source, &SweepOptions { overwrite: true, ..whole }).unwrap().made, 2);
+}
+
+#[test]
+fn overwriting_makes_the_runs_of_a_selection_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, whole) = (Source::Auto { dir: None }, options(directory.path(), 1));
+    let overwrite = SweepOptions { overwrite: true, ..whole.clone() };
+    // A selected run that diverged.
+    let text = ONE_CHOICE.replace("final.seed = [3]", "final.seed = [0]");
+    let diverges = sweep(&format!("{text}final.optimizer.weights.lr = 1e6\nfinal.train.epochs = 2\n")).unwrap();
+    for options in [&whole, &overwrite] {
+        let outcome = run_sweep(&diverges, &source, options).unwrap();
+        assert_eq!((outcome.made, outcome.rows.len(), outcome.diverged.len()), (2, 1, 1));
+    }
+    // One that has ended, where the call that overwrites does not come to it: a file is in the place of another run's directory.
+    let sweep = sweep(ONE_CHOICE).unwrap();
+    assert_eq!(run_sweep(&sweep, &source, &overwrite).unwrap().made, 2);
+    let place = run::run_directory(directory.path(), &sweep.runs().unwrap()[0]);
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::write(&place, "").unwrap();
+    assert!(run_sweep(&sweep, &source, &overwrite).is_err());
+    std::fs::remove_file(&place).unwrap();
+    assert_eq!(run_sweep(&sweep, &source, &whole).unwrap().made, 2);
+}
+
+#[test]
+fn so_many_runs_at_once_as_asked_for_and_no_more_than_there_are() {
+    let runs = sweep(TINY).unwrap().runs().unwrap();
+    let at_once = |count: usize, asked: usize| run::at_once(&runs[..count], asked, &Context::cpu());
+    assert_eq!((at_once(12, 5), at_once(2, 5), at_once(0, 0)), (5, 2, 1));
+    assert_eq!(at_once(12, 0), crate::device::cores().min(12));
+}
+
+#[test]
+fn one_failure_may_be_a_selection() {
+    let outcome = |count: usize| Outcome {
+        rows: Vec::new(),
+        failures: (0..count).map(|k| (k.to_string(), anyhow::anyhow!("none"))).collect(),
+        diverged: Vec::new(),
+        made: 0,
+        seconds: 0.0,
+        choices: Vec::new(),
+        summary: "summary.csv".into(),
+        awaits_merge: false,
+    };
+    let error = |count: usize| outcome(count).check("again").unwrap_err().to_string();
+    assert_eq!(error(1), "1 run or selection failed; again tries it again");
+    assert_eq!(error(2), "2 runs or selections failed; again tries them again");
+    assert!(outcome(0).check("again").is_ok());
 }
 
 #[test]

@@ -45,6 +45,17 @@ fn a_division_has_each_run_once_and_parts_of_like_cost() {
 }
 
 #[test]
+fn pruning_is_a_part_of_the_cost_of_all_splines() {
+    let cost = |kind: &str, is_pruned: bool| {
+        let lines = format!("activation.kind = \"{kind}\"\nsparsify.enabled = {is_pruned}\n");
+        shard::cost(&Config::from_toml(&format!("experiment = \"area2d\"\n{lines}")).unwrap())
+    };
+    for (kind, has_knots) in [("bspline", true), ("lipschitz_spline", true), ("relu", false)] {
+        assert_eq!(cost(kind, true) > cost(kind, false), has_knots, "{kind}");
+    }
+}
+
+#[test]
 fn a_wrong_shard_says_what_is_allowed() {
     for wrong in ["0/8", "9/8", "3", "a/b", "3/0", "-1/8", "1/1000000", ""] {
         let error = wrong.parse::<Shard>().unwrap_err().to_string();
@@ -99,10 +110,17 @@ fn what_shards_have_made_is_taken_in_by_one_process_and_by_another_division() {
     let first = run_sweep(&sweep, &source, &of_shard(folder.path(), "1/3")).unwrap().made;
     // Another division while there are rows of this one.
     let error = run_sweep(&sweep, &source, &of_shard(folder.path(), "1/2")).unwrap_err().to_string();
-    assert!(error.contains("divided into 3 shards") && error.contains("--merge"), "{error}");
-    let error = merge(&with_selection(), folder.path()).unwrap_err().to_string();
-    assert!(error.contains("another definition"), "{error}");
-    let missing = merge(&sweep, folder.path()).unwrap().missing;
+    let kept = folder.path().join("sweep.toml");
+    let way = format!("`reproduce sweep {} --out {} --merge`", kept.display(), folder.path().display());
+    assert!(error.contains("divided into 3 shards") && error.contains("--shard K/3"), "{error}");
+    assert!(error.contains(&way), "{error}");
+    // An edited file while there are rows of the kept one, which has what the named command merges.
+    let edited = with_selection();
+    let error = run_sweep(&edited, &source, &of_shard(folder.path(), "2/3")).unwrap_err().to_string();
+    assert!(error.contains("another definition") && error.contains(&way), "{error}");
+    let error = merge(&edited, folder.path()).unwrap_err().to_string();
+    assert!(error.contains("another definition") && error.contains(&way), "{error}");
+    let missing = merge(&Sweep::load(&kept).unwrap(), folder.path()).unwrap().missing;
     assert_eq!(missing.len(), 12 - first);
     let second = run_sweep(&sweep, &source, &of_shard(folder.path(), "1/2")).unwrap().made;
     let all = run_sweep(&sweep, &source, &options(folder.path(), 2)).unwrap();
@@ -198,6 +216,24 @@ fn failed_runs_are_named_with_their_error() {
     run_sweep(&sweep, &source, &options(folder.path(), 1)).unwrap();
     assert!(!folder.path().join(FAILED).exists());
     assert!(status(&sweep, folder.path()).unwrap().failed.is_empty());
+}
+
+#[test]
+fn a_run_that_ends_with_another_config_has_diverged_no_more_after_the_merge() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::Auto { dir: None };
+    let run = |text: &str| {
+        let sweep = sweep(text).unwrap();
+        let outcome = run_sweep(&sweep, &source, &of_shard(folder.path(), "1/1")).unwrap();
+        // A shard that finds the row of its run in the summary of the sweep tells of it.
+        let merged = merge(&sweep, folder.path()).unwrap();
+        let again = run_sweep(&sweep, &source, &of_shard(folder.path(), "1/1")).unwrap();
+        assert_eq!((again.made, again.diverged.len()), (0, outcome.diverged.len()));
+        assert_eq!(merge(&sweep, folder.path()).unwrap().diverged, merged.diverged);
+        (outcome.made, merged.rows, merged.diverged, folder.path().join(DIVERGED).exists())
+    };
+    assert_eq!(run(ONE_DIVERGES), (1, 0, 1, true));
+    assert_eq!(run(&ONE_DIVERGES.replace("1e6", "1e-3")), (1, 1, 0, false));
 }
 
 /// `cargo test --release -p ds-lab --lib ten_thousand -- --nocapture` tells times and memory.

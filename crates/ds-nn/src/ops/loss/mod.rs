@@ -56,7 +56,7 @@ impl Kind {
     fn sizes(self, x: &Shape, targets: &Shape) -> Result<(usize, usize)> {
         match (x.dims(), targets.dims()) {
             (&[n, classes], &[of_targets])
-                if n == of_targets && n > 0 && (self == Self::CrossEntropy || classes == 1) =>
+                if n == of_targets && n > 0 && (classes == 1 || self == Self::CrossEntropy && classes > 0) =>
             {
                 Ok((n, classes))
             }
@@ -256,5 +256,8 @@ mod tests {
         assert_eq!(totals.to_vec1::<f64>().unwrap()[1], 2.0);
         let error = forward(&Loss::from(Kind::CrossEntropy), [&x, &Tensor::new(&[0u8, 1, 0], &Device::Cpu).unwrap()]);
         assert!(error.unwrap_err().to_string().contains("label 1 with 1 classes"));
+        let nothing = Tensor::zeros((3, 0), DType::F32, &Device::Cpu).unwrap();
+        let labels = Tensor::zeros(3, DType::U8, &Device::Cpu).unwrap();
+        assert!(forward(&Loss::from(Kind::CrossEntropy), [&nothing, &labels]).is_err());
     }
 }

@@ -143,7 +143,7 @@ __device__ __forceinline__ void norm_forward(const T *x, const T *residual, cons
                     const float2 segment = of_row(own, locate(z, knots, t), row_bytes);
                     value = fmaf(t, segment.y, segment.x);
                 } else {
-                    value = z > 0.0f ? z : slope * z;
+                    value = rectified(slope, z);
                 }
                 vector.values[j] = from_float<T>(value);
             }
@@ -213,7 +213,7 @@ __device__ __forceinline__ void norm_sums(const T *x, const T *residual, const f
                     segments[j] = locate(z, knots, t[j]);
                     of_z = g * slopes[segments[j]];
                 } else {
-                    of_z = z > 0.0f ? g : slope * g;
+                    of_z = rectified_gradient(slope, z, g);
                 }
                 alone += of_z;
                 with_x = fmaf(of_z, value - line.mean, with_x);
@@ -300,7 +300,7 @@ __device__ __forceinline__ void norm_input(const T *x, const float *parameters, 
                     if (SPLINE)
                         dz *= slopes[locate(z, knots, t)];
                     else
-                        dz = z > 0.0f ? dz : slope * dz;
+                        dz = rectified_gradient(slope, z, dz);
                 }
                 out.values[j] = from_float<T>(fmaf(of.k, dz, fmaf(of.m, value, of.n)));
             }

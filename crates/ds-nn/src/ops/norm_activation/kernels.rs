@@ -1,6 +1,6 @@
 //! The loops over the elements of a plane.
 
-use ds_core::backend::pointwise::sum_of_pairs;
+use ds_core::backend::pointwise::{rectified, rectified_gradient, sum_of_pairs};
 use ds_core::backend::real::Real;
 use std::iter::repeat;
 
@@ -60,12 +60,6 @@ ds_core::vectorized! {
     }
 }
 
-#[inline(always)]
-fn rectified<T: Real>(slope: T, z: T) -> T {
-    let negative = slope * z;
-    if z > T::ZERO { z } else { negative }
-}
-
 ds_core::vectorized! {
     /// The rectifier of the same.
     pub(super) fn rectify<T>(line: &[T; 2], slope: T, x: &[T], r: Option<&[T]>, y: &mut [T]) {
@@ -122,10 +116,7 @@ fn gradient_and_sums<'a, T: Real>(
     dz: &mut [T],
 ) -> [T; 2] {
     let [scale, shift] = of.line;
-    let gradient = |x: T, r: T, dy: T| {
-        let negative = of.slope * dy;
-        if (scale * x + shift) + r > T::ZERO { dy } else { negative }
-    };
+    let gradient = |x: T, r: T, dy: T| rectified_gradient(of.slope, (scale * x + shift) + r, dy);
     let (mut with_x, mut alone) = ([T::ZERO; LANES], [T::ZERO; LANES]);
     let ((xs, x_tail), (dys, dy_tail)) = (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
     let (dzs, dz_tail) = dz.as_chunks_mut::<LANES>();

@@ -30,7 +30,7 @@ pub struct Statistics {
     /// Whether μ and σ² are those of the batch.
     pub training: bool,
     /// The moments of the forward pass: [`Moments`] on the CPU, (C, 2) in f64 on a GPU.
-    saved: Arc<Mutex<Option<Box<dyn Any + Send + Sync>>>>,
+    saved: Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>,
 }
 
 impl Statistics {
@@ -72,12 +72,13 @@ impl Statistics {
     }
 
     pub(super) fn save(&self, moments: impl Any + Send + Sync) {
-        *lock(&self.saved) = Some(Box::new(moments));
+        *lock(&self.saved) = Some(Arc::new(moments));
     }
 
     /// Calls `f` with what the forward pass has saved.
     pub(super) fn with_saved<M: Any, R>(&self, f: impl FnOnce(&M) -> Result<R>) -> Result<R> {
-        let saved = lock(&self.saved);
+        // Not locked while `f` runs: its threads may come here for another backward pass of the same graph.
+        let saved = lock(&self.saved).clone();
         match saved.as_deref().and_then(|saved| saved.downcast_ref()) {
             Some(moments) => f(moments),
             None => bail!("{OP}: a backward pass without its forward pass"),

@@ -1,6 +1,6 @@
 //! Powers of two that bring weights and slopes near 1, where products of them would leave the range of numbers.
 
-use super::super::matrix::{exponent_above, largest_modulus, product_above};
+use super::super::matrix::{exponent_above, largest_magnitude, product_above};
 use crate::lipschitz::piecewise_linear::{Matrix, PiecewiseLinear};
 
 /// Squares of products of layers whose exponents add up to no more than this are numbers of full precision.
@@ -63,7 +63,7 @@ fn weights(network: &PiecewiseLinear) -> impl Iterator<Item = &Matrix> {
 
 /// Of a power of two near the largest modulus; 0 where there is none.
 fn exponent(values: &[f64]) -> i32 {
-    let size = largest_modulus(values);
+    let size = largest_magnitude(values);
     if size > 0.0 && size.is_finite() { exponent_above(size) } else { 0 }
 }
 

@@ -1,6 +1,7 @@
 //! Whether half-spaces have inner points in common, with a point or a proof that there is none.
 
 use crate::lipschitz::certified::multipliers::inverse;
+use crate::lipschitz::larger;
 use crate::lipschitz::piecewise_linear::Matrix;
 
 /// Vectors g, each with a bound of the errors of its elements: is there a y with g·y > 0 for all?
@@ -112,7 +113,7 @@ impl Cone {
             let of_errors: f64 = c.row(i).iter().zip(errors.rows()).map(|(c, e)| c.abs() * e.iter().sum::<f64>()).sum();
             row.sum::<f64>() + of_errors + rounding * d as f64 * size[i]
         });
-        let far = far.fold(0.0, f64::max);
+        let far = far.fold(0.0, larger);
         if far.is_nan() || far >= 0.5 {
             return unknown();
         }
@@ -125,8 +126,7 @@ impl Cone {
             rest.abs() + error[i] + of_errors + rounding * (magnitude + g[i].abs())
         });
         let rest: Vec<f64> = rest.collect();
-        let error =
-            c.rows().map(|row| row.iter().zip(&rest).map(|(c, r)| c.abs() * r).sum::<f64>()).fold(0.0, f64::max);
+        let error = c.rows().map(|row| row.iter().zip(&rest).map(|(c, r)| c.abs() * r).sum::<f64>()).fold(0.0, larger);
         let error = 1.01 * error / (1.0 - far);
         if factors.iter().all(|factor| *factor > error) { Inner::Empty } else { unknown() }
     }

@@ -6,7 +6,7 @@ use super::sums::{COPIES, Place, Sums};
 use crate::backend::real::Real;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 
 /// The segment of x, counted from the first, and the position t in it.
 #[inline(always)]
@@ -26,8 +26,9 @@ fn locate_from_centre<T: Real>(x: T, knots: Knots<T>) -> (i32, T) {
     (i, u - T::from_i32(i))
 }
 
+/// The same for a block.
 #[inline(always)]
-fn locate_block<T: Real>(knots: Knots<T>, x: &[T; BLOCK], index: &mut [i32; BLOCK], t: &mut [T; BLOCK]) {
+pub(super) fn locate_block<T: Real>(knots: Knots<T>, x: &[T; BLOCK], index: &mut [i32; BLOCK], t: &mut [T; BLOCK]) {
     for j in 0..BLOCK {
         let (i, position) = locate_from_centre(x[j], knots);
         (index[j], t[j]) = (i + knots.centre, position);

@@ -75,6 +75,26 @@ fn paths_agree<T: Real>(tolerance: f64) {
     }
 }
 
+/// Several pieces of rows and of channels.
+#[test]
+fn many_units_are_cut_into_pieces() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(3);
+    for (size, outer, channels, inner) in [(3, 3000, 70, 1), (51, 600, 300, 1), (5, 5, 9000, 3), (3, 70_000, 1, 1)] {
+        let (grid, planes) = (Grid::from_step(size, 0.3).unwrap(), Planes { outer, channels, inner });
+        let reach = 1.5 * grid.knot(size - 1);
+        let mut draw = |n: usize, reach: f64| -> Vec<f64> { (0..n).map(|_| rng.random_range(-reach..reach)).collect() };
+        let n = planes.elements();
+        let case = Case { grid, planes, x: draw(n, reach), c: draw(channels * size, 1.0), dy: draw(n, 1.0) };
+        let (y, dx, dc) = case.plain();
+        for path in available() {
+            assert_close("y", &forward_with(path, grid, planes, &case.x, &case.c).unwrap(), &y, 1e-12);
+            let (ours_dx, ours_dc) = backward_with(path, grid, planes, &case.x, &case.c, &case.dy).unwrap();
+            assert_close("∂x", &ours_dx, &dx, 1e-12);
+            assert_close("∂c", &ours_dc, &dc, 1e-12);
+        }
+    }
+}
+
 /// The most segments that there may be: the first and the last are found without rounding, wherever an input lies.
 #[test]
 fn inputs_of_the_largest_grid_stay_in_its_tables() {
