@@ -15,8 +15,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const RUN: &str = "experiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\ntrain.epochs = 2000\n\
-                   train.milestones = []\ntrain.eval_every = 500\ntrain.checkpoint_seconds = 0.005\n";
+const RUN: &str = "experiment = \"area2d\"\ndata.train_points = 60\ndata.test_grid = 20\ntrain.epochs = 1000\n\
+                   train.milestones = []\ntrain.eval_every = 250\ntrain.checkpoint_seconds = 0.005\n";
 const GRID: &str = "[[grid]]\nactivation.kind = [\"relu\", \"bspline\"]\nseed = [0, 1, 2]\n";
 
 fn number(variable: &str, default: u64) -> u64 {
