@@ -57,23 +57,28 @@ impl Pieces {
         (rows, part * self.channels..self.planes.channels.min((part + 1) * self.channels))
     }
 
-    /// The elements of some channels of a row.
-    fn elements(&self, row: usize, channels: &Range<usize>) -> Range<usize> {
-        self.planes.offset(row, channels.start)..self.planes.offset(row, channels.end)
+    /// The elements of a piece, in as few spans as they lie in: whole rows are one.
+    fn spans(&self, rows: Range<usize>, channels: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let (planes, first) = (self.planes, channels.start);
+        let at_once = if channels.len() == planes.channels { rows.len().max(1) } else { 1 };
+        let length = at_once * channels.len() * planes.inner;
+        rows.step_by(at_once).map(move |row| {
+            let start = planes.offset(row, first);
+            start..start + length
+        })
     }
 }
 
 pub(super) fn forward<T: Real>(size: usize, planes: Planes, knots: Knots<T>, x: &[T], c: &[T]) -> Result<Vec<T>> {
-    let (pieces, of) = (Pieces::of_rows(planes), Row { size, inner: planes.inner, knots });
+    let (pieces, of) = (Pieces::of_rows(planes), Units { size, inner: planes.inner, knots });
     let fill = |y: &mut [T]| {
         let y = SharedSlice::new(y);
         for_each_piece(pieces.count(), x.len(), |piece| {
             let (rows, channels) = pieces.of(piece);
-            for row in rows {
-                let elements = pieces.elements(row, &channels);
+            for elements in pieces.spans(rows, &channels) {
                 // SAFETY: every row belongs to one piece only.
                 let y = unsafe { y.part(elements.start, elements.len()) };
-                forward_row(of, &x[elements], c, y);
+                forward_span(of, &x[elements], c, y);
             }
         });
         Ok(())
@@ -91,7 +96,7 @@ pub(super) fn backward<T: Real>(
     c: &[T],
     dy: &[T],
 ) -> Result<(Vec<T>, Vec<T>)> {
-    let (pieces, of) = (Pieces::of_channels(planes, size), Row { size, inner: planes.inner, knots });
+    let (pieces, of) = (Pieces::of_channels(planes, size), Units { size, inner: planes.inner, knots });
     let mut partial = vec![T::ZERO; pieces.blocks() * c.len()];
     let partials = SharedSlice::new(&mut partial);
     let fill = |dx: &mut [T]| {
@@ -103,18 +108,20 @@ pub(super) fn backward<T: Real>(
             // SAFETY: every block of rows has its own sums, of which a piece has those of its channels.
             let dc = unsafe { partials.part(first, coefficients.len()) };
             let c = &c[coefficients];
-            for row in rows {
-                let elements = pieces.elements(row, &channels);
+            for elements in pieces.spans(rows, &channels) {
                 // SAFETY: every element belongs to one piece only.
                 let dx = unsafe { dx.part(elements.start, elements.len()) };
                 let (x, dy) = (&x[elements.clone()], &dy[elements]);
-                backward_row(of, x, c, dy, dx, dc);
+                backward_span(of, x, c, dy, dx, dc);
             }
         });
         Ok(())
     };
     // SAFETY: the pieces cover all elements, which are written only.
     let dx = unsafe { filled(x.len(), fill)? };
+    if partial.len() == c.len() {
+        return Ok((dx, partial));
+    }
     let mut total = vec![T::ZERO; c.len()];
     for of_block in partial.chunks_exact(c.len().max(1)) {
         for (total, &of_block) in total.iter_mut().zip(of_block) {
@@ -124,9 +131,9 @@ pub(super) fn backward<T: Real>(
     Ok((dx, total))
 }
 
-/// What the elements of a row, or of a part of it, are evaluated with.
+/// What elements are evaluated with.
 #[derive(Clone, Copy)]
-struct Row<T> {
+struct Units<T> {
     /// The knots of a channel.
     size: usize,
     /// The elements of a channel.
@@ -149,29 +156,29 @@ fn for_each_element<T: Real>(knots: Knots<T>, x: &[T], mut f: impl FnMut(usize, 
 }
 
 crate::vectorized! {
-    fn forward_row<T>(of: Row<T>, x: &[T], c: &[T], y: &mut [T]) {
-        let (mut channel, mut pixel) = (0, 0);
+    fn forward_span<T>(of: Units<T>, x: &[T], c: &[T], y: &mut [T]) {
+        let (channels, mut channel, mut pixel) = (c.len() / of.size, 0, 0);
         for_each_element(of.knots, x, |j, i, t| {
             let c = &c[channel * of.size + i..][..2];
             y[j] = t.mul_add(c[1] - c[0], c[0]);
             pixel += 1;
             if pixel == of.inner {
-                (channel, pixel) = (channel + 1, 0);
+                (channel, pixel) = (if channel + 1 == channels { 0 } else { channel + 1 }, 0);
             }
         });
     }
 }
 
 crate::vectorized! {
-    fn backward_row<T>(
-        of: Row<T>,
+    fn backward_span<T>(
+        of: Units<T>,
         x: &[T],
         c: &[T],
         dy: &[T],
         dx: &mut [T],
         dc: &mut [T],
     ) {
-        let (mut channel, mut pixel) = (0, 0);
+        let (channels, mut channel, mut pixel) = (c.len() / of.size, 0, 0);
         for_each_element(of.knots, x, |j, i, t| {
             let first = channel * of.size + i;
             let (c, dc, dy) = (&c[first..][..2], &mut dc[first..][..2], dy[j]);
@@ -180,7 +187,7 @@ crate::vectorized! {
             dc[1] += dy * t;
             pixel += 1;
             if pixel == of.inner {
-                (channel, pixel) = (channel + 1, 0);
+                (channel, pixel) = (if channel + 1 == channels { 0 } else { channel + 1 }, 0);
             }
         });
     }
