@@ -70,7 +70,7 @@ pub unsafe fn filled<T: Copy>(len: usize, fill: impl FnOnce(&mut [T]) -> Result<
 }
 
 /// Elements of a piece of a pointwise op.
-const PIECE: usize = 16 * 1024;
+pub const PIECE: usize = 16 * 1024;
 
 /// A vector of `len` elements that `f` fills piece by piece: it is called with the range of a piece and its elements.
 ///

@@ -58,10 +58,18 @@ pub fn channel_sums<T: Real>(
             f(channel, start..start + planes.inner, sums);
         }
     });
-    let mut total = vec![T::ZERO; block_width];
-    for block in partial.chunks_exact(block_width.max(1)) {
-        for (total, &p) in total.iter_mut().zip(block) {
-            *total += p;
+    sum_of_blocks(partial, block_width)
+}
+
+/// Adds blocks of `width` sums in their order; 0 where there is no block.
+pub fn sum_of_blocks<T: Real>(blocks: Vec<T>, width: usize) -> Vec<T> {
+    if blocks.len() == width {
+        return blocks;
+    }
+    let mut total = vec![T::ZERO; width];
+    for block in blocks.chunks_exact(width.max(1)) {
+        for (total, &of_block) in total.iter_mut().zip(block) {
+            *total += of_block;
         }
     }
     total

@@ -49,19 +49,19 @@ pub fn active_knots(spline: &Spline, threshold: f64) -> Result<Vec<usize>> {
 /// How many knots of each function have a slope change that is more than the rounding of the stored parameters can make: those of a
 /// function that is straight but for rounding are none.
 pub fn significant_knots(spline: &Spline) -> Result<Vec<usize>> {
-    Ok(bent_knots(spline)?.iter().map(Vec::len).collect())
+    Ok(significant_knot_indices(spline)?.iter().map(Vec::len).collect())
 }
 
 /// The indices of these knots.
 #[doc(hidden)]
-pub fn bent_knots(spline: &Spline) -> Result<Vec<Vec<usize>>> {
+pub fn significant_knot_indices(spline: &Spline) -> Result<Vec<Vec<usize>>> {
     let (knots, size) = (spline.knot_parameters(), spline.grid().size());
     let of_relus = |a: &[f64]| (0..a.len()).filter(|&k| a[k].abs() > 0.0).map(|k| k + 1).collect();
     dispatch_real!(knots.dtype(), "significant-knots", T => {
         with_elements::<T, _>(knots, |all| {
             Ok(match spline.kind() {
                 Kind::ReluSpline { .. } => all.chunks_exact(size - 2).map(|a| of_relus(&to_f64(a))).collect(),
-                _ => all.chunks_exact(size).map(|c| bends(&to_f64(c), epsilon(T::DTYPE))).collect(),
+                _ => all.chunks_exact(size).map(|c| significant_indices(&to_f64(c), epsilon(T::DTYPE))).collect(),
             })
         })
     })
@@ -69,7 +69,7 @@ pub fn bent_knots(spline: &Spline) -> Result<Vec<Vec<usize>>> {
 
 /// The indices of the inner knots of a row of coefficients whose second difference is above the rounding of the three coefficients.
 #[doc(hidden)]
-pub fn bends(c: &[f64], epsilon: f64) -> Vec<usize> {
+pub fn significant_indices(c: &[f64], epsilon: f64) -> Vec<usize> {
     (1..c.len() - 1).filter(|&k| significant_sign([c[k - 1], c[k], c[k + 1]], epsilon) != 0.0).collect()
 }
 

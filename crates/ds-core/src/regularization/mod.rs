@@ -12,7 +12,7 @@ mod proximal;
 pub(crate) use gradient::address_to_add_to;
 pub use measures::{active_knots, bv2, significant_knots, slope_changes, tv2, values_at_0_and_1};
 #[doc(hidden)]
-pub use measures::{bends, bent_knots};
+pub use measures::{significant_indices, significant_knot_indices};
 pub use norm::Norm;
 pub use proximal::{ProximalTv2, Workspace, proximal_step};
 

@@ -3,7 +3,7 @@
 use super::graph::{Attribute, Builder, Name};
 use candle_core::{DType, Device, Result, Tensor};
 use ds_core::activation::{LipschitzSpline, Spline};
-use ds_core::regularization::{bends, bent_knots};
+use ds_core::regularization::{significant_indices, significant_knot_indices};
 
 /// The functions of a layer in f64.
 pub(super) struct Functions {
@@ -28,7 +28,7 @@ impl Functions {
         let grid = spline.grid();
         // In f64, where the linear term is added without rounding.
         let values = in_f64(&spline.to(DType::F64, &Device::Cpu)?.coefficients()?)?;
-        let rows = values.chunks_exact(grid.size()).zip(bent_knots(spline)?);
+        let rows = values.chunks_exact(grid.size()).zip(significant_knot_indices(spline)?);
         let function = |(values, kept): (&[f64], Vec<usize>)| Function {
             first: grid.knot(0),
             step: grid.step(),
@@ -46,7 +46,7 @@ impl Functions {
             first: knots[0] / alpha,
             step: spline.step() / alpha,
             values: values.to_vec(),
-            kept: bends(values, f64::from(f32::EPSILON)),
+            kept: significant_indices(values, f64::from(f32::EPSILON)),
         };
         Ok(Self { functions: rows.map(function).collect() })
     }

@@ -30,6 +30,7 @@ use kernel::{Argument, Knots};
 use crate::Grid;
 use crate::backend::parallel::{SharedSlice, filled, for_each_piece};
 use crate::backend::planes::Planes;
+use crate::backend::pointwise::sum_of_blocks;
 use crate::backend::real::Real;
 use crate::backend::simd::{Instructions, instructions};
 use candle_core::Result;
@@ -107,13 +108,7 @@ pub(crate) fn backward_with<T: Real>(
     };
     // SAFETY: the planes cover all elements, and the kernels write each one without reading it.
     let dx = unsafe { filled(x.len(), fill)? };
-    let mut dc = vec![T::ZERO; planes.channels * size];
-    for block in partial.chunks_exact((planes.channels * size).max(1)) {
-        for (dc, &p) in dc.iter_mut().zip(block) {
-            *dc += p;
-        }
-    }
-    Ok((dx, dc))
+    Ok((dx, sum_of_blocks(partial, planes.channels * size)))
 }
 
 #[cfg(test)]

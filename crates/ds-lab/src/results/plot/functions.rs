@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::DType;
 use ds_core::Grid;
 use ds_core::activation::Spline;
-use ds_core::regularization::bent_knots;
+use ds_core::regularization::significant_knot_indices;
 
 /// The functions of one layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ impl Layer {
     /// The functions of a spline as they are now. A knot is active if its slope change is above the rounding of the stored parameters.
     pub fn of(spline: &Spline) -> Result<Self> {
         let values = spline.coefficients()?.to_dtype(DType::F64)?.to_vec2()?;
-        Ok(Self { grid: spline.grid(), values, active: bent_knots(spline)? })
+        Ok(Self { grid: spline.grid(), values, active: significant_knot_indices(spline)? })
     }
 
     /// Function `channel` at `x`.

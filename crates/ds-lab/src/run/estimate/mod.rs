@@ -35,7 +35,7 @@ pub fn estimate_sweep(sweep: &Sweep, source: &Source, context: &Context) -> Resu
     let kinds = representatives(&all);
     let measured_kind = |(_, config): &(usize, &Config)| -> Result<(Rates, Sizes)> {
         let setup = Setup::new(config, source, context)?;
-        let is_of = |(runs, _): &&(Vec<PlannedRun>, usize)| runs.iter().any(|run| std::ptr::eq(&run.config, *config));
+        let is_of = |(runs, _): &&(Vec<PlannedRun>, usize)| runs.iter().any(|run| run.config == **config);
         let jobs = stages.iter().find(is_of).map_or(1, |(_, jobs)| *jobs);
         let threads = if config.train.threads == 0 { (cores() / jobs).max(1) } else { config.train.threads };
         Ok((measure(config, &setup, jobs, threads)?, Sizes::of(config, &setup)))

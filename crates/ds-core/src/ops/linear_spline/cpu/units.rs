@@ -2,8 +2,9 @@
 
 use super::block::{BLOCK, locate_block};
 use super::kernel::Knots;
-use crate::backend::parallel::{SharedSlice, filled, for_each_piece};
+use crate::backend::parallel::{PIECE, SharedSlice, filled, for_each_piece};
 use crate::backend::planes::Planes;
+use crate::backend::pointwise::sum_of_blocks;
 use crate::backend::real::Real;
 use candle_core::Result;
 use std::ops::Range;
@@ -11,10 +12,7 @@ use std::ops::Range;
 /// Below this many elements a plane is no work for the kernels of planes.
 pub(super) const SMALL: usize = 8;
 
-/// Elements of a piece.
-const PIECE: usize = 16 * 1024;
-
-/// Pieces of rows and channels, cut by shape.
+/// Pieces of rows and channels, cut by shape: about `PIECE` elements each.
 #[derive(Clone, Copy)]
 struct Pieces {
     planes: Planes,
@@ -119,16 +117,7 @@ pub(super) fn backward<T: Real>(
     };
     // SAFETY: the pieces cover all elements, which are written only.
     let dx = unsafe { filled(x.len(), fill)? };
-    if partial.len() == c.len() {
-        return Ok((dx, partial));
-    }
-    let mut total = vec![T::ZERO; c.len()];
-    for of_block in partial.chunks_exact(c.len().max(1)) {
-        for (total, &of_block) in total.iter_mut().zip(of_block) {
-            *total += of_block;
-        }
-    }
-    Ok((dx, total))
+    Ok((dx, sum_of_blocks(partial, c.len())))
 }
 
 /// What elements are evaluated with.
